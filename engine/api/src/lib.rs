@@ -1,1 +1,29 @@
-//! Under construction.
+//! The one boundary between a machine and the way its processors run.
+//!
+//! A machine (crate `tern-vmm`) is described once; an *engine* makes its processors run. The conversation is typed and
+//! has no callbacks into the machine:
+//!
+//! ```text
+//!            VmEntry (the answer)                 set_irq_line, signal_msi
+//!   vmm ───────────────────────────▶ Vcpu::run        vmm ─────────────────▶ Vm
+//!       ◀───────────────────────────
+//!            VmExit (the question)
+//! ```
+//!
+//! What an engine owns: the processors, the interrupt controllers and the interval timer (as the Linux kernel does for
+//! KVM). What the machine owns: memory, and every other device. Processor state crosses as
+//! [`tern_x86::state::VcpuState`], which is the same for every engine.
+//!
+//! To add an engine, implement [`Engine`], [`Vm`] and [`Vcpu`] in a crate of its own beside this one.
+
+mod clock;
+mod engine;
+mod exit;
+mod statistics;
+mod vm;
+
+pub use clock::Clock;
+pub use engine::{Availability, Engine, EngineError};
+pub use exit::{VmEntry, VmExit};
+pub use statistics::{ExitKind, Statistics};
+pub use vm::{GuestMemory, Kick, Vcpu, Vm, VmConfig};

@@ -1,0 +1,231 @@
+//! A processor in the form in which it runs: the architectural state laid out for speed, plus what is derived from it.
+//!
+//! Engines convert it to and from [`VcpuState`] between runs ([`Cpu::state`], [`Cpu::set_state`]).
+
+mod flags;
+mod mode;
+mod segmentation;
+pub mod word;
+
+use crate::cpuid::CpuModel;
+use crate::exception::Exception;
+use crate::state::{
+    Activity, Cr0, Cr4, DescriptorTable, Dr6, Dr7, Efer, FpuState, Msrs, PendingEvent, Rflags, Segment,
+    SegmentRegister, VcpuState, Xcr0,
+};
+pub use flags::LazyFlags;
+pub use mode::Mode;
+pub use segmentation::canonical;
+pub use word::{Registers, Word};
+
+/// One processor, running.
+#[derive(Debug, Clone)]
+pub struct Cpu {
+    /// General-purpose registers and the two helper slots.
+    pub gpr: Registers,
+    /// The instruction pointer between blocks; inside a block it is the block's start plus the operation's offset.
+    pub rip: u64,
+    /// The arithmetic flags.
+    pub flags: LazyFlags,
+    /// What is added to an effective address, by segment register: zero for ES, CS, SS and DS in 64-bit code. The last
+    /// two are zero for "no segment".
+    pub address_base: [u64; 8],
+    /// RFLAGS without the arithmetic flags.
+    pub system_flags: Rflags,
+    /// Derived: what decoded code depends on.
+    pub mode: Mode,
+    /// The current privilege level.
+    pub cpl: u8,
+    /// CR0.
+    pub cr0: Cr0,
+    /// CR2.
+    pub cr2: u64,
+    /// CR3.
+    pub cr3: u64,
+    /// CR4.
+    pub cr4: Cr4,
+    /// EFER.
+    pub efer: Efer,
+    /// XCR0.
+    pub xcr0: Xcr0,
+    /// ES, CS, SS, DS, FS, GS.
+    pub segments: [Segment; 6],
+    /// LDTR.
+    pub ldtr: Segment,
+    /// TR.
+    pub tr: Segment,
+    /// GDTR.
+    pub gdtr: DescriptorTable,
+    /// IDTR.
+    pub idtr: DescriptorTable,
+    /// DR0 to DR3.
+    pub dr: [u64; 4],
+    /// DR6.
+    pub dr6: Dr6,
+    /// DR7.
+    pub dr7: Dr7,
+    /// Model-specific registers.
+    pub msrs: Msrs,
+    /// x87, MMX and SSE registers.
+    pub fpu: FpuState,
+    /// What the processor is doing.
+    pub activity: Activity,
+    /// Events on their way.
+    pub pending: PendingEvent,
+    /// The exception that the last `Err(Stop::Exception)` stands for.
+    pub exception: Exception,
+    /// What CPUID says.
+    pub model: CpuModel,
+}
+
+impl Cpu {
+    /// A processor of the given model in its reset state.
+    #[must_use]
+    pub fn new(model: CpuModel) -> Self {
+        let reset = VcpuState::reset();
+        let mut cpu = Self {
+            gpr: [0; 32],
+            rip: 0,
+            flags: LazyFlags::default(),
+            address_base: [0; 8],
+            system_flags: Rflags::FIXED,
+            mode: Mode::empty(),
+            cpl: 0,
+            cr0: reset.cr0,
+            cr2: 0,
+            cr3: 0,
+            cr4: reset.cr4,
+            efer: reset.efer,
+            xcr0: reset.xcr0,
+            segments: reset.segments,
+            ldtr: reset.ldtr,
+            tr: reset.tr,
+            gdtr: reset.gdtr,
+            idtr: reset.idtr,
+            dr: reset.dr,
+            dr6: reset.dr6,
+            dr7: reset.dr7,
+            msrs: reset.msrs,
+            fpu: reset.fpu,
+            activity: reset.activity,
+            pending: reset.pending,
+            exception: Exception::default(),
+            model,
+        };
+        cpu.set_state(&reset);
+        cpu
+    }
+
+    /// The architectural state.
+    #[must_use]
+    pub fn state(&self) -> VcpuState {
+        let mut gpr = [0; 16];
+        gpr.copy_from_slice(&self.gpr[..16]);
+        VcpuState {
+            gpr,
+            rip: self.rip,
+            rflags: self.rflags(),
+            segments: self.segments,
+            ldtr: self.ldtr,
+            tr: self.tr,
+            gdtr: self.gdtr,
+            idtr: self.idtr,
+            cr0: self.cr0,
+            cr2: self.cr2,
+            cr3: self.cr3,
+            cr4: self.cr4,
+            efer: self.efer,
+            xcr0: self.xcr0,
+            dr: self.dr,
+            dr6: self.dr6,
+            dr7: self.dr7,
+            cpl: self.cpl,
+            msrs: self.msrs,
+            fpu: self.fpu,
+            activity: self.activity,
+            pending: self.pending,
+        }
+    }
+
+    /// Takes over an architectural state. The environment's translations must be dropped by the caller.
+    pub fn set_state(&mut self, state: &VcpuState) {
+        self.gpr[..16].copy_from_slice(&state.gpr);
+        self.gpr[16..].fill(0);
+        self.rip = state.rip;
+        self.set_rflags(state.rflags);
+        self.segments = state.segments;
+        self.ldtr = state.ldtr;
+        self.tr = state.tr;
+        self.gdtr = state.gdtr;
+        self.idtr = state.idtr;
+        self.cr0 = state.cr0;
+        self.cr2 = state.cr2;
+        self.cr3 = state.cr3;
+        self.cr4 = state.cr4;
+        self.efer = state.efer;
+        self.xcr0 = state.xcr0;
+        self.dr = state.dr;
+        self.dr6 = state.dr6;
+        self.dr7 = state.dr7;
+        self.cpl = state.cpl & 3;
+        self.msrs = state.msrs;
+        self.fpu = state.fpu;
+        self.activity = state.activity;
+        self.pending = state.pending;
+        self.derive_mode();
+    }
+
+    /// RFLAGS.
+    #[must_use]
+    pub fn rflags(&self) -> Rflags {
+        self.system_flags | self.flags.bits()
+    }
+
+    /// Sets RFLAGS. The fixed bits are forced; whether each flag may change is the caller's business.
+    pub fn set_rflags(&mut self, rflags: Rflags) {
+        self.flags = LazyFlags::from_bits(rflags);
+        self.system_flags = Rflags::from_bits_truncate(rflags.bits()) & !Rflags::STATUS | Rflags::FIXED;
+    }
+
+    /// A segment register.
+    #[must_use]
+    pub const fn segment(&self, register: SegmentRegister) -> &Segment {
+        &self.segments[register as usize]
+    }
+
+    /// Long mode is active (64-bit or compatibility code).
+    #[must_use]
+    pub const fn long_mode(&self) -> bool {
+        self.efer.contains(Efer::LMA)
+    }
+
+    /// 64-bit code.
+    #[must_use]
+    pub const fn code64(&self) -> bool {
+        self.mode.contains(Mode::LONG)
+    }
+
+    /// Protected mode, virtual-8086 mode excluded.
+    #[must_use]
+    pub const fn protected(&self) -> bool {
+        self.cr0.contains(Cr0::PE) && !self.system_flags.contains(Rflags::VM)
+    }
+
+    /// Protected mode was entered and EFLAGS.VM is set.
+    #[must_use]
+    pub const fn virtual_8086(&self) -> bool {
+        self.system_flags.contains(Rflags::VM)
+    }
+
+    /// The stack pointer's mask: SS.B and the mode decide its width.
+    #[must_use]
+    pub const fn stack_mask(&self) -> u64 {
+        if self.mode.contains(Mode::LONG) {
+            u64::MAX
+        } else if self.mode.contains(Mode::STACK32) {
+            0xffff_ffff
+        } else {
+            0xffff
+        }
+    }
+}

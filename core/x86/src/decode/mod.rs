@@ -1,0 +1,3 @@
+//! Instruction bytes to operations.
+mod op;
+pub use op::{Op, OpFlags};

@@ -1,0 +1,1 @@
+//! Linear to physical addresses by walking page tables.

@@ -1,0 +1,66 @@
+//! What an engine is: a name, whether it can run here, and how a virtual machine is made on it.
+
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use crate::{GuestMemory, Vm, VmConfig};
+
+/// Whether an engine can run on this host, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Availability {
+    /// It can; the text says what it runs on.
+    Available(String),
+    /// It cannot.
+    Unavailable {
+        /// What was found.
+        reason: String,
+        /// What the user can do about it.
+        remedy: String,
+    },
+}
+
+/// What went wrong in an engine, on the host's side.
+#[derive(Debug, Error)]
+pub enum EngineError {
+    /// The engine cannot run here.
+    #[error("engine '{engine}' cannot run here: {reason}. {remedy}")]
+    Unavailable {
+        /// The engine's name.
+        engine: &'static str,
+        /// What was found.
+        reason: String,
+        /// What the user can do about it.
+        remedy: String,
+    },
+    /// The machine asks for what the engine cannot give.
+    #[error("{0}")]
+    Unsupported(String),
+    /// The host refused something that the engine needs.
+    #[error("cannot {action}")]
+    Host {
+        /// What was tried.
+        action: &'static str,
+        /// The host's answer.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// A way to make a machine's processors run.
+pub trait Engine: Send + Sync {
+    /// The name that users type.
+    fn name(&self) -> &'static str;
+
+    /// One line for users: how guest code runs on it.
+    fn description(&self) -> &'static str;
+
+    /// Finds out whether it can run here, by trying rather than by looking at flags.
+    fn probe(&self) -> Availability;
+
+    /// Makes a virtual machine with the given memory.
+    ///
+    /// # Errors
+    /// The engine cannot run here, the configuration is beyond it, or the host refuses a resource.
+    fn create_vm(&self, config: &VmConfig, memory: GuestMemory) -> Result<Arc<dyn Vm>, EngineError>;
+}
