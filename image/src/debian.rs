@@ -1,0 +1,163 @@
+//! What we take from Debian: kernels, and busybox.
+//!
+//! Which package that is, `apt` knows: `linux-image-cloud-amd64` is a package without content that
+//! depends on the current kernel. Our own choice ends at that name, so a host gets its own release's
+//! kernel, with that release's security updates.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::apt::{Apt, Package};
+use crate::{Cache, Error, Progress, deb};
+
+/// Debian's keys, for suites that the host's own sources do not name.
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+/// Which release's packages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Suite {
+    /// What the host's own package sources offer.
+    Host,
+    /// Debian 13 (kernel 6.12), from the host's mirror.
+    Trixie,
+}
+
+/// Which of Debian's kernels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flavour {
+    /// For virtual machines (`linux-image-cloud-amd64`).
+    Cloud,
+    /// For every computer (`linux-image-amd64`).
+    Generic,
+}
+
+impl Flavour {
+    fn package(self) -> &'static str {
+        match self {
+            Self::Cloud => "linux-image-cloud-amd64",
+            Self::Generic => "linux-image-amd64",
+        }
+    }
+}
+
+/// A Debian kernel as it is in its package: a bzImage named `vmlinuz-<release>`.
+///
+/// # Errors
+/// If it is neither in the cache nor to be had from the package sources.
+pub fn kernel(
+    cache: &Cache,
+    suite: Suite,
+    flavour: Flavour,
+    progress: &dyn Progress,
+) -> Result<PathBuf, Error> {
+    let key = match suite {
+        Suite::Host => flavour.package().to_owned(),
+        Suite::Trixie => format!("{}-trixie", flavour.package()),
+    };
+    let wanted = Wanted {
+        package: flavour.package(),
+        in_dependency: Some("linux-image-"),
+        file: |path| path.starts_with("boot/vmlinuz-"),
+    };
+    let entry = cache.get_or_build(&key, |directory| wanted.fetch(suite, directory, progress))?;
+    let listing = fs::read_dir(&entry).map_err(Error::io("read directory", &entry))?;
+    listing
+        .filter_map(|item| Some(item.ok()?.path()))
+        .find(|path| path.file_name().is_some_and(is_kernel))
+        .ok_or_else(|| Error::Package {
+            package: key,
+            why: "its cache entry holds no kernel; remove it with `tern image rm`".to_owned(),
+        })
+}
+
+fn is_kernel(name: &OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(b"vmlinuz-")
+}
+
+/// The statically linked busybox of the host's release.
+///
+/// # Errors
+/// As [`kernel`].
+pub(crate) fn busybox(cache: &Cache, progress: &dyn Progress) -> Result<PathBuf, Error> {
+    let wanted = Wanted {
+        package: "busybox-static",
+        in_dependency: None,
+        file: |path| matches!(path, "bin/busybox" | "usr/bin/busybox"),
+    };
+    let entry =
+        cache.get_or_build(wanted.package, |directory| wanted.fetch(Suite::Host, directory, progress))?;
+    Ok(entry.join("busybox"))
+}
+
+/// A file in a package.
+struct Wanted {
+    package: &'static str,
+    /// If set: the file is in the package's first dependency whose name starts like this.
+    in_dependency: Option<&'static str>,
+    file: fn(&str) -> bool,
+}
+
+impl Wanted {
+    /// Fetches the package and leaves the file, and nothing else, in `directory`.
+    fn fetch(&self, suite: Suite, directory: &Path, progress: &dyn Progress) -> Result<(), Error> {
+        let work = directory.join("work");
+        fs::create_dir(&work).map_err(Error::io("create directory", &work))?;
+        let deb = match suite {
+            Suite::Host => self.from_host(&work, progress),
+            Suite::Trixie => self.from_suite("trixie", &work, progress),
+        }?;
+        progress.begin(&format!("unpacking {}", self.package), None);
+        let extracted = deb::extract(&deb, self.file, directory);
+        progress.end();
+        extracted?;
+        fs::remove_dir_all(&work).map_err(Error::io("remove", &work))
+    }
+
+    fn from_host(&self, work: &Path, progress: &dyn Progress) -> Result<PathBuf, Error> {
+        let host = Apt::of_host();
+        if let Some(package) = self.find(&host)? {
+            match host.download(&package, work, progress) {
+                // Old lists name versions that the mirror no longer has: look again with fresh ones.
+                Err(Error::Fetch { .. }) => {}
+                done => return done,
+            }
+        }
+        let fresh = Apt::private(&work.join("apt"), None, progress)?;
+        self.from(&fresh, work, progress)
+    }
+
+    fn from_suite(&self, suite: &str, work: &Path, progress: &dyn Progress) -> Result<PathBuf, Error> {
+        let mirror = match Apt::of_host().debian_mirror()? {
+            Some(mirror) => mirror,
+            None => {
+                let fresh = Apt::private(&work.join("apt-host"), None, progress)?;
+                let none = || self.missing(&fresh);
+                fresh.debian_mirror()?.ok_or_else(none)?
+            }
+        };
+        let source = format!("deb [signed-by={KEYRING}] {mirror} {suite} main\n");
+        let apt = Apt::private(&work.join("apt"), Some(&source), progress)?;
+        self.from(&apt, work, progress)
+    }
+
+    fn from(&self, apt: &Apt, work: &Path, progress: &dyn Progress) -> Result<PathBuf, Error> {
+        let package = self.find(apt)?.ok_or_else(|| self.missing(apt))?;
+        apt.download(&package, work, progress)
+    }
+
+    fn find(&self, apt: &Apt) -> Result<Option<Package>, Error> {
+        let package = apt.show(self.package)?;
+        let (Some(named), Some(prefix)) = (&package, self.in_dependency) else {
+            return Ok(package);
+        };
+        match named.depends.iter().find(|name| name.starts_with(prefix)) {
+            Some(name) => apt.show(name),
+            None => Ok(package),
+        }
+    }
+
+    fn missing(&self, apt: &Apt) -> Error {
+        Error::NoPackage { package: self.package.to_owned(), apt: apt.report.clone() }
+    }
+}

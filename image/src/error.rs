@@ -1,0 +1,135 @@
+//! What can go wrong on the way to an image. Each text names the thing and the way out; the cause
+//! below it is in `source()` and never repeated in the text.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why an image could not be had.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// None of the variables that lead to a cache directory is set.
+    #[error(
+        "no place for the image cache: HOME is not set; set TERN_CACHE_DIR to a directory that may be written"
+    )]
+    NoCacheDir,
+
+    /// A cache key that could not be a file name.
+    #[error(
+        "'{0}' cannot name a cache entry: use letters, digits, '-', '+', '.' and '_', not starting with '.'"
+    )]
+    BadKey(String),
+
+    /// There is no such entry in the cache.
+    #[error("there is no '{key}' in the image cache {}", root.display())]
+    NoEntry {
+        /// The entry that was asked for.
+        key: String,
+        /// Where the cache is.
+        root: PathBuf,
+    },
+
+    /// A cached file is not what was once written.
+    #[error(
+        "cache entry '{key}' is damaged: {file}: {why}; `tern image rm {key}` removes it, and the next start builds it again"
+    )]
+    Damaged {
+        /// The cache entry.
+        key: String,
+        /// The file in it.
+        file: String,
+        /// What is wrong with it.
+        why: String,
+    },
+
+    /// The host's file system said no.
+    #[error("cannot {action} {}", path.display())]
+    Io {
+        /// What was tried, as a verb.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+
+    /// A tool of the host's package system is missing.
+    #[error(
+        "this host has no `{tool}`: images are built from Debian packages. Start a kernel of your own with `tern run --kernel FILE [--initrd FILE]`, or copy a filled cache from a Debian host"
+    )]
+    NotDebian {
+        /// The program that was not found.
+        tool: &'static str,
+    },
+
+    /// The package system does not know a package, even with fresh lists.
+    #[error(
+        "no package source of this host offers '{package}'{}. Check its apt sources and its network (`apt-get update` must work), or start a kernel of your own with `tern run --kernel FILE [--initrd FILE]`",
+        said(apt)
+    )]
+    NoPackage {
+        /// The package's name.
+        package: String,
+        /// What `apt-get update` reported.
+        apt: String,
+    },
+
+    /// A package could not be fetched.
+    #[error(
+        "cannot fetch package '{package}'{}. Check the network; once fetched, it is kept in the cache",
+        said(apt)
+    )]
+    Fetch {
+        /// The package's name and version.
+        package: String,
+        /// What `apt-get` reported.
+        apt: String,
+    },
+
+    /// A fetched package is not the one the signed package list promises.
+    #[error(
+        "package '{package}' arrived damaged: its SHA-256 is {found}, the signed package list says {expected}. Try again; if it stays, a proxy or mirror alters files"
+    )]
+    Digest {
+        /// The package's name and version.
+        package: String,
+        /// The digest in the package list.
+        expected: String,
+        /// The digest of the file that came.
+        found: String,
+    },
+
+    /// A package list or package does not look as expected.
+    #[error("package '{package}': {why}")]
+    Package {
+        /// The package's name.
+        package: String,
+        /// What is unexpected.
+        why: String,
+    },
+
+    /// busybox, just unpacked, could not be asked for its applets.
+    #[error("cannot run {} to learn its applets; if its file system is mounted noexec, set TERN_CACHE_DIR to another", path.display())]
+    Busybox {
+        /// The program in the cache.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// Makes an [`Error::Io`] out of what the system said: `map_err(Error::io("read", path))`.
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { action, path, source }
+    }
+}
+
+/// The report of `apt` as an inset, or nothing if it said nothing.
+fn said(apt: &str) -> String {
+    match apt.trim() {
+        "" => String::new(),
+        text => format!(" (apt says: {})", text.replace('\n', "; ")),
+    }
+}

@@ -1,0 +1,23 @@
+#!/bin/busybox sh
+# The first process of Tern's tiny guest: mounts what a shell needs, starts one on the console, and
+# powers the machine off when it ends. Every program it starts costs milliseconds on a software
+# engine, so it uses what the shell itself can do.
+
+export PATH=/sbin:/usr/sbin:/bin:/usr/bin HOME=/root TERM=vt102 PS1='tern:\w# '
+
+busybox mount -a
+echo tern >/proc/sys/kernel/hostname
+
+# busybox's poweroff, halt and reboot ask the first process, with these signals. A halted machine
+# would only stand there, so halt is a power-off.
+trap 'busybox poweroff -f' USR1 USR2
+trap 'busybox reboot -f' TERM
+
+read -r _ _ release _ </proc/version
+echo "Linux $release, busybox shell. \`poweroff\` or \`exit\` ends the machine."
+
+# In a session of its own the shell owns the terminal: Ctrl-C and job control work. It runs in the
+# background because only the builtin `wait` lets the traps above in at once.
+busybox setsid -c sh </dev/console &
+wait $!
+busybox poweroff -f
