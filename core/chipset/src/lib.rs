@@ -28,6 +28,7 @@
 
 #![no_std]
 #![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
 extern crate alloc;
 
@@ -36,6 +37,7 @@ pub mod ioapic;
 pub mod lapic;
 pub mod layout;
 pub mod pic;
+pub mod pit;
 
 mod time;
 

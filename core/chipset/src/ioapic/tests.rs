@@ -121,7 +121,7 @@ fn an_nmi_or_extint_never_awaits_an_end() {
 #[test]
 fn reserved_bits_modes_registers_and_pins_do_nothing() {
     let mut io_apic = IoApic::new();
-    program(&mut io_apic, 3, u64::MAX & !MASKED);
+    program(&mut io_apic, 3, !MASKED);
     assert_eq!(entry(&mut io_apic, 3), WRITABLE & !MASKED);
     program(&mut io_apic, 3, 0x0300);
     assert_eq!(io_apic.set_line(3, true), None);
