@@ -126,7 +126,9 @@ impl Format {
             // PSE-36: bits 20:13 of a 4 MiB page's entry are bits 39:32 of its address.
             Self::Legacy if leaf && level == 2 => entry & 0xffc0_0000 | (entry >> 13 & 0xff) << 32,
             Self::Legacy => entry & 0xffff_f000,
-            Self::Pae | Self::Long => entry & ADDRESS & !((1 << if leaf { self.shift(level) } else { 12 }) - 1),
+            Self::Pae | Self::Long => {
+                entry & ADDRESS & !((1 << if leaf { self.shift(level) } else { 12 }) - 1)
+            }
         }
     }
 

@@ -1,0 +1,3 @@
+//! System instructions.
+mod io;
+pub(crate) use io::check_io;
