@@ -32,12 +32,19 @@
 
 extern crate alloc;
 
+pub mod debug_exit;
+pub mod i8042;
 pub mod interrupt;
 pub mod ioapic;
 pub mod lapic;
 pub mod layout;
+pub mod pci;
 pub mod pic;
 pub mod pit;
+pub mod power;
+pub mod rtc;
+pub mod system_control;
+pub mod uart;
 
 mod time;
 
