@@ -134,10 +134,14 @@ impl Apt {
         };
         match package_file(directory) {
             Some((deb, _)) if status.success() => Ok(deb),
-            _ => Err(Error::Fetch {
-                package: package.to_owned(),
-                apt: fs::read_to_string(&log).unwrap_or_default(),
-            }),
+            rest => {
+                // Half a package must not be taken for the next one.
+                if let Some((half, _)) = rest {
+                    fs::remove_file(&half).map_err(Error::io("remove", &half))?;
+                }
+                let apt = fs::read_to_string(&log).unwrap_or_default();
+                Err(Error::Fetch { package: package.to_owned(), apt })
+            }
         }
     }
 

@@ -104,8 +104,8 @@ impl Wanted {
         let work = directory.join("work");
         fs::create_dir(&work).map_err(Error::io("create directory", &work))?;
         let deb = match suite {
-            Suite::Host => self.from_host(&work, progress),
-            Suite::Trixie => self.from_suite("trixie", &work, progress),
+            Suite::Host => self.fetch_from_host(&work, progress),
+            Suite::Trixie => self.fetch_from_suite("trixie", &work, progress),
         }?;
         progress.begin(&format!("unpacking {}", self.package), None);
         let extracted = deb::extract(&deb, self.file, directory);
@@ -114,7 +114,7 @@ impl Wanted {
         fs::remove_dir_all(&work).map_err(Error::io("remove", &work))
     }
 
-    fn from_host(&self, work: &Path, progress: &dyn Progress) -> Result<PathBuf, Error> {
+    fn fetch_from_host(&self, work: &Path, progress: &dyn Progress) -> Result<PathBuf, Error> {
         let host = Apt::of_host();
         if let Some(package) = self.find(&host)? {
             match host.download(&package, work, progress) {
@@ -124,10 +124,10 @@ impl Wanted {
             }
         }
         let fresh = Apt::private(&work.join("apt"), None, progress)?;
-        self.from(&fresh, work, progress)
+        self.fetch_from(&fresh, work, progress)
     }
 
-    fn from_suite(&self, suite: &str, work: &Path, progress: &dyn Progress) -> Result<PathBuf, Error> {
+    fn fetch_from_suite(&self, suite: &str, work: &Path, progress: &dyn Progress) -> Result<PathBuf, Error> {
         let mirror = match Apt::of_host().debian_mirror()? {
             Some(mirror) => mirror,
             None => {
@@ -138,10 +138,10 @@ impl Wanted {
         };
         let source = format!("deb [signed-by={KEYRING}] {mirror} {suite} main\n");
         let apt = Apt::private(&work.join("apt"), Some(&source), progress)?;
-        self.from(&apt, work, progress)
+        self.fetch_from(&apt, work, progress)
     }
 
-    fn from(&self, apt: &Apt, work: &Path, progress: &dyn Progress) -> Result<PathBuf, Error> {
+    fn fetch_from(&self, apt: &Apt, work: &Path, progress: &dyn Progress) -> Result<PathBuf, Error> {
         let package = self.find(apt)?.ok_or_else(|| self.missing(apt))?;
         apt.download(&package, work, progress)
     }

@@ -1,2 +1,62 @@
-//! Under construction.
-fn main() {}
+//! The command `tern`: words in, words out, no mechanism.
+//!
+//! ```text
+//! cli.rs        what can be said; one definition gives parser, help and completions
+//! run.rs        `tern run`: from words to a machine, and from its end to an exit code
+//! engines.rs    `tern engines`
+//! images.rs     `tern image`
+//! terminal/     the user's terminal as the guest's serial console
+//! exit.rs       what the exit codes mean
+//! size.rs       sizes as people write them
+//! ```
+
+#![forbid(unsafe_code)]
+
+mod cli;
+mod engines;
+mod exit;
+mod images;
+mod run;
+mod size;
+mod terminal;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use cli::{Cli, Command};
+use exit::{Code, Failure};
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Run(arguments) => run::run(&arguments),
+        Command::Engines { output } => engines::list(output).map(|()| Code::SUCCESS),
+        Command::Image(command) => images::manage(&command).map(|()| Code::SUCCESS),
+        Command::Completions { shell } => completions(shell).map(|()| Code::SUCCESS),
+    };
+    match done {
+        Ok(code) => code.into(),
+        Err(failure) => {
+            failure.report();
+            failure.code.into()
+        }
+    }
+}
+
+fn completions(shell: clap_complete::Shell) -> Result<(), Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "tern", &mut script);
+    print(&script)
+}
+
+/// Writes to standard output. Whoever closes it early has seen enough: that is no failure.
+fn print(text: &[u8]) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::host(anyhow::Error::new(error).context("cannot write to standard output")))
+        }
+        _ => Ok(()),
+    }
+}

@@ -3,6 +3,9 @@
 # powers the machine off when it ends. Every program it starts costs milliseconds on a software
 # engine, so it uses what the shell itself can do.
 
+# A serial port does not tell the size of the terminal behind it. Whoever starts the guest may, as
+# COLUMNS= and LINES= on the kernel's command line, which Linux hands on as the environment.
+export COLUMNS=${COLUMNS:-80} LINES=${LINES:-24}
 export PATH=/sbin:/usr/sbin:/bin:/usr/bin HOME=/root TERM=vt102 PS1='tern:\w# '
 
 busybox mount -a

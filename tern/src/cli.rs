@@ -1,0 +1,221 @@
+//! What can be said to `tern`. Each option is defined once, here; parser, help and shell completions
+//! follow from it.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::exit;
+use crate::run::{EngineChoice, Format, Module};
+use crate::size::parse_memory;
+
+/// Runs virtual machines anywhere: on a computer with virtualization hardware or without, with or
+/// without privileges.
+#[derive(Debug, Parser)]
+#[command(name = "tern", version, after_help = EXAMPLES, after_long_help = after_long(EXAMPLES))]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  tern run                              a small Linux, at a shell on this terminal
+  tern run --kernel vmlinuz             a kernel of your own
+  tern run --help                       everything that a machine can have
+  tern engines                          how guests can run on this computer
+  tern completions bash > ~/.local/share/bash-completion/completions/tern
+";
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  tern run
+      a small Linux at a shell; `poweroff` in it, or Ctrl-], ends it
+  tern run --kernel vmlinuz --initrd initrd.img --cmdline 'console=ttyS0' --memory 1G --cpus 2
+      a Linux kernel of your own
+  echo 'uname -a; poweroff' | tern run --quiet > log
+      a guest that a script drives: its serial console is standard input and output
+  tern run --kernel kernel.elf --module 'root.img first' --debug-exit
+      a Multiboot kernel with a module; its exit status is the command's
+  tern run --kernel boot.bin --memory 1M
+      a boot sector
+
+The console: standard input and output are the guest's first serial port. On a terminal every key
+goes to the guest, except Ctrl-], which leaves and ends the machine. The end of a piped input is not
+the end of the guest.
+";
+
+fn after_long(examples: &str) -> String {
+    format!("{examples}\n{}", exit::help())
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a machine in the foreground; its end is the command's exit code
+    #[command(after_help = "See --help for examples and exit codes.", after_long_help = after_long(RUN_EXAMPLES))]
+    Run(RunArguments),
+
+    /// List the engines, and whether and why each can run here
+    Engines {
+        /// How to print
+        #[arg(short, long, value_enum, default_value = "text", value_name = "FORM")]
+        output: OutputForm,
+    },
+
+    /// Look after the images that were fetched and built
+    #[command(subcommand)]
+    Image(ImageCommand),
+
+    /// Print a completion script for a shell
+    Completions {
+        /// Which shell
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+}
+
+/// What `tern run` takes.
+#[derive(Debug, Args)]
+pub(crate) struct RunArguments {
+    /// The guest image. `tiny` is this host's Debian cloud kernel with a busybox shell: fetched and
+    /// built on first use, offline afterwards
+    #[arg(value_name = "IMAGE", default_value = "tiny", conflicts_with = "kernel")]
+    pub image: String,
+
+    /// Start this kernel: a Linux bzImage or ELF, a PVH or Multiboot ELF, or a boot sector
+    #[arg(long, value_name = "FILE", help_heading = "Guest")]
+    pub kernel: Option<PathBuf>,
+
+    /// Give the kernel this initial RAM file system, in place of the image's own
+    #[arg(long, value_name = "FILE", help_heading = "Guest")]
+    pub initrd: Option<PathBuf>,
+
+    /// The kernel's command line, in place of the image's own. Linux shows its console here with
+    /// `console=ttyS0`, which is what a Linux kernel gets if this is not given
+    #[arg(long, value_name = "TEXT", help_heading = "Guest", allow_hyphen_values = true)]
+    pub cmdline: Option<String>,
+
+    /// Give a Multiboot kernel this module: a file, and after a space its command line. May be repeated
+    #[arg(long = "module", value_name = "FILE ARGS", help_heading = "Guest", requires = "kernel")]
+    pub modules: Vec<Module>,
+
+    /// How the kernel is entered
+    #[arg(
+        long,
+        value_enum,
+        default_value = "auto",
+        value_name = "FORMAT",
+        help_heading = "Guest",
+        requires = "kernel"
+    )]
+    pub format: Format,
+
+    /// Memory, with a unit: 512M, 2G
+    #[arg(short, long, default_value = "512M", value_name = "SIZE", value_parser = parse_memory, help_heading = "Machine")]
+    pub memory: u64,
+
+    /// Processors
+    #[arg(short, long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64), help_heading = "Machine")]
+    pub cpus: u32,
+
+    /// How guest code runs; `tern engines` tells what can run here
+    #[arg(long, value_enum, default_value = "auto", value_name = "ENGINE", help_heading = "Machine")]
+    pub engine: EngineChoice,
+
+    /// Give the machine a debug-exit port at 0xf4: a guest that writes V there ends with (V << 1) | 1
+    #[arg(long, help_heading = "Machine")]
+    pub debug_exit: bool,
+
+    /// End when the guest asks for a reboot
+    #[arg(long, help_heading = "Machine")]
+    pub no_reboot: bool,
+
+    /// At the end, tell what the machine did: instructions, speed, exits by kind
+    #[arg(long)]
+    pub stats: bool,
+
+    /// Say nothing but errors; standard error stays empty otherwise
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// The forms of a listing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OutputForm {
+    /// For people
+    Text,
+    /// For programs
+    Json,
+}
+
+/// What `tern image` does.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImageCommand {
+    /// Fetch and build the tiny guest now, so that `tern run` works offline
+    Fetch,
+    /// List what is in the cache
+    List,
+    /// Compare the cached files with the digests they had when they were built
+    Check {
+        /// Which entries; all if none is given
+        entries: Vec<String>,
+    },
+    /// Remove entries from the cache; the next start that needs them builds them again
+    Rm {
+        /// Which entries
+        #[arg(required_unless_present = "all")]
+        entries: Vec<String>,
+        /// Remove everything
+        #[arg(long, conflicts_with = "entries")]
+        all: bool,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn run(words: &[&str]) -> Result<RunArguments, clap::Error> {
+        let line = ["tern", "run"].iter().chain(words);
+        Cli::try_parse_from(line).map(|cli| match cli.command {
+            Command::Run(arguments) => arguments,
+            other => panic!("'run' was taken for {other:?}"),
+        })
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn without_arguments_it_is_the_tiny_guest() {
+        let arguments = run(&[]).unwrap();
+        assert_eq!((arguments.image.as_str(), arguments.kernel), ("tiny", None));
+        assert_eq!((arguments.memory, arguments.cpus), (512 << 20, 1));
+    }
+
+    #[test]
+    fn an_image_and_a_kernel_exclude_each_other() {
+        assert!(run(&["tiny", "--kernel", "k"]).is_err());
+        assert!(run(&["--kernel", "k"]).is_ok());
+    }
+
+    #[test]
+    fn command_lines_may_begin_with_a_hyphen() {
+        let arguments = run(&["--kernel", "k", "--cmdline", "-s 1"]).unwrap();
+        assert_eq!(arguments.cmdline.as_deref(), Some("-s 1"));
+    }
+
+    #[test]
+    fn what_would_be_ignored_is_refused() {
+        assert!(run(&["--module", "m"]).is_err());
+        assert!(run(&["--format", "pvh"]).is_err());
+        for cpus in ["0", "65", "-1", "two"] {
+            assert!(run(&["--cpus", cpus]).is_err(), "{cpus}");
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! The exit codes of `tern`, and how a failure is told.
+//!
+//! The guest's end is the command's exit code. A guest that ends through the debug-exit port gives
+//! `(value << 1) | 1`, which is always odd, so all codes of our own are even and never mistaken for
+//! the guest's. Where they can, they carry the numbers of `sysexits.h`.
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+/// An exit code of this command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Code(u8);
+
+impl Code {
+    /// The guest powered off, or the command did what it was asked for.
+    pub const SUCCESS: Self = Self(0);
+    /// The command line makes no sense (clap's own code).
+    #[cfg(test)]
+    pub const USAGE: Self = Self(2);
+    /// The guest asked for a reboot, and `--no-reboot` made that the end.
+    pub const REBOOT: Self = Self(4);
+    /// A kernel, initramfs, module or image cannot be had or used (`EX_NOINPUT`).
+    pub const INPUT: Self = Self(66);
+    /// The guest crashed (`EX_SOFTWARE`).
+    pub const CRASH: Self = Self(70);
+    /// The host cannot do what is needed (`EX_IOERR`).
+    pub const HOST: Self = Self(74);
+    /// The user left with Ctrl-], or whoever read the output went away.
+    pub const LEFT: Self = Self(130);
+
+    /// The status that a guest gave through the debug-exit port.
+    pub fn of_guest(status: u8) -> Self {
+        Self(status)
+    }
+}
+
+impl From<Code> for ExitCode {
+    fn from(code: Code) -> Self {
+        Self::from(code.0)
+    }
+}
+
+/// Every code with its meaning, for the help texts.
+const TABLE: [(&str, &str); 8] = [
+    ("0", "the guest powered off (or the command succeeded)"),
+    ("2", "bad usage"),
+    ("4", "the guest asked for a reboot, under --no-reboot"),
+    ("66", "bad input: a kernel, initramfs, module or image"),
+    ("70", "the guest crashed"),
+    ("74", "the host failed: no memory, no space, no engine"),
+    ("130", "left with Ctrl-], or the reader of the output went away"),
+    ("odd", "the guest's own, through --debug-exit: (value << 1) | 1"),
+];
+
+/// The table as a section of a help text.
+pub(crate) fn help() -> String {
+    let mut text = "Exit codes:\n".to_owned();
+    for (code, meaning) in TABLE {
+        writeln!(text, "  {code:<4} {meaning}").expect("a string takes everything");
+    }
+    text
+}
+
+/// A failure on its way to the user.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub code: Code,
+    error: anyhow::Error,
+}
+
+impl Failure {
+    /// What the user gave cannot be used.
+    pub fn input(error: impl Into<anyhow::Error>) -> Self {
+        Self { code: Code::INPUT, error: error.into() }
+    }
+
+    /// The host did not do what was needed.
+    pub fn host(error: impl Into<anyhow::Error>) -> Self {
+        Self { code: Code::HOST, error: error.into() }
+    }
+
+    /// The guest crashed.
+    pub fn crash(error: impl Into<anyhow::Error>) -> Self {
+        Self { code: Code::CRASH, error: error.into() }
+    }
+
+    /// Puts what was wanted before what went wrong.
+    pub fn context(self, wanted: &'static str) -> Self {
+        Self { code: self.code, error: self.error.context(wanted) }
+    }
+
+    /// Tells it on standard error: the error in short, then each cause on its own line.
+    pub fn report(&self) {
+        eprint!("{}", self.text());
+    }
+
+    fn text(&self) -> String {
+        let mut text = format!("error: {}\n", self.error);
+        for cause in self.error.chain().skip(1) {
+            writeln!(text, "  because: {cause}").expect("a string takes everything");
+        }
+        text
+    }
+}
+
+impl From<tern_image::Error> for Failure {
+    fn from(error: tern_image::Error) -> Self {
+        use tern_image::Error;
+        match error {
+            Error::Io { .. } | Error::NoCacheDir | Error::Busybox { .. } => Self::host(error),
+            _ => Self::input(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_distinct_and_never_a_guests() {
+        let codes =
+            [Code::SUCCESS, Code::USAGE, Code::REBOOT, Code::INPUT, Code::CRASH, Code::HOST, Code::LEFT];
+        for (index, code) in codes.iter().enumerate() {
+            assert_eq!(code.0 % 2, 0, "{code:?} could be a guest's");
+            assert!(!codes[..index].contains(code), "{code:?} is there twice");
+            assert!(help().contains(&format!("\n  {:<4} ", code.0)), "{code:?} is not in the help");
+        }
+    }
+
+    #[test]
+    fn a_failure_is_told_once_with_its_causes_below() {
+        let error = anyhow::anyhow!("no such file").context("cannot open 'k'");
+        let text = Failure::input(error).text();
+        assert_eq!(text, "error: cannot open 'k'\n  because: no such file\n");
+    }
+}

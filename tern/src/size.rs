@@ -1,0 +1,108 @@
+//! Sizes as people write them: `512M`, `2G`, `1GiB`.
+//!
+//! A unit is required, because a bare number means bytes to some tools and mebibytes to others. Units
+//! are powers of 1024.
+
+/// What a page is on this architecture; guest memory comes in these.
+const PAGE: u64 = 4096;
+
+/// The least memory of a machine: the first mebibyte is what every PC has.
+const LEAST: u64 = 1 << 20;
+
+/// The most memory of a machine: guest-physical addresses have at least 36 bits, and devices need room.
+const MOST: u64 = 1 << 38;
+
+/// Reads a size in bytes.
+///
+/// # Errors
+/// A text for the user, with an example of what works.
+fn parse(text: &str) -> Result<u64, String> {
+    let text = text.trim();
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    if number.is_empty() {
+        return Err("a size is a whole number and a unit, such as 512M or 2G".to_owned());
+    }
+    let shift = match unit.to_ascii_lowercase().as_str() {
+        "k" | "kib" => 10,
+        "m" | "mib" => 20,
+        "g" | "gib" => 30,
+        "t" | "tib" => 40,
+        "" => {
+            return Err(format!("a unit is missing: write {number}M for mebibytes, {number}G for gibibytes"));
+        }
+        other => return Err(format!("'{other}' is no unit: use K, M, G or T (KiB, MiB, GiB, TiB)")),
+    };
+    number
+        .parse::<u64>()
+        .ok()
+        .and_then(|number| number.checked_mul(1 << shift))
+        .ok_or_else(|| "that is more than any computer has".to_owned())
+}
+
+/// Reads the size of a machine's memory: 1M to 256G, in whole pages.
+///
+/// # Errors
+/// A text for the user, with what would work.
+pub(crate) fn parse_memory(text: &str) -> Result<u64, String> {
+    let size = parse(text)?;
+    match size {
+        ..LEAST => Err("a machine needs at least 1M; Linux wants 128M or more".to_owned()),
+        _ if size > MOST => Err(format!("a machine can have at most {}G", MOST >> 30)),
+        _ if size % PAGE != 0 => Err("memory comes in pages of 4K".to_owned()),
+        _ => Ok(size),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units_are_powers_of_1024_in_either_case() {
+        for (text, bytes) in [
+            ("4K", 4 << 10),
+            ("512M", 512 << 20),
+            ("512m", 512 << 20),
+            ("2G", 2 << 30),
+            ("1GiB", 1 << 30),
+            ("3mib", 3 << 20),
+            ("1T", 1 << 40),
+        ] {
+            assert_eq!(parse(text), Ok(bytes), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_bare_number_is_refused_with_what_to_write() {
+        let error = parse("512").unwrap_err();
+        assert!(error.contains("512M"), "{error}");
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for text in [
+            "",
+            "M",
+            "-1M",
+            "1.5G",
+            "1MB",
+            "1 G",
+            "0x10M",
+            "1Q",
+            "99999999999999999999M",
+            "18446744073709551615K",
+        ] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn memory_has_a_least_and_a_most() {
+        assert_eq!(parse_memory("1M"), Ok(LEAST));
+        assert_eq!(parse_memory("256G"), Ok(MOST));
+        for text in ["0M", "1023K", "257G", "1T", "1025K"] {
+            assert!(parse_memory(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! The user's terminal as the guest's serial console.
+//!
+//! ```text
+//! stdin ──► input.rs (thread; escape.rs finds Ctrl-]) ──► ConsoleInput (the machine's UART)
+//! stdout ◄── output.rs (thread, one write for many bytes) ◄── Output (io::Write, from a vCPU thread)
+//! raw.rs      every key goes to the guest; the terminal is always restored
+//! signals.rs  being ended, stopped and continued by others
+//! ```
+//!
+//! Standard input and output may be terminals, pipes, files or closed. Raw mode, Ctrl-] and the line
+//! that tells of it are for terminals only: what comes through a pipe is passed on byte by byte.
+
+mod escape;
+mod input;
+mod output;
+mod raw;
+mod signals;
+
+use std::io::{self, IsTerminal};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+pub(crate) use output::Output;
+
+use raw::RawMode;
+
+/// Where typed bytes go: the receiving side of the guest's serial port.
+pub(crate) trait ConsoleInput: Send + Sync {
+    /// Takes as many of `bytes` as there is room for now, and says how many. Never waits.
+    fn offer(&self, bytes: &[u8]) -> usize;
+
+    /// Waits until `offer` may take something, at most for `patience`.
+    fn wait_for_room(&self, patience: Duration);
+}
+
+/// Why the machine was asked to end from this side.
+#[derive(Debug)]
+pub(crate) enum Leaving {
+    /// The user typed Ctrl-].
+    Escape,
+    /// Standard output takes no more.
+    OutputGone(io::Error),
+}
+
+/// Ends the machine, from whatever thread; more than one call does no harm.
+pub(crate) type Stop = Arc<dyn Fn() + Send + Sync>;
+
+/// The columns and lines of the terminal that shows the console, if one does and tells.
+pub(crate) fn size() -> Option<(u16, u16)> {
+    let size = rustix::termios::tcgetwinsize(rustix::stdio::stdout()).ok()?;
+    (size.ws_col > 0 && size.ws_row > 0).then_some((size.ws_col, size.ws_row))
+}
+
+/// Standard input and output as a serial console, until dropped.
+pub(crate) struct Console {
+    output: Output,
+    leaving: Arc<Mutex<Option<Leaving>>>,
+    raw: Option<RawMode>,
+}
+
+impl Console {
+    /// Takes the terminal over, if there is one.
+    ///
+    /// # Errors
+    /// If the terminal or the handling of signals cannot be set up.
+    pub fn open(quiet: bool) -> io::Result<Self> {
+        let output = Output::start(rustix::stdio::stdout())?;
+        if io::stdin().is_terminal() && !quiet {
+            eprintln!("tern: Ctrl-] leaves and ends the machine");
+        }
+        let raw = RawMode::enter()?;
+        if raw.is_some() {
+            signals::watch()?;
+        }
+        Ok(Self { output, leaving: Arc::default(), raw })
+    }
+
+    /// Where the guest's console output is to be written.
+    pub fn output(&self) -> Output {
+        self.output.clone()
+    }
+
+    /// Starts passing on what is typed to `input`, and ends the machine with `stop` if the user leaves
+    /// or if standard output is gone.
+    ///
+    /// # Errors
+    /// If no thread can be started.
+    pub fn connect(&self, input: Arc<dyn ConsoleInput>, stop: Stop) -> io::Result<()> {
+        let leave = {
+            let (leaving, output) = (Arc::clone(&self.leaving), self.output.clone());
+            move |why| {
+                leaving.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
+                // A processor that waits for room in the output could not be stopped.
+                output.stop_waiting();
+                stop();
+            }
+        };
+        let gone = leave.clone();
+        self.output.on_failure(move |error| gone(Leaving::OutputGone(error)));
+        input::start(input, move || leave(Leaving::Escape))
+    }
+
+    /// Writes out what is left, gives the terminal back and tells whether the end came from this side.
+    pub fn close(mut self) -> Option<Leaving> {
+        self.output.finish();
+        drop(self.raw.take());
+        self.leaving.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
