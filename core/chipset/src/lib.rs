@@ -32,6 +32,7 @@
 
 extern crate alloc;
 
+pub mod acpi;
 pub mod debug_exit;
 pub mod i8042;
 pub mod interrupt;
