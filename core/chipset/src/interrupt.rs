@@ -102,8 +102,9 @@ impl Message {
         if !crate::layout::MSI.contains(&address) {
             return None;
         }
-        // Without the redirection hint the destination mode bit is ignored: physical.
-        let logical = address & (1 << 2) != 0 && address & (1 << 3) != 0;
+        // The SDM has the destination mode count only with the redirection hint (bit 3). Hardware
+        // heeds it always, and Linux relies on that: it sends logical MSIs without the hint.
+        let logical = address & (1 << 2) != 0;
         let [target, ..] = (address >> 12).to_le_bytes();
         Self::from_fields(Destination::from_8_bits(target, logical), data)
     }
@@ -144,10 +145,12 @@ mod tests {
     }
 
     #[test]
-    fn an_msi_is_logical_only_with_the_redirection_hint() {
+    fn an_msi_is_physical_or_logical_with_or_without_the_redirection_hint() {
         let destination = |address| Message::from_msi(address, 0x141).unwrap().destination;
+        assert_eq!(destination(0xfee0_3000), Destination::Physical(3));
+        assert_eq!(destination(0xfee0_3008), Destination::Physical(3));
+        assert_eq!(destination(0xfee0_3004), Destination::Logical(3));
         assert_eq!(destination(0xfee0_300c), Destination::Logical(3));
-        assert_eq!(destination(0xfee0_3004), Destination::Physical(3));
         assert_eq!(destination(0xfeef_f000), Destination::Physical(Destination::BROADCAST));
     }
 

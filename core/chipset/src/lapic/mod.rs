@@ -14,8 +14,8 @@
 //! [accepts](LocalApic::accepts) the message, and [delivers](LocalApic::deliver) it to those
 //! (to [one of them](crate::interrupt::lowest_priority), for lowest priority).
 //!
-//! * [`registers`]: the map. [`vectors`]: the IRR's kind of register. [`timer`]: its timer.
-//! * [`access`]: reads and writes, memory-mapped and as MSRs. [`delivery`]: from message to vector.
+//! * `registers`: the map. `vectors`: the IRR's kind of register. `timer`: its timer.
+//! * `access`: reads and writes, memory-mapped and as MSRs. `delivery`: from message to vector.
 //!
 //! What is not there: AMD's extended space, CMCI, and suppression of EOI broadcasts.
 
