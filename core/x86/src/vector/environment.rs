@@ -61,7 +61,8 @@ pub fn fnsave(fpu: &FpuState, format: EnvironmentFormat) -> StoreImage {
     image
 }
 
-/// FLDENV (waiting) of [`EnvironmentFormat::environment_size`] bytes. An exception flag that is set and not masked makes
+/// FLDENV (waiting) of [`EnvironmentFormat::environment_size`] bytes. The data registers keep their contents; which one is
+/// ST(0) changes with the stack top. An exception flag that is set and not masked makes
 /// an exception pending.
 ///
 /// # Panics
@@ -69,6 +70,7 @@ pub fn fnsave(fpu: &FpuState, format: EnvironmentFormat) -> StoreImage {
 pub fn fldenv(fpu: &mut FpuState, format: EnvironmentFormat, bytes: &[u8]) {
     let stride = format.environment_size() / 7;
     let field = |n| read_u16(bytes, stride * n);
+    fields::move_top(fpu, field(1));
     fields::set_control_and_status(fpu, field(0), field(1));
     fpu.set_ftw(abridge(field(2)));
     let pointers = match format {

@@ -6,8 +6,9 @@ use crate::state::FpuState;
 pub(super) const X87_EXCEPTIONS: u16 = 0x003f;
 /// FSW: exception summary (ES) and busy (B), which are always equal.
 pub(super) const SUMMARY: u16 = 0x8080;
-/// FSW: stack top, in bits 13:11.
-pub(super) const TOP_SHIFT: u32 = 11;
+/// FSW: stack top.
+const TOP: u16 = 7 << TOP_SHIFT;
+const TOP_SHIFT: u32 = 11;
 
 const FOP: usize = 6;
 const FIP: usize = 8;
@@ -57,11 +58,27 @@ pub(super) fn set_st(fpu: &mut FpuState, n: usize, value: [u8; 10]) {
 
 /// The number of the physical register that is ST(0).
 pub(super) fn top(fpu: &FpuState) -> usize {
-    usize::from(fpu.fsw() >> TOP_SHIFT & 7)
+    top_of(fpu.fsw())
 }
 
-/// Sets FCW, FSW and the abridged tag word as loading instructions do: bits that do not exist are dropped or forced, and
-/// ES and B say whether an exception waits.
+/// The stack top in a status word.
+pub(super) fn top_of(fsw: u16) -> usize {
+    usize::from(fsw >> TOP_SHIFT & 7)
+}
+
+/// Moves the stack top to where `fsw` has it and leaves each physical register its contents. The image holds registers relative
+/// to the top, so in the image they move.
+pub(super) fn move_top(fpu: &mut FpuState, fsw: u16) {
+    let (old, new) = (top(fpu), top_of(fsw));
+    let before = *fpu;
+    for n in 0..8 {
+        set_st(fpu, n, st(&before, (new + n + 8 - old) & 7));
+    }
+    fpu.set_fsw(fpu.fsw() & !TOP | fsw & TOP);
+}
+
+/// Sets FCW and FSW as loading instructions do: bits that do not exist are dropped or forced, ES and B say whether an
+/// exception waits. Registers keep their places in the image.
 pub(super) fn set_control_and_status(fpu: &mut FpuState, fcw: u16, fsw: u16) {
     fpu.set_fcw(fcw & 0x1f3f | 0x0040);
     fpu.set_fsw(fsw & !SUMMARY);

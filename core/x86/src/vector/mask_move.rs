@@ -1,6 +1,6 @@
 //! MASKMOVQ and MASKMOVDQU: stores of selected bytes at DS:rDI (APM volumes 4 and 5).
 
-use super::fields::{self, TOP_SHIFT};
+use super::fields;
 use crate::state::FpuState;
 
 /// What a masked move stores.
@@ -38,15 +38,9 @@ pub fn maskmovq(fpu: &FpuState, source: usize, mask: usize) -> MaskedMove {
     MaskedMove::new(mmx(source), mmx(mask))
 }
 
-/// The transition from x87 to MMX: all registers become valid, the stack top 0. The image holds registers relative to the
-/// stack top, so moving it moves them.
+/// The transition from x87 to MMX: all registers become valid, the stack top 0.
 pub fn enter_mmx(fpu: &mut FpuState) {
-    let top = fields::top(fpu);
-    let old = *fpu;
-    for physical in 0..8 {
-        fields::set_st(fpu, physical, fields::st(&old, (physical + 8 - top) & 7));
-    }
-    fpu.set_fsw(fpu.fsw() & !(7 << TOP_SHIFT));
+    fields::move_top(fpu, 0);
     fpu.set_ftw(0xff);
 }
 
@@ -67,7 +61,7 @@ mod tests {
     #[test]
     fn mmx_registers_are_physical_and_do_not_move_with_the_stack_top() {
         let mut fpu = FpuState::new();
-        fpu.set_fsw(6 << TOP_SHIFT);
+        fpu.set_fsw(6 << 11);
         // Physical registers 1 and 7 are ST(3) and ST(1) below a top of 6.
         fields::set_st(&mut fpu, 3, *b"01234567\xff\xff");
         fields::set_st(&mut fpu, 1, [0x80, 0, 0, 0, 0, 0, 0, 0x80, 0xff, 0xff]);

@@ -14,8 +14,9 @@ pub const fn x87_exception_pending(fpu: &FpuState) -> bool {
     fpu.fsw() & !fpu.fcw() & X87_EXCEPTIONS != 0
 }
 
-/// FNINIT. The data registers keep their contents, marked empty.
+/// FNINIT. The data registers keep their contents, marked empty; which one is ST(0) changes with the stack top.
 pub fn fninit(fpu: &mut FpuState) {
+    fields::move_top(fpu, 0);
     fpu.set_fcw(0x037f);
     fpu.set_fsw(0);
     fpu.set_ftw(0);
@@ -85,12 +86,13 @@ mod tests {
     fn fninit_empties_the_stack_but_keeps_what_is_in_it() {
         let mut fpu = FpuState::new();
         fpu.set_ftw(0xff);
+        fpu.set_fsw(0x3800);
         fields::set_st(&mut fpu, 3, [7; 10]);
         record_x87_pointers(&mut fpu, 1, Some(2), 0xd901);
         fninit(&mut fpu);
         assert_eq!((fpu.fcw(), fpu.fsw(), fpu.ftw()), (0x037f, 0, 0));
         assert_eq!(fields::pointers(&fpu), Pointers::default());
-        assert_eq!(fields::st(&fpu, 3), [7; 10]);
+        assert_eq!(fields::st(&fpu, 2), [7; 10], "physical register 2");
     }
 
     #[test]
