@@ -104,6 +104,9 @@ pub trait Environment: Sized + 'static {
     /// Fast path of REP STOS: as [`Environment::copy_elements`].
     fn fill_elements<W: Word>(&mut self, cpu: &mut Cpu, destination: u64, value: W, count: u64) -> u64;
 
+    /// One iteration of a repeated instruction is complete: answers from outside that it used are used up.
+    fn retire(&mut self);
+
     /// Reads an I/O port; `size` is 1, 2 or 4 bytes. Permission was checked.
     fn port_in(&mut self, port: u16, size: u8) -> Result<u32, Stop>;
 

@@ -1,7 +1,8 @@
 //! The machine's clock: nanoseconds since the machine was made, standing still while it is paused.
 
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use tern_chipset::Time;
 
@@ -12,48 +13,59 @@ use tern_chipset::Time;
 #[derive(Debug)]
 pub struct Clock {
     origin: Instant,
-    pauses: Mutex<Pauses>,
+    /// Nanoseconds for which the clock has stood still so far.
+    skew: AtomicU64,
+    /// What the clock shows while it is paused; [`RUNNING`] otherwise.
+    paused_at: AtomicU64,
+    /// Makes pausing and resuming exclude each other.
+    switch: Mutex<()>,
 }
 
-#[derive(Debug, Default)]
-struct Pauses {
-    /// How long the clock has stood still so far.
-    total: Duration,
-    /// When the present pause began.
-    since: Option<Instant>,
-}
+const RUNNING: u64 = u64::MAX;
 
 impl Clock {
     /// A running clock that shows zero.
     #[must_use]
     pub fn new() -> Self {
-        Self { origin: Instant::now(), pauses: Mutex::default() }
+        Self {
+            origin: Instant::now(),
+            skew: AtomicU64::new(0),
+            paused_at: AtomicU64::new(RUNNING),
+            switch: Mutex::default(),
+        }
     }
 
     /// Now.
     #[must_use]
+    #[inline]
     pub fn now(&self) -> Time {
-        let pauses = self.lock();
-        let end = pauses.since.unwrap_or_else(Instant::now);
-        let elapsed = end.saturating_duration_since(self.origin).saturating_sub(pauses.total);
-        Time(u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX))
+        Time::from_nanos(match self.paused_at.load(Ordering::Acquire) {
+            RUNNING => self.elapsed().wrapping_sub(self.skew.load(Ordering::Acquire)),
+            shown => shown,
+        })
     }
 
     /// Stops the clock; a stopped clock stays as it is.
     pub fn pause(&self) {
-        self.lock().since.get_or_insert_with(Instant::now);
+        let _switch = self.switch.lock();
+        let shown = self.now();
+        self.paused_at.store(shown.as_nanos(), Ordering::Release);
     }
 
     /// Lets the clock go on from where it stopped.
     pub fn resume(&self) {
-        let mut pauses = self.lock();
-        if let Some(since) = pauses.since.take() {
-            pauses.total += since.elapsed();
+        let _switch = self.switch.lock();
+        let shown = self.paused_at.load(Ordering::Acquire);
+        if shown != RUNNING {
+            self.skew.store(self.elapsed().wrapping_sub(shown), Ordering::Release);
+            self.paused_at.store(RUNNING, Ordering::Release);
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Pauses> {
-        self.pauses.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    /// Real nanoseconds since the clock was made; they overflow after 584 years.
+    fn elapsed(&self) -> u64 {
+        let elapsed = self.origin.elapsed();
+        elapsed.as_secs() * 1_000_000_000 + u64::from(elapsed.subsec_nanos())
     }
 }
 
@@ -72,10 +84,10 @@ mod tests {
         let clock = Clock::new();
         clock.pause();
         let shown = clock.now();
-        std::thread::sleep(Duration::from_millis(2));
+        std::thread::sleep(std::time::Duration::from_millis(2));
         assert_eq!(clock.now(), shown);
         clock.resume();
-        std::thread::sleep(Duration::from_millis(2));
+        std::thread::sleep(std::time::Duration::from_millis(2));
         assert!(clock.now() > shown);
     }
 }

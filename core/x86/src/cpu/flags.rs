@@ -90,6 +90,12 @@ impl LazyFlags {
         self.carries = self.carries & !TOP | u64::from(cf) << 63 | u64::from(cf ^ of) << 62;
     }
 
+    /// Sets CF and OF and keeps the others.
+    #[inline(always)]
+    pub fn set_cf_of(&mut self, cf: bool, of: bool) {
+        self.carries = self.carries & !TOP | u64::from(cf) << 63 | u64::from(cf ^ of) << 62;
+    }
+
     /// Sets ZF and keeps the others.
     pub fn set_zf(&mut self, zf: bool) {
         let mut bits = self.bits();

@@ -1,3 +1,97 @@
 //! Instruction bytes to operations.
+//!
+//! [`BlockDecoder`] walks straight-line code. Bytes are decoded by `iced-x86`; [`lower`] then chooses for each instruction
+//! the handler that executes it and resolves its operands into an [`Op`]. Everything is relative to the block's start, so
+//! that the same operations serve wherever the code's physical page is mapped.
+
+mod fuse;
+mod lower;
+mod lower_system;
 mod op;
+
+use iced_x86::{Decoder, DecoderError, DecoderOptions, Instruction};
+
 pub use op::{Op, OpFlags};
+
+use crate::cpu::Mode;
+use crate::environment::Environment;
+use crate::exec;
+
+/// The longest instruction, in bytes.
+pub const MAX_INSTRUCTION_LENGTH: usize = 15;
+
+/// The processor that `tern-v2` models has neither TZCNT nor LZCNT, so that their opcodes mean BSF and BSR; it follows
+/// AMD where the vendors differ.
+const OPTIONS: u32 = DecoderOptions::AMD | DecoderOptions::NO_MPFX_0FBC | DecoderOptions::NO_MPFX_0FBD;
+
+/// Decodes one instruction; `None` if the bytes end before it does. An instruction that does not exist is returned as
+/// iced's invalid one, with the length that was looked at.
+#[must_use]
+pub fn decode(bytes: &[u8], mode: Mode) -> Option<Instruction> {
+    let mut decoder = Decoder::new(mode.bitness(), bytes, OPTIONS);
+    next_instruction(&mut decoder, bytes.len())
+}
+
+fn next_instruction(decoder: &mut Decoder<'_>, available: usize) -> Option<Instruction> {
+    let left = available - decoder.position();
+    let instruction = decoder.decode();
+    let short = decoder.last_error() == DecoderError::NoMoreBytes && left < MAX_INSTRUCTION_LENGTH;
+    (!short).then_some(instruction)
+}
+
+/// Decodes straight-line code from a slice of at most 64 KiB that starts at the block's start.
+pub struct BlockDecoder<'a, E> {
+    decoder: Decoder<'a>,
+    bytes: &'a [u8],
+    mode: Mode,
+    previous: Option<(Instruction, Op<E>)>,
+}
+
+impl<'a, E: Environment> BlockDecoder<'a, E> {
+    /// A decoder at the start of `bytes`.
+    #[must_use]
+    pub fn new(bytes: &'a [u8], mode: Mode) -> Self {
+        let bytes = &bytes[..bytes.len().min(usize::from(u16::MAX))];
+        let decoder = Decoder::new(mode.bitness(), bytes, OPTIONS);
+        Self { decoder, bytes, mode, previous: None }
+    }
+
+    /// The next operation, or `None` if the bytes end before its instruction does.
+    ///
+    /// Bytes that are no instruction give an operation that raises the right exception.
+    pub fn next_op(&mut self, env: &mut E) -> Option<Op<E>> {
+        let offset = self.decoder.position();
+        if offset >= self.bytes.len() {
+            return None;
+        }
+        let instruction = next_instruction(&mut self.decoder, self.bytes.len())?;
+        let mut op = Op::new(exec::undefined);
+        op.offset = offset as u16;
+        op.length = instruction.len() as u8;
+        if instruction.is_invalid() {
+            // Fifteen bytes without an end: too long, which is #GP rather than #UD.
+            if self.decoder.last_error() == DecoderError::NoMoreBytes {
+                op.run = exec::too_long;
+            }
+            op.flags |= OpFlags::ENDS_BLOCK;
+        } else {
+            let bytes = &self.bytes[offset..offset + instruction.len()];
+            lower::lower(&instruction, bytes, self.mode, env, &mut op);
+        }
+        self.previous = Some((instruction, op));
+        Some(op)
+    }
+
+    /// The next operation, preferring to fuse it with the one before: the second value says that the operation stands
+    /// for both and replaces the one before.
+    pub fn next_fused(&mut self, env: &mut E) -> Option<(Op<E>, bool)> {
+        let before = self.previous.take();
+        let op = self.next_op(env)?;
+        if let (Some((first, first_op)), Some((second, _))) = (before, &self.previous) {
+            if let Some(fused) = fuse::fuse(&first, &first_op, second, &op) {
+                return Some((fused, true));
+            }
+        }
+        Some((op, false))
+    }
+}

@@ -1,0 +1,103 @@
+//! Memory operands of up to 16 bytes on their way to and from the vector unit.
+//!
+//! 10 and 16 bytes are two accesses where they stay inside one page, because then either both fault or none does.
+
+use crate::cpu::{Cpu, Word};
+use crate::decode::Op;
+use crate::environment::{Environment, Processor, VectorOperand};
+use crate::exception::Stop;
+
+/// Whether `size` bytes at `linear` lie in one 4 KiB page.
+#[inline(always)]
+pub(super) const fn in_one_page(linear: u64, size: u64) -> bool {
+    linear & 0xfff <= 0x1000 - size
+}
+
+/// The linear address `offset` bytes behind `linear`: 32 bits wide outside 64-bit code.
+pub(super) const fn following(cpu: &Cpu, linear: u64, offset: u64) -> u64 {
+    let address = linear.wrapping_add(offset);
+    if cpu.code64() { address } else { address & 0xffff_ffff }
+}
+
+/// Reads `SIZE` bytes: 1, 2, 4, 8, 10 or 16.
+#[inline(always)]
+pub(super) fn load<const SIZE: u8, E: Environment>(
+    p: &mut Processor<E>,
+    op: &Op<E>,
+    linear: u64,
+    operand: &mut VectorOperand,
+) -> Result<(), Stop> {
+    match SIZE {
+        1 => load_word::<u8, E>(p, op, linear, operand, 0),
+        2 => load_word::<u16, E>(p, op, linear, operand, 0),
+        4 => load_word::<u32, E>(p, op, linear, operand, 0),
+        8 => load_word::<u64, E>(p, op, linear, operand, 0),
+        _ if !in_one_page(linear, u64::from(SIZE)) => {
+            p.env.load_bytes(&mut p.cpu, op.segment, linear, &mut operand.0[..usize::from(SIZE)])
+        }
+        10 => {
+            load_word::<u64, E>(p, op, linear, operand, 0)?;
+            load_word::<u16, E>(p, op, linear, operand, 8)
+        }
+        _ => {
+            load_word::<u64, E>(p, op, linear, operand, 0)?;
+            load_word::<u64, E>(p, op, linear, operand, 8)
+        }
+    }
+}
+
+/// Writes `SIZE` bytes: 1, 2, 4, 8, 10 or 16; all or none.
+#[inline(always)]
+pub(super) fn store<const SIZE: u8, E: Environment>(
+    p: &mut Processor<E>,
+    op: &Op<E>,
+    linear: u64,
+    operand: &VectorOperand,
+) -> Result<(), Stop> {
+    match SIZE {
+        1 => store_word::<u8, E>(p, op, linear, operand, 0),
+        2 => store_word::<u16, E>(p, op, linear, operand, 0),
+        4 => store_word::<u32, E>(p, op, linear, operand, 0),
+        8 => store_word::<u64, E>(p, op, linear, operand, 0),
+        _ if !in_one_page(linear, u64::from(SIZE)) => {
+            p.env.store_bytes(&mut p.cpu, op.segment, linear, &operand.0[..usize::from(SIZE)])
+        }
+        10 => {
+            store_word::<u64, E>(p, op, linear, operand, 0)?;
+            store_word::<u16, E>(p, op, linear, operand, 8)
+        }
+        _ => {
+            store_word::<u64, E>(p, op, linear, operand, 0)?;
+            store_word::<u64, E>(p, op, linear, operand, 8)
+        }
+    }
+}
+
+#[inline(always)]
+fn load_word<W: Word, E: Environment>(
+    p: &mut Processor<E>,
+    op: &Op<E>,
+    linear: u64,
+    operand: &mut VectorOperand,
+    at: usize,
+) -> Result<(), Stop> {
+    let value = p.env.load::<W>(&mut p.cpu, op.segment, linear.wrapping_add(at as u64))?;
+    let size = usize::from(W::BYTES);
+    operand.0[at..at + size].copy_from_slice(&value.zero_extend().to_le_bytes()[..size]);
+    Ok(())
+}
+
+#[inline(always)]
+fn store_word<W: Word, E: Environment>(
+    p: &mut Processor<E>,
+    op: &Op<E>,
+    linear: u64,
+    operand: &VectorOperand,
+    at: usize,
+) -> Result<(), Stop> {
+    let size = usize::from(W::BYTES);
+    let mut bytes = [0; 8];
+    bytes[..size].copy_from_slice(&operand.0[at..at + size]);
+    let value = W::truncate(u64::from_le_bytes(bytes));
+    p.env.store::<W>(&mut p.cpu, op.segment, linear.wrapping_add(at as u64), value)
+}

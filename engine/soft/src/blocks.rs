@@ -1,0 +1,196 @@
+//! Decoded code: blocks of straight-line operations, found by the physical address and the mode they were decoded for.
+//!
+//! A block never reaches into a second page, except for one that consists of a single instruction across the boundary.
+//! It is stale when the version of a page it was decoded from has moved on ([`crate::ram`]).
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+use tern_x86::cpu::Mode;
+use tern_x86::decode::Op;
+
+use crate::environment::SoftEnvironment;
+use crate::ram::CodePage;
+
+/// The operation type of this engine.
+pub type SoftOp = Op<SoftEnvironment>;
+
+/// Most operations of a block.
+pub const MAX_OPS: usize = 64;
+/// Operations that may be kept before everything is dropped and decoded anew: about 100 MiB.
+const CAPACITY: usize = 1 << 21;
+
+/// The page a block was decoded from, as it was then.
+#[derive(Debug, Clone, Copy)]
+pub struct Origin {
+    page: *const CodePage,
+    version: u32,
+}
+
+impl Origin {
+    /// Code decoded from `page` at `version`.
+    pub const fn new(page: *const CodePage, version: u32) -> Self {
+        Self { page, version }
+    }
+
+    /// Whether the page's code is still what was decoded.
+    #[inline(always)]
+    pub fn is_current(&self) -> bool {
+        // SAFETY: it points into the `Ram` that the environment, which also owns the blocks, keeps alive.
+        unsafe { (*self.page).version() == self.version }
+    }
+}
+
+/// A remembered successor: the block that starts `delta` bytes from this one's start, in the same page.
+#[derive(Debug, Clone, Copy)]
+pub struct Link {
+    /// Distance of the instruction pointers.
+    pub delta: u64,
+    /// The successor; null if there is none.
+    pub block: *mut Block,
+}
+
+/// Straight-line code.
+pub struct Block {
+    /// The operations, at least one.
+    pub ops: Box<[SoftOp]>,
+    /// How many guest instructions they are.
+    pub instructions: u32,
+    /// Where they were decoded from.
+    pub origin: Origin,
+    /// The second page and its physical address, of an instruction across a page boundary.
+    pub second: Option<(u64, Origin)>,
+    /// The last two successors in the same page.
+    pub links: [Link; 2],
+}
+
+impl Block {
+    /// No successors yet.
+    pub const NO_LINKS: [Link; 2] = [Link { delta: 0, block: std::ptr::null_mut() }; 2];
+}
+
+/// Multiplies; keys are addresses and differ in their low bits.
+#[derive(Default)]
+struct AddressHasher(u64);
+
+impl Hasher for AddressHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("only u64 keys are hashed");
+    }
+    fn write_u64(&mut self, key: u64) {
+        let product = key.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = product ^ product >> 32;
+    }
+}
+
+/// All blocks of one processor.
+#[derive(Default)]
+pub struct Blocks {
+    map: HashMap<u64, *mut Block, BuildHasherDefault<AddressHasher>>,
+    /// Owns the blocks, stale ones included, until everything is dropped: links may lead to any of them.
+    all: Vec<*mut Block>,
+    operations: usize,
+}
+
+// SAFETY: the blocks are reachable from this owner only; what they point to beyond is `Ram`, which any thread may read.
+unsafe impl Send for Blocks {}
+
+fn key(physical: u64, mode: Mode) -> u64 {
+    physical << 8 | u64::from(mode.bits())
+}
+
+impl Blocks {
+    /// The block at `physical`, if there is a current one.
+    pub fn find(&self, physical: u64, mode: Mode) -> Option<*mut Block> {
+        let block = *self.map.get(&key(physical, mode))?;
+        // SAFETY: every pointer in the map is owned by `all`.
+        unsafe { (*block).origin.is_current() }.then_some(block)
+    }
+
+    /// Whether [`Blocks::clear`] is due. It may be called only while no block runs.
+    pub const fn is_full(&self) -> bool {
+        self.operations >= CAPACITY
+    }
+
+    /// Drops every block. No pointer to one may be used afterwards.
+    pub fn clear(&mut self) {
+        self.map.clear();
+        self.operations = 0;
+        for block in self.all.drain(..) {
+            // SAFETY: it came from `Box::into_raw` and leaves the list that owns it.
+            drop(unsafe { Box::from_raw(block) });
+        }
+    }
+
+    /// Keeps a block and makes it the one at `physical`.
+    pub fn insert(&mut self, physical: u64, mode: Mode, block: Block) -> *mut Block {
+        self.operations += block.ops.len();
+        let block = Box::into_raw(Box::new(block));
+        self.all.push(block);
+        self.map.insert(key(physical, mode), block);
+        block
+    }
+
+    /// How many blocks are kept.
+    pub const fn len(&self) -> usize {
+        self.all.len()
+    }
+}
+
+impl Drop for Blocks {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+/// Entries of the [`JumpCache`].
+const JUMPS: usize = 4096;
+
+/// From a linear instruction pointer straight to its block, as long as no translation has changed.
+pub struct JumpCache {
+    entries: Box<[Jump; JUMPS]>,
+}
+
+#[derive(Clone, Copy)]
+struct Jump {
+    rip: u64,
+    /// What the entry is valid for: the environment's epoch, the mode and the privilege.
+    context: u64,
+    block: *mut Block,
+}
+
+// SAFETY: as for `Blocks`, which owns what the entries point to.
+unsafe impl Send for JumpCache {}
+
+impl JumpCache {
+    /// An empty cache.
+    pub fn new() -> Self {
+        let nothing = Jump { rip: 0, context: u64::MAX, block: std::ptr::null_mut() };
+        Self { entries: Box::new([nothing; JUMPS]) }
+    }
+
+    const fn index(rip: u64) -> usize {
+        (rip ^ rip >> 12) as usize % JUMPS
+    }
+
+    /// The block for `rip` in `context`.
+    #[inline(always)]
+    pub fn find(&self, rip: u64, context: u64) -> Option<*mut Block> {
+        let entry = &self.entries[Self::index(rip)];
+        (entry.rip == rip && entry.context == context).then_some(entry.block)
+    }
+
+    /// Remembers a block.
+    #[inline]
+    pub fn insert(&mut self, rip: u64, context: u64, block: *mut Block) {
+        self.entries[Self::index(rip)] = Jump { rip, context, block };
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        *self = Self::new();
+    }
+}

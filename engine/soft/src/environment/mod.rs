@@ -1,0 +1,313 @@
+//! What surrounds a processor of the software engine: [`SoftEnvironment`] implements [`Environment`] on the host.
+//!
+//! | file | what it answers |
+//! |---|---|
+//! | `memory` | loads and stores: software TLB, page walk, page crossings |
+//! | `device` | accesses that are not RAM: the engine's own controllers, and questions to the machine |
+//! | `fetch` | where the next block is: translation of the instruction pointer, decoding |
+
+mod device;
+mod fetch;
+mod memory;
+
+pub use fetch::{execute, finish};
+
+use std::sync::Arc;
+
+use iced_x86::Instruction;
+use tern_engine::{Statistics, VmExit};
+use tern_x86::cpu::{Cpu, Word};
+use tern_x86::environment::{Environment, MsrAnswer, Stale, VectorOperand};
+use tern_x86::exception::{Exception, Stop};
+use tern_x86::state::{Dr7, Rflags, SegmentRegister};
+use tern_x86::vector::VectorInfo;
+
+use crate::blocks::{Blocks, JumpCache, SoftOp};
+use crate::interrupts::{Interrupts, Mailbox};
+use crate::native::NativeUnit;
+use crate::ram::Ram;
+use crate::random::RandomSource;
+use crate::tlb::{Tlb, View};
+use device::Conversation;
+
+/// One processor's surroundings.
+pub struct SoftEnvironment {
+    ram: Arc<Ram>,
+    tlb: Tlb,
+    view: View,
+    /// Accesses must be compared with the debug registers: nothing is looked up in the TLB.
+    watching: bool,
+    /// DR6 bits of data breakpoints that the running instruction has hit.
+    pub(crate) watch_hits: u64,
+    pub(crate) interrupts: Arc<Interrupts>,
+    pub(crate) mailbox: Arc<Mailbox>,
+    conversation: Conversation,
+    native: NativeUnit,
+    random: RandomSource,
+    blocks: Blocks,
+    jumps: JumpCache,
+    fetch: fetch::FetchCache,
+    /// Moves on whenever translations change; part of every jump's context.
+    epoch: u64,
+    /// A translation changed since the last look: the running block's successors must be looked up anew.
+    pub(crate) unchained: bool,
+    /// The operation behind the running block's last; moved forward to stop after the present one.
+    pub(crate) block_end: *const SoftOp,
+    /// The time-stamp counter's offset, which deadlines must be converted with.
+    pub(crate) tsc_offset: u64,
+    pub(crate) statistics: Statistics,
+}
+
+// SAFETY: `block_end` is only meaningful while a block runs, on one thread; everything else is `Send` by itself.
+unsafe impl Send for SoftEnvironment {}
+
+impl SoftEnvironment {
+    /// The surroundings of the processor that `mailbox` belongs to.
+    ///
+    /// # Errors
+    /// The host gives no executable memory.
+    pub fn new(ram: Arc<Ram>, interrupts: Arc<Interrupts>, mailbox: Arc<Mailbox>) -> std::io::Result<Self> {
+        Ok(Self {
+            ram,
+            tlb: Tlb::new(),
+            view: View::Supervisor,
+            watching: false,
+            watch_hits: 0,
+            interrupts,
+            mailbox,
+            conversation: Conversation::default(),
+            native: NativeUnit::new()?,
+            random: RandomSource::new(),
+            blocks: Blocks::default(),
+            jumps: JumpCache::new(),
+            fetch: fetch::FetchCache::new(),
+            epoch: 0,
+            unchained: false,
+            block_end: std::ptr::null(),
+            tsc_offset: 0,
+            statistics: Statistics::default(),
+        })
+    }
+
+    /// The question that the last [`Stop::Exit`] stands for.
+    pub fn take_exit(&mut self) -> Option<VmExit> {
+        self.conversation.take_exit()
+    }
+
+    /// Notes the machine's answer to the last question.
+    pub fn answer(&mut self, value: u64) {
+        self.conversation.answer(value);
+    }
+
+    /// Whether answers wait to be used by the next instruction.
+    pub fn has_answers(&self) -> bool {
+        self.conversation.has_answers()
+    }
+
+    /// The instruction that the answers were for is complete.
+    pub fn forget_answers(&mut self) {
+        self.conversation.clear();
+    }
+
+    /// The number of blocks in the cache.
+    pub fn cached_blocks(&self) -> usize {
+        self.blocks.len()
+    }
+
+    /// Adapts to debug registers that may have changed.
+    pub fn update_watching(&mut self, cpu: &Cpu) {
+        // Each breakpoint has two enable bits, and two condition bits that are zero for instructions.
+        let dr7 = cpu.dr7.bits();
+        let data = (0..4).any(|n| dr7 >> (2 * n) & 3 != 0 && dr7 >> (16 + 4 * n) & 3 != 0);
+        if data != self.watching {
+            self.watching = data;
+            self.tlb.flush();
+        }
+    }
+}
+
+/// Whether any breakpoint is enabled.
+pub fn breakpoints_enabled(cpu: &Cpu) -> bool {
+    cpu.dr7.intersects(Dr7::ENABLES)
+}
+
+fn view(cpu: &Cpu) -> View {
+    if cpu.cpl == 3 {
+        View::User
+    } else if cpu.system_flags.contains(Rflags::AC) {
+        View::SupervisorAc
+    } else {
+        View::Supervisor
+    }
+}
+
+impl Environment for SoftEnvironment {
+    #[inline(always)]
+    fn load<W: Word>(&mut self, cpu: &mut Cpu, segment: SegmentRegister, linear: u64) -> Result<W, Stop> {
+        self.load_word(cpu, segment, linear)
+    }
+
+    #[inline(always)]
+    fn store<W: Word>(
+        &mut self,
+        cpu: &mut Cpu,
+        segment: SegmentRegister,
+        linear: u64,
+        value: W,
+    ) -> Result<(), Stop> {
+        self.store_word(cpu, segment, linear, value)
+    }
+
+    #[inline(always)]
+    fn update<W: Word>(
+        &mut self,
+        cpu: &mut Cpu,
+        segment: SegmentRegister,
+        linear: u64,
+        locked: bool,
+        change: impl FnMut(W) -> Option<W>,
+    ) -> Result<W, Stop> {
+        self.update_word(cpu, segment, linear, locked, change)
+    }
+
+    fn update_16_bytes(
+        &mut self,
+        cpu: &mut Cpu,
+        segment: SegmentRegister,
+        linear: u64,
+        change: impl FnMut(u128) -> Option<u128>,
+    ) -> Result<u128, Stop> {
+        self.update_pair(cpu, segment, linear, change)
+    }
+
+    fn load_system<W: Word>(&mut self, cpu: &mut Cpu, linear: u64) -> Result<W, Stop> {
+        self.load_implicit(cpu, linear)
+    }
+
+    fn store_system<W: Word>(&mut self, cpu: &mut Cpu, linear: u64, value: W) -> Result<(), Stop> {
+        self.store_implicit(cpu, linear, value)
+    }
+
+    fn load_bytes(
+        &mut self,
+        cpu: &mut Cpu,
+        segment: SegmentRegister,
+        linear: u64,
+        bytes: &mut [u8],
+    ) -> Result<(), Stop> {
+        self.load_range(cpu, segment, linear, bytes)
+    }
+
+    fn store_bytes(
+        &mut self,
+        cpu: &mut Cpu,
+        segment: SegmentRegister,
+        linear: u64,
+        bytes: &[u8],
+    ) -> Result<(), Stop> {
+        self.store_range(cpu, segment, linear, bytes)
+    }
+
+    fn copy_elements<W: Word>(&mut self, _: &mut Cpu, source: u64, destination: u64, count: u64) -> u64 {
+        self.copy_within_pages(source, destination, count, u64::from(W::BYTES))
+    }
+
+    fn fill_elements<W: Word>(&mut self, _: &mut Cpu, destination: u64, value: W, count: u64) -> u64 {
+        self.fill_within_page(destination, value, count)
+    }
+
+    fn retire(&mut self) {
+        self.conversation.clear();
+    }
+
+    fn port_in(&mut self, port: u16, size: u8) -> Result<u32, Stop> {
+        self.read_port(port, size)
+    }
+
+    fn port_out(&mut self, port: u16, size: u8, value: u32) -> Result<(), Stop> {
+        self.write_port(port, size, value)
+    }
+
+    fn forget(&mut self, cpu: &Cpu, stale: Stale) {
+        match stale {
+            Stale::All | Stale::NonGlobal => {
+                self.tlb.flush();
+                self.epoch += 1;
+            }
+            Stale::Page(linear) => {
+                self.tlb.flush_page(linear);
+                self.epoch += 1;
+            }
+            Stale::Privilege => {}
+        }
+        self.view = view(cpu);
+        self.unchained = true;
+    }
+
+    fn fence(&mut self) {
+        std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+    }
+
+    fn timestamp(&mut self) -> u64 {
+        self.interrupts.clock().now().as_nanos()
+    }
+
+    fn random(&mut self) -> u64 {
+        self.random.next()
+    }
+
+    fn read_msr(&mut self, number: u32) -> MsrAnswer {
+        self.read_apic_msr(number)
+    }
+
+    fn write_msr(&mut self, number: u32, value: u64) -> MsrAnswer {
+        self.write_apic_msr(number, value)
+    }
+
+    fn task_priority(&mut self) -> u8 {
+        self.mailbox.apic().cr8()
+    }
+
+    fn set_task_priority(&mut self, priority: u8) {
+        self.mailbox.apic().set_cr8(priority);
+        self.mailbox.notify();
+    }
+
+    fn apic_id(&self) -> u32 {
+        self.mailbox.apic().id()
+    }
+
+    fn prepare_vector(&mut self, instruction: &Instruction, info: &VectorInfo) -> Option<u32> {
+        self.native.prepare(instruction, info).ok().map(|stub| stub.0)
+    }
+
+    #[inline]
+    fn execute_vector(
+        &mut self,
+        cpu: &mut Cpu,
+        handle: u32,
+        operand: &mut VectorOperand,
+        linear: u64,
+    ) -> Result<(), Stop> {
+        use crate::native::{Outcome, StubId};
+        let mut flags = cpu.flags.bits().bits();
+        let before = flags;
+        // SAFETY: the operand is 64 bytes, aligned to 64, and ours.
+        let outcome = unsafe {
+            self.native.run(StubId(handle), &mut cpu.fpu, &mut cpu.gpr, &mut flags, operand.0.as_mut_ptr())
+        };
+        if flags != before {
+            cpu.flags = tern_x86::cpu::LazyFlags::from_bits(Rflags::from_bits_truncate(flags));
+        }
+        match outcome {
+            Outcome::Completed => Ok(()),
+            Outcome::SimdException => Err(cpu.raise(Exception::SIMD_FLOATING_POINT)),
+            Outcome::X87Pending => Err(cpu.raise(Exception::FLOATING_POINT)),
+            Outcome::X87Exception { .. } => {
+                // The opcode register is not kept: AMD processors document it only for debugging.
+                tern_x86::vector::record_x87_pointers(&mut cpu.fpu, cpu.rip, Some(linear), 0);
+                Ok(())
+            }
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Guest memory as the host's processor accesses it: one host instruction per guest access.
+//!
+//! Guests race on their memory by right, and rely on what an x86-64 processor promises about it (APM volume 2, section
+//! 7.2: aligned accesses are atomic, stores are not reordered). Rust's references and plain pointer reads allow the
+//! compiler to tear, repeat or invent accesses; inline assembly does not, and it may be unaligned. So this file is the
+//! only one that touches guest memory while processors run.
+
+use std::arch::asm;
+
+use tern_x86::cpu::Word;
+
+/// Loads a `W` from host address `at`.
+///
+/// # Safety
+/// `W::BYTES` bytes at `at` are mapped and readable, and belong to guest memory.
+#[inline(always)]
+pub unsafe fn load<W: Word>(at: u64) -> W {
+    let value: u64;
+    // SAFETY: the caller vouches for the address; the instructions only read it.
+    unsafe {
+        match W::BYTES {
+            1 => {
+                asm!("movzx {v:e}, byte ptr [{a}]", a = in(reg) at, v = out(reg) value, options(nostack, preserves_flags, readonly))
+            }
+            2 => {
+                asm!("movzx {v:e}, word ptr [{a}]", a = in(reg) at, v = out(reg) value, options(nostack, preserves_flags, readonly))
+            }
+            4 => {
+                asm!("mov {v:e}, dword ptr [{a}]", a = in(reg) at, v = out(reg) value, options(nostack, preserves_flags, readonly))
+            }
+            _ => {
+                asm!("mov {v}, qword ptr [{a}]", a = in(reg) at, v = out(reg) value, options(nostack, preserves_flags, readonly))
+            }
+        }
+    }
+    W::truncate(value)
+}
+
+/// Stores a `W` to host address `at`.
+///
+/// # Safety
+/// `W::BYTES` bytes at `at` are mapped and writable, and belong to guest memory.
+#[inline(always)]
+pub unsafe fn store<W: Word>(at: u64, value: W) {
+    let v = value.zero_extend();
+    // SAFETY: the caller vouches for the address, and nothing of the host's lies there.
+    unsafe {
+        match W::BYTES {
+            1 => {
+                asm!("mov byte ptr [{a}], {v}", a = in(reg) at, v = in(reg_byte) v as u8, options(nostack, preserves_flags))
+            }
+            2 => {
+                asm!("mov word ptr [{a}], {v:x}", a = in(reg) at, v = in(reg) v, options(nostack, preserves_flags))
+            }
+            4 => {
+                asm!("mov dword ptr [{a}], {v:e}", a = in(reg) at, v = in(reg) v, options(nostack, preserves_flags))
+            }
+            _ => {
+                asm!("mov qword ptr [{a}], {v}", a = in(reg) at, v = in(reg) v, options(nostack, preserves_flags))
+            }
+        }
+    }
+}
+
+/// Atomically replaces the `W` at `at` by `new` if it is `old`. Returns what was there.
+///
+/// # Safety
+/// As [`store`].
+#[inline(always)]
+pub unsafe fn compare_exchange<W: Word>(at: u64, old: W, new: W) -> W {
+    let mut a = old.zero_extend();
+    let n = new.zero_extend();
+    // SAFETY: the caller vouches for the address. LOCK works on unaligned operands too.
+    unsafe {
+        match W::BYTES {
+            1 => {
+                asm!("lock cmpxchg byte ptr [{p}], {n}", p = in(reg) at, n = in(reg_byte) n as u8, inout("rax") a, options(nostack))
+            }
+            2 => {
+                asm!("lock cmpxchg word ptr [{p}], {n:x}", p = in(reg) at, n = in(reg) n, inout("rax") a, options(nostack))
+            }
+            4 => {
+                asm!("lock cmpxchg dword ptr [{p}], {n:e}", p = in(reg) at, n = in(reg) n, inout("rax") a, options(nostack))
+            }
+            _ => {
+                asm!("lock cmpxchg qword ptr [{p}], {n}", p = in(reg) at, n = in(reg) n, inout("rax") a, options(nostack))
+            }
+        }
+    }
+    W::truncate(a)
+}
+
+/// Atomically replaces the 16 bytes at `at`, a multiple of 16, by `new` if they are `old`. Returns what was there.
+///
+/// # Safety
+/// As [`store`], and the host has CMPXCHG16B.
+#[inline]
+pub unsafe fn compare_exchange_16_bytes(at: u64, old: u128, new: u128) -> u128 {
+    let (mut low, mut high) = (old as u64, (old >> 64) as u64);
+    // SAFETY: the caller vouches for the address. RBX is LLVM's own and therefore swapped in and out.
+    unsafe {
+        asm!(
+            "xchg rbx, {new_low}",
+            "lock cmpxchg16b xmmword ptr [{p}]",
+            "mov rbx, {new_low}",
+            p = in(reg) at,
+            new_low = inout(reg) new as u64 => _,
+            in("rcx") (new >> 64) as u64,
+            inout("rax") low,
+            inout("rdx") high,
+            options(nostack)
+        );
+    }
+    u128::from(high) << 64 | u128::from(low)
+}
+
+/// Copies `bytes` ascending bytes with the host's own REP MOVSB, which has the element-wise meaning for overlaps.
+///
+/// # Safety
+/// The source is as for [`load`], the destination as for [`store`].
+#[inline]
+pub unsafe fn copy(from: u64, to: u64, bytes: u64) {
+    // SAFETY: the caller vouches for both ranges; the direction flag is clear by the calling convention.
+    unsafe {
+        asm!("rep movsb", inout("rsi") from => _, inout("rdi") to => _, inout("rcx") bytes => _, options(nostack, preserves_flags));
+    }
+}
+
+/// Fills `count` elements from `at` upwards.
+///
+/// # Safety
+/// As [`store`], for all of them.
+#[inline]
+pub unsafe fn fill<W: Word>(at: u64, value: W, count: u64) {
+    let v = value.zero_extend();
+    // SAFETY: the caller vouches for the range; the direction flag is clear by the calling convention.
+    unsafe {
+        match W::BYTES {
+            1 => {
+                asm!("rep stosb", inout("rdi") at => _, inout("rcx") count => _, in("rax") v, options(nostack, preserves_flags))
+            }
+            2 => {
+                asm!("rep stosw", inout("rdi") at => _, inout("rcx") count => _, in("rax") v, options(nostack, preserves_flags))
+            }
+            4 => {
+                asm!("rep stosd", inout("rdi") at => _, inout("rcx") count => _, in("rax") v, options(nostack, preserves_flags))
+            }
+            _ => {
+                asm!("rep stosq", inout("rdi") at => _, inout("rcx") count => _, in("rax") v, options(nostack, preserves_flags))
+            }
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! Where the guest's physical memory lies in the host, and which of it holds decoded code.
+//!
+//! Blocks of decoded code are private to each processor, but a write by any of them must invalidate the blocks of all.
+//! Therefore every page has a [`CodePage`]: which of its 64-byte lines have been decoded from, and a version. Writers look
+//! at the lines *after* their store, decoders set them *before* they read the bytes, with a barrier on all threads in
+//! between ([`Ram::decode_begins`]): so one of the two always sees the other. Blocks remember the version and are stale
+//! when it has moved on.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use tern_engine::GuestMemory;
+use vm_memory::{Address, GuestMemoryBackend, GuestMemoryRegion};
+
+use crate::host;
+
+/// Bytes of a page.
+pub const PAGE: u64 = 4096;
+
+/// What is known of code in one page of RAM.
+#[derive(Debug, Default)]
+pub struct CodePage {
+    /// Bit `n`: something was decoded from bytes `64n..64n+64`.
+    lines: AtomicU64,
+    /// Moves on whenever such a line is written.
+    version: AtomicU32,
+}
+
+impl CodePage {
+    /// A page without decoded code.
+    pub const fn new() -> Self {
+        Self { lines: AtomicU64::new(0), version: AtomicU32::new(0) }
+    }
+
+    /// The present version.
+    #[inline(always)]
+    pub fn version(&self) -> u32 {
+        self.version.load(Ordering::Relaxed)
+    }
+
+    /// Whether anything was decoded from the page.
+    #[inline(always)]
+    pub fn has_code(&self) -> bool {
+        self.lines.load(Ordering::Relaxed) != 0
+    }
+
+    /// After a write of `size` (at most a page) bytes at `offset`: whether it hit code, whose blocks are stale now.
+    #[cold]
+    pub fn written(&self, offset: u64, size: u64) -> bool {
+        if self.lines.load(Ordering::SeqCst) & lines(offset, size) == 0 {
+            return false;
+        }
+        // In this order, so that a decoder that reads the version now either has its lines kept or is stale.
+        self.lines.store(0, Ordering::SeqCst);
+        self.version.fetch_add(1, Ordering::SeqCst);
+        true
+    }
+}
+
+/// The lines that `size` bytes at `offset` of a page touch.
+fn lines(offset: u64, size: u64) -> u64 {
+    let first = offset % PAGE / 64;
+    let last = ((offset % PAGE + size.max(1) - 1) / 64).min(63);
+    u64::MAX << first & u64::MAX >> (63 - last)
+}
+
+#[derive(Debug)]
+struct Region {
+    start: u64,
+    length: u64,
+    host: u64,
+    first_page: usize,
+}
+
+/// One page of RAM.
+#[derive(Debug, Clone, Copy)]
+pub struct RamPage<'a> {
+    /// Host address of its first byte.
+    pub host: u64,
+    /// What is known of code in it.
+    pub code: &'a CodePage,
+}
+
+/// The guest's physical memory.
+#[derive(Debug)]
+pub struct Ram {
+    regions: Vec<Region>,
+    pages: Box<[CodePage]>,
+    several_processors: bool,
+    /// Keeps the mappings alive.
+    _memory: GuestMemory,
+}
+
+impl Ram {
+    /// The memory of a machine with `cpus` processors.
+    ///
+    /// # Errors
+    /// A region that is not in whole pages, or a host without the barrier that several processors need.
+    pub fn new(memory: GuestMemory, cpus: u32) -> std::io::Result<Self> {
+        let mut regions = Vec::new();
+        let mut pages = 0;
+        for region in memory.iter() {
+            let (start, length) = (region.start_addr().raw_value(), region.len());
+            if !start.is_multiple_of(PAGE) || !length.is_multiple_of(PAGE) {
+                return Err(std::io::Error::other("guest memory must come in whole pages"));
+            }
+            let host = region
+                .get_host_address(vm_memory::MemoryRegionAddress(0))
+                .map_err(std::io::Error::other)? as u64;
+            regions.push(Region { start, length, host, first_page: pages });
+            pages += usize::try_from(length / PAGE).map_err(std::io::Error::other)?;
+        }
+        let several_processors = cpus > 1;
+        if several_processors {
+            membarrier(libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED)?;
+        }
+        // SAFETY: all-zero bytes are the valid default of the atomics in a CodePage.
+        let pages = unsafe { Box::new_zeroed_slice(pages).assume_init() };
+        Ok(Self { regions, pages, several_processors, _memory: memory })
+    }
+
+    /// The page of RAM that holds `physical`.
+    #[inline]
+    pub fn page(&self, physical: u64) -> Option<RamPage<'_>> {
+        let page = physical & !(PAGE - 1);
+        let region = self.regions.iter().find(|r| page.wrapping_sub(r.start) < r.length)?;
+        let offset = page - region.start;
+        let code = &self.pages[region.first_page + (offset / PAGE) as usize];
+        Some(RamPage { host: region.host + offset, code })
+    }
+
+    /// Announces that code at `offset` of the page is about to be decoded, and returns the version the block will have.
+    pub fn decode_begins(&self, page: &CodePage, offset: u64, size: u64) -> u32 {
+        let wanted = lines(offset, size);
+        let before = page.lines.fetch_or(wanted, Ordering::SeqCst);
+        if self.several_processors && before & wanted != wanted {
+            // Registered above, the command cannot fail.
+            let _ = membarrier(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED);
+        }
+        page.version.load(Ordering::SeqCst)
+    }
+
+    /// Host address of `size` bytes that lie in one page of RAM.
+    fn entry(&self, physical: u64) -> Option<u64> {
+        self.page(physical).map(|page| page.host + physical % PAGE)
+    }
+
+    fn table_written(&self, physical: u64, size: u64) {
+        if let Some(page) = self.page(physical).filter(|page| page.code.has_code()) {
+            page.code.written(physical % PAGE, size);
+        }
+    }
+}
+
+/// Page tables are read and updated where they lie.
+impl tern_x86::paging::PhysicalMemory for &Ram {
+    fn read_u64(&mut self, physical: u64) -> Option<u64> {
+        // SAFETY: an aligned entry inside one page of RAM.
+        self.entry(physical & !7).map(|at| unsafe { host::load::<u64>(at) })
+    }
+
+    fn read_u32(&mut self, physical: u64) -> Option<u32> {
+        // SAFETY: an aligned entry inside one page of RAM.
+        self.entry(physical & !3).map(|at| unsafe { host::load::<u32>(at) })
+    }
+
+    fn exchange_u64(&mut self, physical: u64, old: u64, new: u64) -> bool {
+        // SAFETY: an aligned entry inside one page of RAM.
+        let done = self.entry(physical & !7).is_some_and(|at| unsafe { host::compare_exchange(at, old, new) } == old);
+        self.table_written(physical, 8);
+        done
+    }
+
+    fn exchange_u32(&mut self, physical: u64, old: u32, new: u32) -> bool {
+        // SAFETY: an aligned entry inside one page of RAM.
+        let done = self.entry(physical & !3).is_some_and(|at| unsafe { host::compare_exchange(at, old, new) } == old);
+        self.table_written(physical, 4);
+        done
+    }
+}
+
+/// A memory barrier on all threads of this process that are running.
+fn membarrier(command: libc::c_int) -> std::io::Result<()> {
+    // SAFETY: the system call has no memory operands.
+    match unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_cover_what_a_write_touches() {
+        assert_eq!(lines(0, 1), 1);
+        assert_eq!(lines(63, 2), 0b11);
+        assert_eq!(lines(4095, 1), 1 << 63);
+        assert_eq!(lines(0, 4096), u64::MAX);
+        assert_eq!(lines(4090, 100), 1 << 63);
+    }
+
+    #[test]
+    fn only_writes_to_decoded_lines_move_the_version() {
+        let page = CodePage::default();
+        page.lines.store(0b10, Ordering::SeqCst);
+        assert!(!page.written(0, 64));
+        assert!(page.written(60, 8));
+        assert_eq!(page.version(), 1);
+        assert!(!page.written(60, 8));
+    }
+}

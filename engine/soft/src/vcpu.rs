@@ -1,0 +1,375 @@
+//! One processor of the software engine: the run loop.
+//!
+//! ```text
+//!   ┌────────────────────────────────────────────────────────────────────────────┐
+//!   ▼                                                                            │
+//! events, interrupts, time ──▶ block at RIP ──▶ execute ──▶ successor linked? ───┤
+//!   │        │                     │               │           yes: execute it   │
+//!   │ halted │ kicked              │ #PF           │ Stop                        │
+//!   ▼        ▼                     ▼               ▼                             │
+//! sleep    VmExit::Kicked     deliver exception, or VmExit, or go on ────────────┘
+//! ```
+//!
+//! Whatever needs a look after each instruction (single-step, breakpoints, answers from outside, the shadow of STI) takes
+//! the slow way, one operation at a time.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tern_chipset::Time;
+use tern_engine::{EngineError, ExitKind, Kick, Statistics, Vcpu, VmEntry, VmExit};
+use tern_x86::cpu::Cpu;
+use tern_x86::cpu::word::BLOCK;
+use tern_x86::decode::OpFlags;
+use tern_x86::environment::{Environment, Processor, Stale};
+use tern_x86::exception::{Exception, Stop, Vector};
+use tern_x86::exec::system::instruction_breakpoints_hit;
+use tern_x86::exec::transfer::{Interrupt, deliver_exception, deliver_interrupt};
+use tern_x86::state::{Activity, Dr6, Rflags, VcpuState};
+
+use crate::blocks::Block;
+use crate::environment::{SoftEnvironment, breakpoints_enabled, execute, finish};
+use crate::interrupts::event;
+
+/// Guest instructions between two looks at the clock: some tens of microseconds.
+const POLL_INTERVAL: u64 = 4096;
+
+/// Something whose delivery to the guest was interrupted by a question to the machine.
+#[derive(Debug, Clone, Copy)]
+enum Delivery {
+    Exception(Exception),
+    Interrupt(u8, Interrupt),
+}
+
+/// One processor.
+pub struct SoftVcpu {
+    p: Processor<SoftEnvironment>,
+    is_first: bool,
+    /// The last exit was a question; the next entry answers it.
+    asked: bool,
+    /// A delivery to be tried again.
+    unfinished: Option<Delivery>,
+    /// An interrupt may wait for RFLAGS.IF.
+    window: bool,
+    /// At how many instructions the clock is looked at next.
+    next_poll: u64,
+    slept: Duration,
+}
+
+impl SoftVcpu {
+    /// Processor `index` with its surroundings, in its reset state.
+    pub fn new(cpu: Cpu, env: SoftEnvironment, index: u32) -> Self {
+        let mut vcpu = Self {
+            p: Processor { cpu, env },
+            is_first: index == 0,
+            asked: false,
+            unfinished: None,
+            window: false,
+            next_poll: 0,
+            slept: Duration::ZERO,
+        };
+        let mut state = VcpuState::reset();
+        if index != 0 {
+            state.activity = Activity::WaitForSipi;
+        }
+        vcpu.set_state(&state);
+        vcpu
+    }
+
+    fn run_guest(&mut self) -> VmExit {
+        loop {
+            if self.p.env.mailbox.attention() || self.window && self.interruptible() {
+                if let Some(exit) = self.attend() {
+                    return exit;
+                }
+            }
+            if self.p.env.statistics.instructions >= self.next_poll {
+                self.poll_time();
+                continue;
+            }
+            let ran = match self.p.cpu.activity {
+                Activity::Running => self.run_some(),
+                Activity::Shutdown => return VmExit::TripleFault,
+                Activity::Halted | Activity::WaitForSipi => {
+                    self.sleep();
+                    continue;
+                }
+            };
+            if let Err(exit) = ran {
+                return exit;
+            }
+        }
+    }
+
+    /// Executes until something must be looked at.
+    fn run_some(&mut self) -> Result<(), VmExit> {
+        if let Some(delivery) = self.unfinished.take() {
+            return self.deliver(delivery);
+        }
+        let cpu = &self.p.cpu;
+        let careful = cpu.pending.interrupt_shadow
+            || cpu.system_flags.contains(Rflags::TF)
+            || breakpoints_enabled(cpu)
+            || self.p.env.has_answers();
+        if careful {
+            return self.step();
+        }
+        self.p.cpu.system_flags.remove(Rflags::RF);
+        match self.run_blocks() {
+            Ok(()) => Ok(()),
+            Err(stop) => self.stopped(stop),
+        }
+    }
+
+    /// Executes block after block.
+    fn run_blocks(&mut self) -> Result<(), Stop> {
+        let p = &mut self.p;
+        p.env.unchained = false;
+        let mut block = p.env.block(&mut p.cpu)?;
+        loop {
+            let start = p.cpu.rip;
+            // SAFETY: the environment gave the block and drops blocks only in `SoftEnvironment::block`.
+            let last = unsafe { execute(p, block)? };
+            if last.contains(OpFlags::CHECK_INTERRUPTS)
+                || p.env.unchained
+                || p.env.mailbox.attention()
+                || p.env.statistics.instructions >= self.next_poll
+            {
+                return Ok(());
+            }
+            block = Self::successor(p, block, start)?;
+        }
+    }
+
+    /// The block to execute after `block`, which began at `start`.
+    #[inline(always)]
+    fn successor(p: &mut Processor<SoftEnvironment>, block: *mut Block, start: u64) -> Result<*mut Block, Stop> {
+        let delta = p.cpu.rip.wrapping_sub(start);
+        // SAFETY: links lead to blocks of the same environment, which keeps also stale ones; `block` itself is one.
+        unsafe {
+            for link in &(*block).links {
+                if link.delta == delta && !link.block.is_null() && (*link.block).origin.is_current() {
+                    return Ok(link.block);
+                }
+            }
+            let next = p.env.block(&mut p.cpu)?;
+            // A new lookup may have dropped all blocks, and says so.
+            let same_page = (start ^ p.cpu.rip) >> 12 == 0;
+            if same_page && !p.env.unchained && (*next).second.is_none() {
+                let links = &mut (*block).links;
+                links[1] = links[0];
+                links[0] = crate::blocks::Link { delta, block: next };
+            }
+            Ok(next)
+        }
+    }
+
+    /// Executes one operation, with everything that may have to happen around it.
+    fn step(&mut self) -> Result<(), VmExit> {
+        let p = &mut self.p;
+        let traps = p.cpu.system_flags.contains(Rflags::TF);
+        let resume = p.cpu.system_flags.contains(Rflags::RF);
+        p.env.update_watching(&p.cpu);
+        p.env.watch_hits = 0;
+        if breakpoints_enabled(&p.cpu) && !resume {
+            let hits = instruction_breakpoints_hit(&p.cpu, p.cpu.linear_rip());
+            if hits != 0 {
+                return self.deliver(Delivery::Exception(Exception::debug(hits)));
+            }
+        }
+        p.cpu.pending.interrupt_shadow = false;
+        let ran = p.env.single_op(&mut p.cpu).and_then(|op| {
+            p.env.block_end = std::ptr::null();
+            p.cpu.gpr[BLOCK] = p.cpu.rip;
+            (op.run)(p, &op).map(|()| finish(&mut p.cpu, &op))
+        });
+        match ran {
+            Ok(()) => {
+                p.env.statistics.instructions += 1;
+                p.env.forget_answers();
+                if resume {
+                    p.cpu.system_flags.remove(Rflags::RF);
+                }
+            }
+            // One iteration of a repeated instruction counts as an instruction for the debugger.
+            Err(Stop::Restart) => {}
+            Err(stop) => return self.stopped(stop),
+        }
+        let single_step = if traps { Dr6::BS.bits() } else { 0 };
+        match p.env.watch_hits | single_step {
+            0 => Ok(()),
+            hits => self.deliver(Delivery::Exception(Exception::debug(hits))),
+        }
+    }
+
+    fn stopped(&mut self, stop: Stop) -> Result<(), VmExit> {
+        match stop {
+            Stop::Exception => {
+                self.p.env.forget_answers();
+                self.deliver(Delivery::Exception(self.p.cpu.exception))
+            }
+            Stop::Restart => Ok(()),
+            Stop::Exit => Err(self.question()),
+        }
+    }
+
+    fn question(&mut self) -> VmExit {
+        match self.p.env.take_exit() {
+            Some(exit) => {
+                self.asked = true;
+                exit
+            }
+            None => VmExit::Kicked,
+        }
+    }
+
+    fn deliver(&mut self, delivery: Delivery) -> Result<(), VmExit> {
+        let p = &mut self.p;
+        p.env.statistics.count(match delivery {
+            Delivery::Exception(_) => ExitKind::Exception,
+            Delivery::Interrupt(..) => ExitKind::Interrupt,
+        });
+        let delivered = match delivery {
+            Delivery::Exception(exception) => deliver_exception(p, exception),
+            Delivery::Interrupt(vector, kind) => match deliver_interrupt(p, vector, kind) {
+                Err(Stop::Exception) => deliver_exception(p, p.cpu.exception),
+                other => other,
+            },
+        };
+        match delivered {
+            Err(Stop::Exit) => {
+                self.unfinished = Some(delivery);
+                Err(self.question())
+            }
+            _ => {
+                p.env.forget_answers();
+                Ok(())
+            }
+        }
+    }
+
+    fn interruptible(&self) -> bool {
+        self.p.cpu.system_flags.contains(Rflags::IF) && !self.p.cpu.pending.interrupt_shadow
+    }
+
+    /// Looks at everything that may have come from outside.
+    fn attend(&mut self) -> Option<VmExit> {
+        let mailbox = Arc::clone(&self.p.env.mailbox);
+        mailbox.take_attention();
+        let events = mailbox.take_events();
+        if events & event::INIT != 0 {
+            mailbox.apic().init();
+            self.replace_state(&self.p.cpu.state().after_init());
+        }
+        if events & event::STARTUP != 0 && self.p.cpu.activity == Activity::WaitForSipi {
+            self.replace_state(&self.p.cpu.state().after_sipi(mailbox.startup_vector()));
+        }
+        if events & event::NMI != 0 {
+            self.p.cpu.pending.nmi = true;
+        }
+        if events & event::KICK != 0 {
+            mailbox.notify();
+            return Some(VmExit::Kicked);
+        }
+        if self.p.cpu.activity == Activity::WaitForSipi || self.unfinished.is_some() || self.p.env.has_answers() {
+            self.window = true;
+            return None;
+        }
+        let pending = &mut self.p.cpu.pending;
+        if pending.nmi && !pending.nmi_blocked && !pending.interrupt_shadow {
+            pending.nmi = false;
+            return self.interrupt(Vector::Nmi as u8, Interrupt::Nmi);
+        }
+        self.window = self.p.env.interrupts.pending(&mailbox);
+        if self.window && self.interruptible() {
+            if let Some(vector) = self.p.env.interrupts.acknowledge(&mailbox) {
+                return self.interrupt(vector, Interrupt::External);
+            }
+        }
+        None
+    }
+
+    fn interrupt(&mut self, vector: u8, kind: Interrupt) -> Option<VmExit> {
+        self.p.cpu.activity = Activity::Running;
+        self.deliver(Delivery::Interrupt(vector, kind)).err()
+    }
+
+    fn poll_time(&mut self) {
+        self.next_poll = self.p.env.statistics.instructions + POLL_INTERVAL;
+        self.p.env.tsc_offset = self.p.cpu.msrs.tsc_offset;
+        let now = self.p.env.interrupts.clock().now();
+        if self.is_first {
+            self.p.env.interrupts.poll_pit(now);
+        }
+        if now >= self.p.env.mailbox.deadline() {
+            self.p.env.mailbox.poll_timer(now, self.p.env.tsc_offset);
+        }
+    }
+
+    /// Waits for something to happen.
+    fn sleep(&mut self) {
+        self.p.env.statistics.count(ExitKind::Halt);
+        let began = Instant::now();
+        self.poll_time();
+        let mut deadline = self.p.env.mailbox.deadline();
+        if self.is_first {
+            deadline = deadline.min(self.p.env.interrupts.pit_deadline());
+        }
+        let left = deadline - self.p.env.interrupts.clock().now();
+        // A paused machine's clock stands still; whoever pauses it kicks.
+        let timeout = (deadline != Time::from_nanos(u64::MAX)).then(|| Duration::from_nanos(left.as_nanos()));
+        self.p.env.mailbox.sleep(timeout);
+        self.poll_time();
+        self.slept += began.elapsed();
+    }
+
+    /// Takes over a state without touching what waits outside.
+    fn replace_state(&mut self, state: &VcpuState) {
+        self.p.cpu.set_state(state);
+        self.p.env.tsc_offset = state.msrs.tsc_offset;
+        self.p.env.forget(&self.p.cpu, Stale::All);
+        self.p.env.update_watching(&self.p.cpu);
+        self.p.env.forget_answers();
+        self.unfinished = None;
+    }
+}
+
+impl Vcpu for SoftVcpu {
+    fn run(&mut self, entry: VmEntry) -> Result<VmExit, EngineError> {
+        if std::mem::take(&mut self.asked) {
+            self.p.env.answer(match entry {
+                VmEntry::Resume => 0,
+                VmEntry::Value(value) => value,
+            });
+        }
+        let (began, slept) = (Instant::now(), self.slept);
+        let exit = self.run_guest();
+        let busy = began.elapsed().saturating_sub(self.slept - slept);
+        let statistics = &mut self.p.env.statistics;
+        statistics.busy_nanoseconds += u64::try_from(busy.as_nanos()).unwrap_or(u64::MAX);
+        if exit == VmExit::Kicked {
+            statistics.count(ExitKind::Kicked);
+        }
+        Ok(exit)
+    }
+
+    fn state(&self) -> VcpuState {
+        self.p.cpu.state()
+    }
+
+    fn set_state(&mut self, state: &VcpuState) {
+        self.asked = false;
+        self.window = true;
+        self.replace_state(state);
+    }
+
+    fn kicker(&self) -> Arc<dyn Kick> {
+        Arc::clone(&self.p.env.mailbox) as Arc<dyn Kick>
+    }
+
+    fn statistics(&self) -> Statistics {
+        let mut statistics = self.p.env.statistics.clone();
+        statistics.engine.push(("blocks", self.p.env.cached_blocks() as u64));
+        statistics
+    }
+}
