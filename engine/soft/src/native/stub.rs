@@ -6,7 +6,7 @@
 //! SSE:        movaps xmmN, [image]…  mov rax, [gpr]  [MXCSR ← guest's]  OP  movaps [image], xmmN  mov [gpr], rax
 //!             [flags] [MXCSR flags → image, MXCSR ← host's]  ret
 //! x87, MMX:   mov rax, [gpr]  [flags]  fxrstor64 [image]  OP  mov [gpr], rax  [flags]  fxsave64 [image]
-//!             fninit  MXCSR ← host's  ret
+//!             x87 and MXCSR ← host's  ret
 //! ```
 
 use iced_x86::{Code, Encoder, IcedError, Instruction, MemoryOperand, Mnemonic, OpKind, Register as R};
@@ -89,12 +89,17 @@ const FLAGS: R = R::R9;
 const SCRATCH: R = R::R10;
 const SCRATCH32: R = R::R10D;
 
+const FSW_OFFSET: i64 = 2;
+/// ES in the low byte of FSW.
+const EXCEPTION_SUMMARY: i32 = 0x80;
 const MXCSR_OFFSET: i64 = 24;
 const XMM_OFFSET: i64 = 160;
 /// CF, PF, AF, ZF, SF and OF.
 const STATUS_FLAGS: i32 = 0x8d5;
 /// What System V's ABI expects between functions.
 const HOST_MXCSR: i32 = 0x1f80;
+/// The same of the x87 control word.
+const HOST_FCW: i32 = 0x037f;
 
 /// The bytes of the stub for `instruction`.
 pub(super) fn assemble(instruction: &Instruction, info: &VectorInfo) -> Result<Vec<u8>, IcedError> {
@@ -203,7 +208,7 @@ struct Assembler {
 
 impl Assembler {
     fn emit(&mut self, instruction: Result<Instruction, IcedError>) -> Result<(), IcedError> {
-        // Nothing is relative to RIP, so that the address does not matter.
+        // The one branch is relative to itself; nothing depends on where the code will be.
         self.encoder.encode(&instruction?, 0).map(drop)
     }
 
@@ -263,8 +268,22 @@ impl Assembler {
             self.store_flags()?;
         }
         self.emit(Instruction::with1(Code::Fxsave64_m512byte, at(IMAGE, 0)))?;
-        self.emit(Ok(Instruction::with(Code::Fninit)))?;
+        self.restore_x87()?;
         self.restore_mxcsr()
+    }
+
+    /// Empties the x87 stack and masks the exceptions, as FNINIT does, which takes as long as FXSAVE and is only executed
+    /// if the image says that an exception is pending: EMMS and FLDCW would raise it.
+    fn restore_x87(&mut self) -> Result<(), IcedError> {
+        /// Over FNINIT, from the start of the two-byte jump to the end of the two-byte instruction.
+        const OVER_FNINIT: u64 = 4;
+        let control = at(R::RSP, -8);
+        self.emit(Instruction::with2(Code::Test_rm8_imm8, at(IMAGE, FSW_OFFSET), EXCEPTION_SUMMARY))?;
+        self.emit(Instruction::with_branch(Code::Je_rel8_64, OVER_FNINIT))?;
+        self.emit(Ok(Instruction::with(Code::Fninit)))?;
+        self.emit(Ok(Instruction::with(Code::Emms)))?;
+        self.emit(Instruction::with2(Code::Mov_rm32_imm32, control, HOST_FCW))?;
+        self.emit(Instruction::with1(Code::Fldcw_m2byte, control))
     }
 
     fn store_gprs(&mut self, info: &VectorInfo, explicit: Option<u32>) -> Result<(), IcedError> {

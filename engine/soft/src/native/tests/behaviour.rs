@@ -152,21 +152,30 @@ fn images_that_fxrstor_would_refuse_are_loaded_without_a_fault() {
 }
 
 #[test]
-fn the_host_gets_its_own_control_words_back() {
+fn the_host_gets_its_own_control_words_and_an_empty_stack_back() {
     let mut guest = Guest::new();
     guest.fpu.set_mxcsr(Mxcsr::from_bits_truncate(0xff80));
     guest.fpu.set_fcw(0x0c40);
+    guest.fpu.set_ftw(0x7f);
     guest.fpu.set_xmm(1, u128::from(3f32.to_bits()));
-    for instruction in [&[0xf3, 0x0f, 0x51, 0xc1][..], &[0xd9, 0xee], &[0x0f, 0x2d, 0xc1]] {
+    // sqrtss, cvtps2pi, fldz, faddp; then fsqrt of a negative infinity, which leaves an exception pending.
+    let negative_infinity = [0, 0, 0, 0, 0, 0, 0, 0x80, 0xff, 0xff];
+    for instruction in
+        [&[0xf3, 0x0f, 0x51, 0xc1][..], &[0x0f, 0x2d, 0xc1], &[0xd9, 0xee], &[0xde, 0xc1], &[0xd9, 0xfa]]
+    {
+        guest.fpu.image_mut()[32..42].copy_from_slice(&negative_infinity);
         let _ = guest.run(instruction);
-        let (mut mxcsr, mut fcw, mut fsw) = (0u32, 0u16, 0u16);
-        // SAFETY: the three instructions only store control and status words.
+        let mut mxcsr = 0u32;
+        let mut environment = [0u16; 14];
+        // SAFETY: the instructions store MXCSR and the x87 environment, and load the control word that they changed.
         unsafe {
-            asm!("stmxcsr [{m}]", "fnstcw [{c}]", "fnstsw [{s}]", m = in(reg) &raw mut mxcsr,
-                c = in(reg) &raw mut fcw, s = in(reg) &raw mut fsw);
+            asm!("stmxcsr [{m}]", "fnstenv [{e}]", "fldcw [{e}]", m = in(reg) &raw mut mxcsr,
+                e = in(reg) &raw mut environment);
         }
-        assert_eq!((mxcsr & !0x3f, fcw, fsw & 0x38ff), (0x1f80, 0x037f, 0), "{instruction:02x?}");
+        assert_eq!((mxcsr & !0x3f, environment[0], environment[4]), (0x1f80, 0x037f, 0xffff));
+        assert_eq!(environment[2] & 0x80, 0, "no exception is pending");
     }
+    assert!(x87_exception_pending(&guest.fpu));
 }
 
 #[test]
