@@ -22,7 +22,7 @@ const XSAVE_ALIGNMENT: u64 = 64;
 /// Offset of XSTATE_BV in an XSAVE area.
 const XSTATE_BV: u64 = FPU_IMAGE_SIZE as u64;
 
-/// FXSAVE. With CR0.EM it is #NM, as the APM has it; the SDM does not say.
+/// FXSAVE. CR0.EM makes it and FXRSTOR raise #NM, as for x87 instructions.
 pub fn fxsave<const WIDE: bool, E: Environment>(p: &mut Processor<E>, op: &Op<E>) -> Outcome {
     x87_enabled(&mut p.cpu)?;
     let linear = area(p, op, FPU_IMAGE_SIZE, FXSAVE_ALIGNMENT, true)?;
