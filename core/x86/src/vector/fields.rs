@@ -66,8 +66,8 @@ pub(super) fn top_of(fsw: u16) -> usize {
     usize::from(fsw >> TOP_SHIFT & 7)
 }
 
-/// Moves the stack top to where `fsw` has it and leaves each physical register its contents. The image holds registers relative
-/// to the top, so in the image they move.
+/// Moves the stack top to where `fsw` has it and leaves each physical register its contents. The image holds registers
+/// relative to the top, so in the image they move.
 pub(super) fn move_top(fpu: &mut FpuState, fsw: u16) {
     let (old, new) = (top(fpu), top_of(fsw));
     let before = *fpu;

@@ -1,9 +1,9 @@
 //! What there is to know of vector and x87 instructions without executing one, and the management of their state.
 //!
-//! Engines execute the arithmetic of x87, MMX and SSE on the host's own units, on a saved [`FpuState`]. What they need
-//! for it comes from [`classify`]: operands, faults to check for, side effects. Everything that moves the state as a whole
-//! or changes how exceptions are reported is written out here instead, because it must not depend on the host's
-//! processor: it maps an [`FpuState`] to and from bytes that the caller exchanges with guest memory.
+//! Engines execute the arithmetic of x87, MMX and SSE on the host's own units, on a saved [`crate::state::FpuState`]. What
+//! they need for it comes from [`classify()`]: operands, faults to check for, side effects. Everything that moves the
+//! state as a whole or changes how exceptions are reported is written out here instead, because it must not depend on
+//! the host's processor: it maps a state to and from bytes that the caller exchanges with guest memory.
 //!
 //! | file | instructions |
 //! |---|---|

@@ -41,9 +41,9 @@ pub fn mask_x87_exceptions(fpu: &mut FpuState) {
 /// Sets FIP, FDP and FOP after an instruction that left an unmasked exception pending.
 ///
 /// Only then: the pointers keep their values over all other instructions, as on AMD's processors and as CPUID
-/// Fn7_EBX\[FDP_EXCPTN_ONLY\] announces for FDP. `instruction` is the offset of the instruction in CS, `operand` that of
+/// Fn7_EBX (FDP_EXCPTN_ONLY) announces for FDP. `instruction` is the offset of the instruction in CS, `operand` that of
 /// its memory operand in its segment if it has one, `opcode` its first opcode byte (D8 to DF) in bits 15:8 and the second
-/// in bits 7:0. Selectors are not kept (CPUID Fn7_EBX\[FCS/FDS deprecation\]).
+/// in bits 7:0. Selectors are not kept (CPUID Fn7_EBX, FCS/FDS deprecation).
 pub fn record_x87_pointers(fpu: &mut FpuState, instruction: u64, operand: Option<u64>, opcode: u16) {
     let operand = operand.unwrap_or_else(|| fields::pointers(fpu).operand);
     fields::set_pointers(fpu, Pointers { opcode, instruction, operand });
