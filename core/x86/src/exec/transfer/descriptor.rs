@@ -165,6 +165,11 @@ impl Descriptor {
         Segment { selector, attributes, limit: self.limit(), base: self.base() }
     }
 
+    /// The attributes as LAR shows them: bits 23:8 of the descriptor's second doubleword.
+    pub(crate) const fn access_rights(self) -> u32 {
+        (self.low >> 32) as u32 & 0x00ff_ff00
+    }
+
     /// A gate's selector.
     pub(crate) const fn gate_selector(self) -> u16 {
         (self.low >> 16) as u16

@@ -61,7 +61,6 @@ struct Image {
     gpr: [u64; 8],
     selectors: [u16; 6],
     ldt: u16,
-    debug_trap: bool,
 }
 
 fn field<E: Environment>(p: &mut Processor<E>, tss: Segment, offset: u64, size: u8) -> Result<u64, Stop> {
@@ -98,7 +97,6 @@ fn read_image<E: Environment>(p: &mut Processor<E>, tss: Segment) -> Result<Imag
         gpr: [0; 8],
         selectors: [0; 6],
         ldt: field(p, tss, layout.ldt, 2)? as u16,
-        debug_trap: wide && field(p, tss, 0x64, 2)? & 1 != 0,
     };
     for (offset, register) in (layout.rip + 2 * step..).step_by(step as usize).zip(&mut image.gpr) {
         *register = field(p, tss, offset, layout.size)?;

@@ -1,0 +1,107 @@
+//! SYSCALL, SYSRET, SYSENTER, SYSEXIT (APM volume 2, section 6.1; volume 3). As on AMD's processors, SYSENTER and SYSEXIT
+//! do not exist in long mode, and SYSCALL enters the kernel from compatibility mode as well.
+
+use super::{require_cpl0, require_protected};
+use crate::cpu::Mode;
+use crate::cpu::word::{R11, RCX, RDX, RSP};
+use crate::decode::Op;
+use crate::environment::{Environment, Processor};
+use crate::exception::Stop;
+use crate::exec::transfer::{enter_code, set_rflags};
+use crate::state::{Attributes, Efer, Rflags, Segment, SegmentRegister};
+
+/// A flat code segment as these instructions load it, without a descriptor.
+fn code(selector: u16, dpl: u8, long: bool) -> Segment {
+    let size = if long { Attributes::LONG } else { Attributes::DEFAULT_BIG };
+    let attributes = Attributes::from_bits_retain(0x9b) | Attributes::GRANULARITY | size;
+    Segment::flat(selector, attributes.with_dpl(dpl))
+}
+
+/// A flat stack segment as these instructions load it.
+fn stack(selector: u16, dpl: u8) -> Segment {
+    let attributes = Attributes::from_bits_retain(0x93) | Attributes::GRANULARITY | Attributes::DEFAULT_BIG;
+    Segment::flat(selector, attributes.with_dpl(dpl))
+}
+
+/// Continues at privilege level `cpl` with flat segments. CS and SS follow each other in the descriptor table.
+fn enter<E: Environment>(p: &mut Processor<E>, cs: Segment, ss: u16, cpl: u8, rip: u64) {
+    p.cpu.segments[SegmentRegister::Ss as usize] = stack(ss, cpl);
+    enter_code(p, cs, cpl, rip);
+}
+
+fn require_syscall<E>(p: &mut Processor<E>) -> Result<(), Stop> {
+    require_protected(p)?;
+    if p.cpu.efer.contains(Efer::SCE) { Ok(()) } else { Err(p.cpu.undefined_opcode()) }
+}
+
+/// SYSCALL.
+pub(crate) fn syscall<E: Environment>(p: &mut Processor<E>, op: &Op<E>) -> Result<(), Stop> {
+    require_syscall(p)?;
+    let next = op.next_rip(&p.cpu);
+    let star = p.cpu.msrs.star;
+    let selector = (star >> 32) as u16 & !3;
+    let flags = p.cpu.rflags() - Rflags::RF;
+    p.cpu.gpr[RCX] = next;
+    if p.cpu.long_mode() {
+        let rip = if p.cpu.mode.contains(Mode::LONG) { p.cpu.msrs.lstar } else { p.cpu.msrs.cstar };
+        p.cpu.gpr[R11] = flags.bits();
+        let kept = Rflags::from_bits_truncate(flags.bits() & !p.cpu.msrs.sfmask);
+        set_rflags(p, kept);
+        enter(p, code(selector, 0, true), selector.wrapping_add(8), 0, rip);
+    } else {
+        set_rflags(p, flags - Rflags::IF);
+        enter(p, code(selector, 0, false), selector.wrapping_add(8), 0, star & 0xffff_ffff);
+    }
+    Ok(())
+}
+
+/// SYSRET: `immediate` is 8 to return to 64-bit code, else 4.
+pub(crate) fn sysret<E: Environment>(p: &mut Processor<E>, op: &Op<E>) -> Result<(), Stop> {
+    require_syscall(p)?;
+    require_cpl0(p)?;
+    let selector = (p.cpu.msrs.star >> 48) as u16 | 3;
+    let long = op.immediate == 8;
+    let flags = if p.cpu.long_mode() {
+        Rflags::from_bits_truncate(p.cpu.gpr[R11]) - (Rflags::RF | Rflags::VM)
+    } else {
+        p.cpu.rflags() | Rflags::IF
+    };
+    set_rflags(p, flags);
+    let (offset, rip) = if long { (16, p.cpu.gpr[RCX]) } else { (0, p.cpu.gpr[RCX] & 0xffff_ffff) };
+    enter(p, code(selector.wrapping_add(offset), 3, long), selector.wrapping_add(8), 3, rip);
+    Ok(())
+}
+
+/// The selector that SYSENTER's segments start from.
+fn sysenter_selector<E>(p: &mut Processor<E>) -> Result<u16, Stop> {
+    if p.cpu.long_mode() {
+        return Err(p.cpu.undefined_opcode());
+    }
+    let selector = p.cpu.msrs.sysenter_cs as u16 & !3;
+    if !p.cpu.protected() || selector == 0 {
+        return Err(p.cpu.general_protection());
+    }
+    Ok(selector)
+}
+
+/// SYSENTER.
+pub(crate) fn sysenter<E: Environment>(p: &mut Processor<E>, _: &Op<E>) -> Result<(), Stop> {
+    let selector = sysenter_selector(p)?;
+    let flags = p.cpu.rflags() - (Rflags::IF | Rflags::RF | Rflags::VM);
+    set_rflags(p, flags);
+    p.cpu.gpr[RSP] = p.cpu.msrs.sysenter_esp & 0xffff_ffff;
+    let rip = p.cpu.msrs.sysenter_eip & 0xffff_ffff;
+    enter(p, code(selector, 0, false), selector.wrapping_add(8), 0, rip);
+    Ok(())
+}
+
+/// SYSEXIT.
+pub(crate) fn sysexit<E: Environment>(p: &mut Processor<E>, _: &Op<E>) -> Result<(), Stop> {
+    let selector = sysenter_selector(p)?;
+    require_cpl0(p)?;
+    p.cpu.gpr[RSP] = p.cpu.gpr[RCX] & 0xffff_ffff;
+    let rip = p.cpu.gpr[RDX] & 0xffff_ffff;
+    let (cs, ss) = (selector.wrapping_add(16) | 3, selector.wrapping_add(24) | 3);
+    enter(p, code(cs, 3, false), ss, 3, rip);
+    Ok(())
+}

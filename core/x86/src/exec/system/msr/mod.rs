@@ -1,0 +1,143 @@
+//! RDMSR and WRMSR (APM volume 2, appendix A).
+//!
+//! Numbers that the processor core does not have are asked of the environment, which has the local APIC's; what it does
+//! not know either raises #GP(0).
+
+mod amd;
+mod mtrr;
+
+use super::identity::{set_edx_eax, time_stamp};
+use super::require_cpl0;
+use crate::cpu::word::{RAX, RCX, RDX};
+use crate::cpu::{Word, canonical};
+use crate::decode::Op;
+use crate::environment::{Environment, MsrAnswer, Processor, Stale};
+use crate::exception::Stop;
+use crate::state::{Cr0, Efer, SegmentRegister};
+
+const TSC: u32 = 0x10;
+const TSC_ADJUST: u32 = 0x3b;
+const SYSENTER_CS: u32 = 0x174;
+const SYSENTER_ESP: u32 = 0x175;
+const SYSENTER_EIP: u32 = 0x176;
+const MISC_ENABLE: u32 = 0x1a0;
+const DEBUG_CTL: u32 = 0x1d9;
+const PAT: u32 = 0x277;
+const EFER: u32 = 0xc000_0080;
+const STAR: u32 = 0xc000_0081;
+const LSTAR: u32 = 0xc000_0082;
+const CSTAR: u32 = 0xc000_0083;
+const SFMASK: u32 = 0xc000_0084;
+const FS_BASE: u32 = 0xc000_0100;
+const GS_BASE: u32 = 0xc000_0101;
+const KERNEL_GS_BASE: u32 = 0xc000_0102;
+const TSC_AUX: u32 = 0xc000_0103;
+
+/// DebugCtl: last-branch recording and stepping by branches, which are accepted and do nothing.
+const DEBUG_CTL_IGNORED: u64 = 3;
+
+/// RDMSR.
+pub(crate) fn rdmsr<E: Environment>(p: &mut Processor<E>, _: &Op<E>) -> Result<(), Stop> {
+    require_cpl0(p)?;
+    let number = u32::truncate(p.cpu.gpr[RCX]);
+    let value = read(p, number).ok_or_else(|| p.cpu.general_protection())?;
+    set_edx_eax(p, value);
+    Ok(())
+}
+
+/// WRMSR.
+pub(crate) fn wrmsr<E: Environment>(p: &mut Processor<E>, _: &Op<E>) -> Result<(), Stop> {
+    require_cpl0(p)?;
+    let number = u32::truncate(p.cpu.gpr[RCX]);
+    let value = p.cpu.gpr[RDX] << 32 | p.cpu.gpr[RAX] & 0xffff_ffff;
+    write(p, number, value).ok_or_else(|| p.cpu.general_protection())
+}
+
+/// The value of a register, `None` if it does not exist.
+fn read<E: Environment>(p: &mut Processor<E>, number: u32) -> Option<u64> {
+    let msrs = &p.cpu.msrs;
+    Some(match number {
+        TSC => time_stamp(p),
+        // The machine's clock starts at zero and nothing else moves the counter, so the offset is all there is.
+        TSC_ADJUST => msrs.tsc_offset,
+        SYSENTER_CS => msrs.sysenter_cs,
+        SYSENTER_ESP => msrs.sysenter_esp,
+        SYSENTER_EIP => msrs.sysenter_eip,
+        MISC_ENABLE => msrs.misc_enable,
+        DEBUG_CTL => 0,
+        PAT => msrs.pat,
+        EFER => p.cpu.efer.bits(),
+        STAR => msrs.star,
+        LSTAR => msrs.lstar,
+        CSTAR => msrs.cstar,
+        SFMASK => msrs.sfmask,
+        FS_BASE => p.cpu.segment(SegmentRegister::Fs).base,
+        GS_BASE => p.cpu.segment(SegmentRegister::Gs).base,
+        KERNEL_GS_BASE => msrs.kernel_gs_base,
+        TSC_AUX => msrs.tsc_aux,
+        _ => match mtrr::read(msrs, number).or_else(|| amd::read(number)) {
+            Some(value) => value,
+            None => return answered(p.env.read_msr(number)),
+        },
+    })
+}
+
+/// Sets a register; `None` if it does not exist or refuses the value.
+fn write<E: Environment>(p: &mut Processor<E>, number: u32, value: u64) -> Option<()> {
+    let msrs = &mut p.cpu.msrs;
+    match number {
+        TSC => msrs.tsc_offset = value.wrapping_sub(p.env.timestamp()),
+        TSC_ADJUST => msrs.tsc_offset = value,
+        SYSENTER_CS => msrs.sysenter_cs = value & 0xffff_ffff,
+        SYSENTER_ESP => msrs.sysenter_esp = only_canonical(value)?,
+        SYSENTER_EIP => msrs.sysenter_eip = only_canonical(value)?,
+        MISC_ENABLE => msrs.misc_enable = value,
+        DEBUG_CTL => return (value & !DEBUG_CTL_IGNORED == 0).then_some(()),
+        PAT => msrs.pat = mtrr::valid_pat(value)?,
+        EFER => return write_efer(p, value),
+        STAR => msrs.star = value,
+        LSTAR => msrs.lstar = only_canonical(value)?,
+        CSTAR => msrs.cstar = only_canonical(value)?,
+        SFMASK => msrs.sfmask = value & 0xffff_ffff,
+        FS_BASE => p.cpu.set_segment_base(SegmentRegister::Fs, only_canonical(value)?),
+        GS_BASE => p.cpu.set_segment_base(SegmentRegister::Gs, only_canonical(value)?),
+        KERNEL_GS_BASE => msrs.kernel_gs_base = only_canonical(value)?,
+        TSC_AUX => msrs.tsc_aux = u64::from(u32::try_from(value).ok()?),
+        _ => {
+            if let Some(accepted) = mtrr::write(msrs, number, value) {
+                return accepted.then_some(());
+            }
+            if !amd::ignores_writes(number) {
+                answered(p.env.write_msr(number, value))?;
+            }
+        }
+    }
+    Some(())
+}
+
+const fn answered(answer: MsrAnswer) -> Option<u64> {
+    match answer {
+        MsrAnswer::Done(value) => Some(value),
+        MsrAnswer::Refused | MsrAnswer::Unknown => None,
+    }
+}
+
+fn only_canonical(value: u64) -> Option<u64> {
+    canonical(value).then_some(value)
+}
+
+fn write_efer<E: Environment>(p: &mut Processor<E>, value: u64) -> Option<()> {
+    let old = p.cpu.efer;
+    let mut new = Efer::from_bits_retain(value);
+    // LMA follows CR0.PG and cannot be written.
+    new.set(Efer::LMA, old.contains(Efer::LMA));
+    let changed = old ^ new;
+    if !p.cpu.model.efer_bits().contains(new) || changed.contains(Efer::LME) && p.cpu.cr0.contains(Cr0::PG) {
+        return None;
+    }
+    p.cpu.efer = new;
+    if changed.contains(Efer::NXE) {
+        p.env.forget(&p.cpu, Stale::All);
+    }
+    Some(())
+}
