@@ -175,7 +175,7 @@ impl Elf {
     pub fn physical_entry(&self) -> Result<u32, ElfError> {
         let offset_in = |segment: &Segment| {
             let offset = self.entry.checked_sub(segment.virtual_address)?;
-            (offset < segment.memory_size).then_some(segment.address + offset)
+            (offset < segment.memory_size).then(|| segment.address + offset)
         };
         self.segments
             .iter()

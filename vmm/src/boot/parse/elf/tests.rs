@@ -38,6 +38,15 @@ fn a_virtual_entry_point_is_translated() {
 }
 
 #[test]
+fn an_entry_point_far_outside_wraps_no_address() {
+    let mut text = load(u64::MAX - 1, b"", 1);
+    text.virtual_address = 0;
+    let mut file = elf(&[text]);
+    file[24..32].fill(0xff);
+    assert_eq!(Elf::parse(&file).unwrap().physical_entry(), Err(ElfError::EntryOutside(u64::MAX)));
+}
+
+#[test]
 fn every_truncation_is_refused() {
     for file in [elf(&kernel()), elf32(&kernel())] {
         for part in truncations(&file) {
