@@ -1,6 +1,6 @@
 //! Named processor models and what CPUID says for them (APM volume 3, appendix D and E).
 //!
-//! A model is data: a table of leaves ([`tern_v2`]) with feature bits by name ([`feature`]). What depends on the machine
+//! A model is data: a table of leaves with feature bits by name ([`feature`]). What depends on the machine
 //! or on the processor's present state is filled in by [`CpuModel::leaf`]: APIC ID, number of processors, OSXSAVE.
 
 pub mod feature;
@@ -227,7 +227,7 @@ mod tests {
             let model = CpuModel::default().with_cpus(cpus);
             assert_eq!(model.leaf(0xb, 1, &CONTEXT).eax, bits);
             assert_eq!(model.leaf(0xb, 1, &CONTEXT).ebx, cpus);
-            assert_eq!(model.leaf(0x8000_0008, 0, &CONTEXT).ecx, cpus - 1 | bits << 12);
+            assert_eq!(model.leaf(0x8000_0008, 0, &CONTEXT).ecx, (cpus - 1) | bits << 12);
             assert_eq!(model.leaf(1, 0, &CONTEXT).ebx >> 16 & 0xff, cpus);
         }
     }

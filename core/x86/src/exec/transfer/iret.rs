@@ -4,6 +4,7 @@ use super::descriptor::{Descriptor, is_null, rpl, selector_fault};
 use super::stack::{Stack, switch_stack};
 use super::{enter_code, set_cpl, set_rflags, task};
 use crate::cpu::canonical;
+use crate::cpu::word::RSP;
 use crate::decode::Op;
 use crate::environment::{Environment, Processor};
 use crate::exception::{Exception, Stop, Vector};
@@ -195,8 +196,7 @@ fn virtual_8086<E: Environment>(
     for (register, selector) in selectors {
         p.cpu.segments[register as usize] = p.cpu.real_mode_segment(register, selector);
     }
-    let ss = *p.cpu.segment(Ss);
-    switch_stack(&mut p.cpu, ss, pointer & 0xffff, false);
+    p.cpu.gpr[RSP] = pointer;
     p.cpu.rip = rip;
     set_cpl(p, 3);
     p.cpu.derive_mode();
