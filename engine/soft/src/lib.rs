@@ -61,7 +61,8 @@ impl Engine for SoftEngine {
             Ok(_) => Availability::Available("interprets guest code on any x86-64-v2 host".into()),
             Err(error) => Availability::Unavailable {
                 reason: format!("the host gives no executable memory: {error}"),
-                remedy: "Allow it in the security policy (SELinux execmem, or a noexec /dev/shm or memfd).".into(),
+                remedy: "Allow it in the security policy (SELinux execmem, or a noexec /dev/shm or memfd)."
+                    .into(),
             },
         }
     }

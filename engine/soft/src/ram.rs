@@ -165,14 +165,18 @@ impl tern_x86::paging::PhysicalMemory for &Ram {
 
     fn exchange_u64(&mut self, physical: u64, old: u64, new: u64) -> bool {
         // SAFETY: an aligned entry inside one page of RAM.
-        let done = self.entry(physical & !7).is_some_and(|at| unsafe { host::compare_exchange(at, old, new) } == old);
+        let done = self
+            .entry(physical & !7)
+            .is_some_and(|at| unsafe { host::compare_exchange(at, old, new) } == old);
         self.table_written(physical, 8);
         done
     }
 
     fn exchange_u32(&mut self, physical: u64, old: u32, new: u32) -> bool {
         // SAFETY: an aligned entry inside one page of RAM.
-        let done = self.entry(physical & !3).is_some_and(|at| unsafe { host::compare_exchange(at, old, new) } == old);
+        let done = self
+            .entry(physical & !3)
+            .is_some_and(|at| unsafe { host::compare_exchange(at, old, new) } == old);
         self.table_written(physical, 4);
         done
     }

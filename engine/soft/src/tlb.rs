@@ -105,7 +105,15 @@ impl Tlb {
     }
 
     /// Remembers that the page at `linear` lies at `host`, and what may be done to it.
-    pub fn insert(&mut self, view: View, linear: u64, host: u64, code: *const CodePage, read: bool, write: bool) {
+    pub fn insert(
+        &mut self,
+        view: View,
+        linear: u64,
+        host: u64,
+        code: *const CodePage,
+        read: bool,
+        write: bool,
+    ) {
         let n = index(linear);
         let page = linear & !(PAGE - 1);
         self.tables[view as usize][n] = Entry {

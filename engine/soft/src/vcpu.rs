@@ -143,7 +143,11 @@ impl SoftVcpu {
 
     /// The block to execute after `block`, which began at `start`.
     #[inline(always)]
-    fn successor(p: &mut Processor<SoftEnvironment>, block: *mut Block, start: u64) -> Result<*mut Block, Stop> {
+    fn successor(
+        p: &mut Processor<SoftEnvironment>,
+        block: *mut Block,
+        start: u64,
+    ) -> Result<*mut Block, Stop> {
         let delta = p.cpu.rip.wrapping_sub(start);
         // SAFETY: links lead to blocks of the same environment, which keeps also stale ones; `block` itself is one.
         unsafe {
@@ -271,7 +275,10 @@ impl SoftVcpu {
             mailbox.notify();
             return Some(VmExit::Kicked);
         }
-        if self.p.cpu.activity == Activity::WaitForSipi || self.unfinished.is_some() || self.p.env.has_answers() {
+        if self.p.cpu.activity == Activity::WaitForSipi
+            || self.unfinished.is_some()
+            || self.p.env.has_answers()
+        {
             self.window = true;
             return None;
         }

@@ -80,9 +80,7 @@ impl SoftEnvironment {
                 }
             }
         }
-        if self.blocks.is_full() {
-            self.drop_code();
-        }
+        self.make_room();
         let block = self.decode(cpu, rip, physical, MAX_OPS)?;
         let crosses = block.second.is_some();
         let block = self.blocks.insert(physical, cpu.mode, block);
@@ -92,16 +90,19 @@ impl SoftEnvironment {
         Ok(block)
     }
 
-    /// Drops all decoded code. No block may be running.
-    fn drop_code(&mut self) {
-        self.blocks.clear();
-        self.jumps.clear();
-        self.native.clear();
-        self.unchained = true;
+    /// Drops all decoded code if another block might not find room. No block may be running.
+    fn make_room(&mut self) {
+        if self.blocks.is_full() || self.native.room() < MAX_OPS {
+            self.blocks.clear();
+            self.jumps.clear();
+            self.native.clear();
+            self.unchained = true;
+        }
     }
 
     /// The operation at the present instruction pointer alone, decoded for this one time.
     pub fn single_op(&mut self, cpu: &mut Cpu) -> Result<SoftOp, Stop> {
+        self.make_room();
         let rip = cpu.linear_rip();
         let physical = self.fetch_address(cpu, rip)?;
         Ok(self.decode(cpu, rip, physical, 1)?.ops[0])

@@ -171,7 +171,12 @@ impl SoftEnvironment {
     }
 
     /// [`tern_x86::Environment::store_system`].
-    pub(super) fn store_implicit<W: Word>(&mut self, cpu: &mut Cpu, linear: u64, value: W) -> Result<(), Stop> {
+    pub(super) fn store_implicit<W: Word>(
+        &mut self,
+        cpu: &mut Cpu,
+        linear: u64,
+        value: W,
+    ) -> Result<(), Stop> {
         let access = Access::implicit(AccessKind::Write);
         self.store_slowly(cpu, SegmentRegister::Ds, linear, W::BYTES, value.zero_extend(), access)
     }

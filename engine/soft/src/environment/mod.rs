@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use iced_x86::Instruction;
 use tern_engine::{Statistics, VmExit};
-use tern_x86::cpu::{Cpu, Word};
+use tern_x86::cpu::{Cpu, LazyFlags, Word};
 use tern_x86::environment::{Environment, MsrAnswer, Stale, VectorOperand};
 use tern_x86::exception::{Exception, Stop};
 use tern_x86::state::{Dr7, Rflags, SegmentRegister};
@@ -125,6 +125,9 @@ impl SoftEnvironment {
         }
     }
 }
+
+/// Set in a vector instruction's handle if it reads or writes the arithmetic flags; stubs are far fewer than this.
+const USES_FLAGS: u32 = 1 << 31;
 
 /// Whether any breakpoint is enabled.
 pub fn breakpoints_enabled(cpu: &Cpu) -> bool {
@@ -278,7 +281,9 @@ impl Environment for SoftEnvironment {
     }
 
     fn prepare_vector(&mut self, instruction: &Instruction, info: &VectorInfo) -> Option<u32> {
-        self.native.prepare(instruction, info).ok().map(|stub| stub.0)
+        let stub = self.native.prepare(instruction, info).ok()?;
+        let flags = if info.flags_read || info.flags_written { USES_FLAGS } else { 0 };
+        Some(stub.0 | flags)
     }
 
     #[inline]
@@ -287,27 +292,24 @@ impl Environment for SoftEnvironment {
         cpu: &mut Cpu,
         handle: u32,
         operand: &mut VectorOperand,
-        linear: u64,
+        _: u64,
     ) -> Result<(), Stop> {
         use crate::native::{Outcome, StubId};
-        let mut flags = cpu.flags.bits().bits();
-        let before = flags;
+        let uses_flags = handle & USES_FLAGS != 0;
+        let mut flags = if uses_flags { cpu.flags.bits().bits() } else { 0 };
+        let stub = StubId(handle & !USES_FLAGS);
         // SAFETY: the operand is 64 bytes, aligned to 64, and ours.
-        let outcome = unsafe {
-            self.native.run(StubId(handle), &mut cpu.fpu, &mut cpu.gpr, &mut flags, operand.0.as_mut_ptr())
-        };
-        if flags != before {
-            cpu.flags = tern_x86::cpu::LazyFlags::from_bits(Rflags::from_bits_truncate(flags));
+        let outcome =
+            unsafe { self.native.run(stub, &mut cpu.fpu, &mut cpu.gpr, &mut flags, operand.0.as_mut_ptr()) };
+        if uses_flags {
+            cpu.flags = LazyFlags::from_bits(Rflags::from_bits_truncate(flags));
         }
         match outcome {
             Outcome::Completed => Ok(()),
             Outcome::SimdException => Err(cpu.raise(Exception::SIMD_FLOATING_POINT)),
             Outcome::X87Pending => Err(cpu.raise(Exception::FLOATING_POINT)),
-            Outcome::X87Exception { .. } => {
-                // The opcode register is not kept: AMD processors document it only for debugging.
-                tern_x86::vector::record_x87_pointers(&mut cpu.fpu, cpu.rip, Some(linear), 0);
-                Ok(())
-            }
+            // The handler notes where it happened.
+            Outcome::X87Exception { .. } => Ok(()),
         }
     }
 }

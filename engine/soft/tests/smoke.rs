@@ -1,0 +1,70 @@
+//! The engine from outside: a few instructions, and what the machine is asked.
+
+use std::sync::Arc;
+
+use tern_engine::{Clock, Engine, GuestMemory, Vcpu, VmConfig, VmEntry, VmExit};
+use tern_soft::SoftEngine;
+use tern_x86::cpuid::CpuModel;
+use tern_x86::state::{Segment, VcpuState};
+use vm_memory::{Bytes, GuestAddress};
+
+/// A processor in real mode at 0000:7C00, where `code` lies.
+fn real_mode(code: &[u8]) -> (Box<dyn Vcpu>, GuestMemory) {
+    let memory = GuestMemory::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap();
+    memory.write_slice(code, GuestAddress(0x7c00)).unwrap();
+    let config = VmConfig { cpu_model: CpuModel::default(), cpus: 1, clock: Arc::new(Clock::new()) };
+    let vm = SoftEngine.create_vm(&config, memory.clone()).unwrap();
+    let mut vcpu = vm.create_vcpu(0).unwrap();
+    let mut state = VcpuState::reset();
+    state.segments[1] = Segment { attributes: state.segments[1].attributes, ..Segment::real_mode(0) };
+    state.rip = 0x7c00;
+    state.gpr[4] = 0x7000;
+    vcpu.set_state(&state);
+    (vcpu, memory)
+}
+
+#[test]
+fn a_port_write_reaches_the_machine_and_the_guest_goes_on() {
+    // mov al, 42; out 0xf4, al; inc al; out 0xf4, al
+    let (mut vcpu, _) = real_mode(&[0xb0, 42, 0xe6, 0xf4, 0xfe, 0xc0, 0xe6, 0xf4]);
+    let first = vcpu.run(VmEntry::Resume).unwrap();
+    assert_eq!(first, VmExit::PortOut { port: 0xf4, size: 1, data: 42 });
+    let second = vcpu.run(VmEntry::Resume).unwrap();
+    assert_eq!(second, VmExit::PortOut { port: 0xf4, size: 1, data: 43 });
+}
+
+#[test]
+fn the_machine_answers_a_port_read() {
+    // in ax, 0x80; out 0xf4, ax
+    let (mut vcpu, _) = real_mode(&[0xe5, 0x80, 0xe7, 0xf4]);
+    assert_eq!(vcpu.run(VmEntry::Resume).unwrap(), VmExit::PortIn { port: 0x80, size: 2 });
+    let echoed = vcpu.run(VmEntry::Value(0x1234)).unwrap();
+    assert_eq!(echoed, VmExit::PortOut { port: 0xf4, size: 2, data: 0x1234 });
+}
+
+#[test]
+fn code_that_changes_itself_is_decoded_anew() {
+    // mov byte [0x7c06], 43; mov al, 42 (43 by then); out 0xf4, al
+    let (mut vcpu, _) = real_mode(&[0xc6, 0x06, 0x06, 0x7c, 43, 0xb0, 42, 0xe6, 0xf4]);
+    let out = vcpu.run(VmEntry::Resume).unwrap();
+    assert_eq!(out, VmExit::PortOut { port: 0xf4, size: 1, data: 43 });
+}
+
+#[test]
+fn a_loop_with_interrupts_off_can_be_kicked() {
+    // cli; jmp $
+    let (mut vcpu, _) = real_mode(&[0xfa, 0xeb, 0xfe]);
+    let kicker = vcpu.kicker();
+    let thread = std::thread::spawn(move || vcpu.run(VmEntry::Resume).unwrap());
+    kicker.kick();
+    assert_eq!(thread.join().unwrap(), VmExit::Kicked);
+}
+
+#[test]
+fn a_jump_into_nothing_ends_in_a_triple_fault() {
+    // lidt [0x7c20] (limit 0); jmp 0xffff:0x0010, where there is no memory
+    let mut code = vec![0x0f, 0x01, 0x1e, 0x20, 0x7c, 0xea, 0x10, 0x00, 0xff, 0xff];
+    code.resize(0x40, 0);
+    let (mut vcpu, _) = real_mode(&code);
+    assert_eq!(vcpu.run(VmEntry::Resume).unwrap(), VmExit::TripleFault);
+}
