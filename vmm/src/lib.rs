@@ -1,3 +1,48 @@
-//! Under construction.
+//! Puts a machine together and keeps it going.
+//!
+//! ```text
+//!  MachineConfig ──▶ Machine::new ──▶ Machine::run ──▶ Outcome (how it ended, what it did)
+//!                      │   │              ▲
+//!                      │   │              │ pause, resume, stop: MachineHandle, from any thread
+//!    engine's Vm ◀─────┘   └────▶ Devices (ports and memory, by offset)
+//! ```
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`config`] | what a machine is made of, checked |
+//! | [`memory`] | guest memory in the host |
+//! | [`boot`], `firmware` | kernel formats and boot protocols; ACPI tables |
+//! | [`bus`] | which device answers which address |
+//! | `irq`, `schedule` | how devices interrupt, and how they are called when time passes |
+//! | `device` | the chipset's state machines (`tern-chipset`), connected to buses, lines and host |
+//! | [`console`] | what is typed, on its way into the guest's serial port |
+//! | [`machine`] | processors' threads and the life of the whole: run, pause, reboot, stop, end |
+//! | [`crash`] | what is told about a guest that crashed |
+//!
+//! The life of a device access: a processor's thread gets a `VmExit` from its engine, a [`bus`] finds the device and the
+//! offset, the device answers, and the answer rides back in the next `VmEntry`. What a device asks of the machine as a
+//! whole (power off, reset) leaves as a value, [`bus::Request`]; nothing calls upwards.
+//!
+//! Saved machine state will be a module beside [`machine`]: processors and devices are already saved as values.
+
+#![forbid(unsafe_code)]
 
 pub mod boot;
+pub mod bus;
+pub mod config;
+pub mod console;
+pub mod crash;
+pub mod machine;
+pub mod memory;
+
+mod device;
+mod firmware;
+mod irq;
+mod schedule;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Locks `mutex` also after a panic elsewhere: what our locks guard is consistent between any two statements.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

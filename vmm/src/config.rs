@@ -1,0 +1,146 @@
+//! What a machine is made of.
+
+use thiserror::Error;
+
+use tern_x86::cpuid::CpuModel;
+
+use crate::boot::Kernel;
+
+/// Guest memory comes in pages of this many bytes.
+const PAGE: u64 = 4096;
+
+/// The least memory of a machine, in bytes: the first mebibyte is what every PC has.
+pub const LEAST_MEMORY: u64 = 1 << 20;
+
+/// The most memory of a machine, in bytes. It ends below 2^39 with the PCI window above it, which every 64-bit
+/// processor can address.
+pub const MOST_MEMORY: u64 = 1 << 38;
+
+/// The most processors of a machine.
+pub const MOST_CPUS: u32 = 64;
+
+/// What happens when the guest asks for a reboot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnReboot {
+    /// The machine starts over.
+    Restart,
+    /// The machine ends.
+    End,
+}
+
+/// A file that a multiboot or PVH kernel gets besides its initramfs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Module {
+    /// The contents.
+    pub bytes: Vec<u8>,
+    /// What the kernel is told about it.
+    pub command_line: String,
+}
+
+/// A machine and its guest.
+#[derive(Debug)]
+pub struct MachineConfig {
+    /// Bytes of memory: [`LEAST_MEMORY`] to [`MOST_MEMORY`], whole pages.
+    pub memory: u64,
+    /// Processors: 1 to [`MOST_CPUS`].
+    pub cpus: u32,
+    /// The processor that the guest sees.
+    pub cpu_model: CpuModel,
+    /// The kernel. It is loaded again at every reboot.
+    pub kernel: Kernel<'static>,
+    /// The initramfs.
+    pub initrd: Option<Vec<u8>>,
+    /// The kernel's command line.
+    pub command_line: String,
+    /// Further files for the kernel.
+    pub modules: Vec<Module>,
+    /// Whether there is a debug-exit port at 0xf4.
+    pub debug_exit: bool,
+    /// What happens when the guest asks for a reboot.
+    pub on_reboot: OnReboot,
+}
+
+/// A machine that cannot be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum ConfigError {
+    /// Too little or too much memory.
+    #[error(
+        "a machine has {least} MiB to {most} GiB of memory, not {0} bytes: choose a size in between",
+        least = LEAST_MEMORY >> 20,
+        most = MOST_MEMORY >> 30
+    )]
+    MemorySize(u64),
+    /// Not a whole number of pages.
+    #[error("memory comes in pages of {PAGE} bytes, and {0} bytes are no multiple of that")]
+    MemoryPages(u64),
+    /// No processors or too many.
+    #[error("a machine has 1 to {MOST_CPUS} processors, not {0}")]
+    Cpus(u32),
+}
+
+impl MachineConfig {
+    /// A machine of 512 MiB and one processor that starts `kernel` with nothing else.
+    #[must_use]
+    pub fn new(kernel: Kernel<'static>) -> Self {
+        Self {
+            memory: 512 << 20,
+            cpus: 1,
+            cpu_model: CpuModel::default(),
+            kernel,
+            initrd: None,
+            command_line: String::new(),
+            modules: Vec::new(),
+            debug_exit: false,
+            on_reboot: OnReboot::Restart,
+        }
+    }
+
+    /// Says whether there can be such a machine.
+    ///
+    /// # Errors
+    /// A size or number is out of its bounds.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        if !(LEAST_MEMORY..=MOST_MEMORY).contains(&self.memory) {
+            return Err(ConfigError::MemorySize(self.memory));
+        }
+        if !self.memory.is_multiple_of(PAGE) {
+            return Err(ConfigError::MemoryPages(self.memory));
+        }
+        if !(1..=MOST_CPUS).contains(&self.cpus) {
+            return Err(ConfigError::Cpus(self.cpus));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::boot::KernelKind;
+
+    fn config() -> MachineConfig {
+        MachineConfig::new(Kernel::parse(vec![0xf4], Some(KernelKind::BootSector)).unwrap())
+    }
+
+    #[test]
+    fn bounds_are_part_of_what_can_be() {
+        for memory in [LEAST_MEMORY, MOST_MEMORY] {
+            assert_eq!(MachineConfig { memory, ..config() }.validate(), Ok(()));
+        }
+        for cpus in [1, MOST_CPUS] {
+            assert_eq!(MachineConfig { cpus, ..config() }.validate(), Ok(()));
+        }
+    }
+
+    #[test]
+    fn what_is_out_of_bounds_is_named() {
+        for memory in [0, LEAST_MEMORY - PAGE, MOST_MEMORY + PAGE, u64::MAX] {
+            assert_eq!(MachineConfig { memory, ..config() }.validate(), Err(ConfigError::MemorySize(memory)));
+        }
+        let odd = LEAST_MEMORY + 1;
+        assert_eq!(MachineConfig { memory: odd, ..config() }.validate(), Err(ConfigError::MemoryPages(odd)));
+        for cpus in [0, MOST_CPUS + 1] {
+            assert_eq!(MachineConfig { cpus, ..config() }.validate(), Err(ConfigError::Cpus(cpus)));
+        }
+    }
+}

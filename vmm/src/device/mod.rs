@@ -1,0 +1,145 @@
+//! The machine's devices: `tern-chipset`'s state machines, each behind a lock, connected to a bus, an interrupt line, the
+//! schedule and the host.
+//!
+//! Each file is one device. To add one, write it against [`BusDevice`] and give it its place in [`Devices::new`].
+
+mod clock;
+mod debug_exit;
+mod host_bridge;
+mod keyboard;
+mod power;
+mod serial;
+mod system_control;
+
+use std::io::Write;
+use std::sync::Arc;
+
+use tern_chipset::Time;
+use tern_chipset::layout::{self, SERIAL_PORTS, irq, port};
+use tern_engine::{Clock, Vm, VmEntry, VmExit};
+
+use crate::bus::{Bus, BusDevice, Overlap, Request};
+use crate::irq::IrqLine;
+use crate::schedule::Schedule;
+
+pub(crate) use serial::Serial;
+
+use clock::RealTimeClock;
+use debug_exit::DebugExit;
+use host_bridge::{Ecam, HostBridge};
+use keyboard::Keyboard;
+use power::PowerManagement;
+use system_control::SystemControlPort;
+
+/// Which of [`SERIAL_PORTS`] there are: only the first, which is the console. A port that leads nowhere would only make
+/// guests probe it.
+pub(crate) const PRESENT_SERIAL_PORTS: [bool; 4] = [true, false, false, false];
+
+/// `isa-debug-exit` decodes four ports, so that the value may be written in 1, 2 or 4 bytes.
+const DEBUG_EXIT_PORTS: u64 = 4;
+
+/// What devices are connected to.
+pub(crate) struct Surroundings {
+    pub(crate) vm: Arc<dyn Vm>,
+    pub(crate) clock: Arc<Clock>,
+    pub(crate) schedule: Arc<Schedule>,
+    /// Where the console's output goes.
+    pub(crate) output: Box<dyn Write + Send>,
+    /// Bytes of memory.
+    pub(crate) memory: u64,
+    pub(crate) debug_exit: bool,
+}
+
+/// All devices and their buses.
+pub(crate) struct Devices {
+    ports: Bus,
+    memory: Bus,
+    pub(crate) console: Arc<Serial>,
+    clock: Arc<RealTimeClock>,
+    power: Arc<PowerManagement>,
+    keyboard: Arc<Keyboard>,
+    system_control: Arc<SystemControlPort>,
+    host_bridge: Arc<HostBridge>,
+}
+
+impl Devices {
+    /// The devices of a PC, in their reset state.
+    pub(crate) fn new(surroundings: Surroundings) -> Result<Self, Overlap> {
+        let Surroundings { vm, clock: time, schedule, output, memory, debug_exit } = surroundings;
+        let line = |gsi| IrqLine::new(Arc::clone(&vm), gsi);
+        let com1 = SERIAL_PORTS[0];
+        let console = schedule.attach(|alarm| Serial::new(line(com1.irq), alarm, Arc::clone(&time), output));
+        let clock = schedule.attach(|alarm| RealTimeClock::new(line(irq::RTC), alarm, &time, memory));
+        let power = schedule.attach(|alarm| PowerManagement::new(line(irq::SCI), alarm));
+        let keyboard = Arc::new(Keyboard::new(line(irq::KEYBOARD)));
+        let system_control = Arc::new(SystemControlPort::default());
+        let host_bridge = Arc::new(HostBridge::default());
+
+        let mut ports = Bus::default();
+        let mut map = |first: u16, count: u64, offset, device: Arc<dyn BusDevice>| {
+            let first = u64::from(first);
+            ports.map(first..first + count, offset, device)
+        };
+        map(com1.port, 8, 0, Arc::<Serial>::clone(&console))?;
+        map(port::RTC.start, 2, 0, Arc::<RealTimeClock>::clone(&clock))?;
+        map(port::POWER.start, port::POWER.len() as u64, 0, Arc::<PowerManagement>::clone(&power))?;
+        map(port::KEYBOARD_DATA, 1, keyboard::DATA, Arc::<Keyboard>::clone(&keyboard))?;
+        map(port::KEYBOARD_COMMAND, 1, keyboard::COMMAND, Arc::<Keyboard>::clone(&keyboard))?;
+        map(port::SYSTEM_CONTROL, 1, 0, Arc::<SystemControlPort>::clone(&system_control))?;
+        map(port::PCI_CONFIG_ADDRESS, 8, 0, Arc::<HostBridge>::clone(&host_bridge))?;
+        if debug_exit {
+            map(port::DEBUG_EXIT, DEBUG_EXIT_PORTS, 0, Arc::new(DebugExit))?;
+        }
+        let mut memory = Bus::default();
+        memory.map(layout::ECAM, 0, Arc::new(Ecam(Arc::clone(&host_bridge))))?;
+        Ok(Self { ports, memory, console, clock, power, keyboard, system_control, host_bridge })
+    }
+
+    /// Answers what a processor asked, and says whether the machine as a whole is to do something.
+    pub(crate) fn answer(&self, exit: VmExit, now: Time) -> (VmEntry, Option<Request>) {
+        let mut value = [0; 8];
+        match exit {
+            VmExit::PortIn { port, size } => self.ports.read(port.into(), bytes(&mut value, size), now),
+            VmExit::MmioRead { address, size } => self.memory.read(address, bytes(&mut value, size), now),
+            VmExit::PortOut { port, size, data } => {
+                value = u64::from(data).to_le_bytes();
+                return (VmEntry::Resume, self.ports.write(port.into(), bytes(&mut value, size), now));
+            }
+            VmExit::MmioWrite { address, size, data } => {
+                value = data.to_le_bytes();
+                return (VmEntry::Resume, self.memory.write(address, bytes(&mut value, size), now));
+            }
+            VmExit::Kicked | VmExit::TripleFault => return (VmEntry::Resume, None),
+        }
+        (VmEntry::Value(u64::from_le_bytes(value)), None)
+    }
+
+    /// Presses the power button.
+    pub(crate) fn press_power_button(&self) {
+        self.power.press_button();
+    }
+
+    /// Puts all devices into their reset state; all interrupt lines are low then. No processor is running.
+    pub(crate) fn reset(&self, now: Time) {
+        self.console.reset();
+        self.clock.reset(now);
+        self.power.reset();
+        self.keyboard.reset();
+        self.system_control.reset();
+        self.host_bridge.reset();
+    }
+}
+
+/// The number of a register that a device of few registers is mapped with.
+fn register(offset: u64) -> u16 {
+    u16::try_from(offset).unwrap_or(u16::MAX)
+}
+
+/// The lowest bytes of an access of this size.
+fn bytes(value: &mut [u8; 8], size: u8) -> &mut [u8] {
+    let size = usize::from(size).min(value.len());
+    &mut value[..size]
+}
+
+#[cfg(test)]
+mod tests;

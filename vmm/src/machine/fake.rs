@@ -1,0 +1,223 @@
+//! An engine whose processors follow a script instead of executing code.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+
+use tern_engine::{
+    Availability, Engine, EngineError, ExitKind, GuestMemory, Kick, Statistics, Vcpu, Vm, VmConfig, VmEntry,
+    VmExit,
+};
+use tern_x86::state::{Activity, VcpuState};
+
+/// What a processor does next.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Step {
+    /// It asks the machine.
+    Exit(VmExit),
+    /// The engine fails.
+    Fail,
+}
+
+/// Remembers what the machine did with it.
+#[derive(Default)]
+pub(crate) struct FakeVm {
+    lines: Mutex<Vec<(u32, bool)>>,
+    resets: AtomicUsize,
+    scripts: Mutex<Vec<VecDeque<Step>>>,
+    /// Every answer to a question, and every state set, by processor.
+    log: Mutex<Vec<(u32, Told)>>,
+    in_guest: AtomicUsize,
+    entered: Mutex<usize>,
+    entry: Condvar,
+}
+
+/// What a processor was told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Told {
+    Value(u64),
+    State { rip: u64, activity: Activity },
+}
+
+impl FakeVm {
+    /// Every change of an interrupt line.
+    pub(crate) fn lines(&self) -> Vec<(u32, bool)> {
+        self.lines.lock().unwrap().clone()
+    }
+
+    pub(crate) fn resets(&self) -> usize {
+        self.resets.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn log(&self) -> Vec<(u32, Told)> {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// How many processors are in the guest now.
+    pub(crate) fn in_guest(&self) -> usize {
+        self.in_guest.load(Ordering::SeqCst)
+    }
+
+    /// Waits until processors have entered the guest `count` times.
+    pub(crate) fn wait_for_entries(&self, count: usize) {
+        let entered = self.entered.lock().unwrap();
+        drop(self.entry.wait_while(entered, |entered| *entered < count).unwrap());
+    }
+
+    fn note(&self, index: u32, told: Told) {
+        self.log.lock().unwrap().push((index, told));
+    }
+}
+
+impl Vm for FakeVm {
+    fn create_vcpu(&self, _index: u32) -> Result<Box<dyn Vcpu>, EngineError> {
+        unreachable!("processors are made by FakeMachine")
+    }
+
+    fn set_irq_line(&self, gsi: u32, level: bool) {
+        self.lines.lock().unwrap().push((gsi, level));
+    }
+
+    fn signal_msi(&self, _address: u64, _data: u32) {}
+
+    fn reset(&self) {
+        assert_eq!(self.in_guest(), 0, "a processor is running");
+        self.resets.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// What the machine sees.
+struct FakeMachine(Arc<FakeVm>);
+
+impl Vm for FakeMachine {
+    fn create_vcpu(&self, index: u32) -> Result<Box<dyn Vcpu>, EngineError> {
+        let script = std::mem::take(&mut self.0.scripts.lock().unwrap()[index as usize]);
+        let state = VcpuState::reset();
+        Ok(Box::new(FakeVcpu {
+            index,
+            vm: Arc::clone(&self.0),
+            script,
+            state,
+            kick: Arc::default(),
+            asked: false,
+        }))
+    }
+
+    fn set_irq_line(&self, gsi: u32, level: bool) {
+        self.0.set_irq_line(gsi, level);
+    }
+
+    fn signal_msi(&self, address: u64, data: u32) {
+        self.0.signal_msi(address, data);
+    }
+
+    fn reset(&self) {
+        self.0.reset();
+    }
+}
+
+pub(crate) struct FakeEngine(pub(crate) Arc<FakeVm>);
+
+impl FakeEngine {
+    /// Processors that follow these scripts and then spin, with interrupts off, until they are kicked out.
+    pub(crate) fn new<const N: usize>(scripts: [&[Step]; N]) -> Self {
+        let scripts = scripts.into_iter().map(|script| script.iter().copied().collect()).collect();
+        Self(Arc::new(FakeVm { scripts: Mutex::new(scripts), ..FakeVm::default() }))
+    }
+}
+
+impl Engine for FakeEngine {
+    fn name(&self) -> &'static str {
+        "fake"
+    }
+
+    fn description(&self) -> &'static str {
+        "a script"
+    }
+
+    fn probe(&self) -> Availability {
+        Availability::Available(String::new())
+    }
+
+    fn create_vm(&self, _config: &VmConfig, _memory: GuestMemory) -> Result<Arc<dyn Vm>, EngineError> {
+        Ok(Arc::new(FakeMachine(Arc::clone(&self.0))))
+    }
+}
+
+struct FakeVcpu {
+    index: u32,
+    vm: Arc<FakeVm>,
+    script: VecDeque<Step>,
+    state: VcpuState,
+    kick: Arc<FakeKick>,
+    asked: bool,
+}
+
+#[derive(Default)]
+struct FakeKick {
+    kicked: Mutex<bool>,
+    told: Condvar,
+}
+
+impl Kick for FakeKick {
+    fn kick(&self) {
+        *self.kicked.lock().unwrap() = true;
+        self.told.notify_one();
+    }
+}
+
+impl FakeVcpu {
+    fn follow(&mut self) -> Result<VmExit, EngineError> {
+        let mut kicked = self.kick.kicked.lock().unwrap();
+        if !std::mem::take(&mut *kicked) {
+            match self.script.pop_front() {
+                Some(Step::Exit(exit)) => {
+                    self.asked = matches!(exit, VmExit::PortIn { .. } | VmExit::MmioRead { .. });
+                    return Ok(exit);
+                }
+                Some(Step::Fail) => return Err(EngineError::Unsupported("the script says so".into())),
+                None => {
+                    kicked = self.kick.told.wait_while(kicked, |kicked| !*kicked).unwrap();
+                    *kicked = false;
+                }
+            }
+        }
+        Ok(VmExit::Kicked)
+    }
+}
+
+impl Vcpu for FakeVcpu {
+    fn run(&mut self, entry: VmEntry) -> Result<VmExit, EngineError> {
+        match (std::mem::take(&mut self.asked), entry) {
+            (true, VmEntry::Value(value)) => self.vm.note(self.index, Told::Value(value)),
+            (false, VmEntry::Resume) => {}
+            (asked, entry) => panic!("asked: {asked}, but entered with {entry:?}"),
+        }
+        self.vm.in_guest.fetch_add(1, Ordering::SeqCst);
+        *self.vm.entered.lock().unwrap() += 1;
+        self.vm.entry.notify_all();
+        let exit = self.follow();
+        self.vm.in_guest.fetch_sub(1, Ordering::SeqCst);
+        exit
+    }
+
+    fn state(&self) -> VcpuState {
+        self.state.clone()
+    }
+
+    fn set_state(&mut self, state: &VcpuState) {
+        self.vm.note(self.index, Told::State { rip: state.rip, activity: state.activity });
+        self.state = state.clone();
+        self.asked = false;
+    }
+
+    fn kicker(&self) -> Arc<dyn Kick> {
+        Arc::<FakeKick>::clone(&self.kick)
+    }
+
+    fn statistics(&self) -> Statistics {
+        let mut statistics = Statistics { instructions: 1, ..Statistics::default() };
+        statistics.count(ExitKind::Kicked);
+        statistics
+    }
+}
