@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::engines::EngineChoice;
 use crate::exit;
-use crate::run::{EngineChoice, Format, Module};
+use crate::guest::{Format, Module};
 use crate::size::parse_memory;
 
 /// Runs virtual machines anywhere: on a computer with virtualization hardware or without, with or
@@ -100,7 +101,7 @@ pub(crate) struct RunArguments {
     #[arg(long = "module", value_name = "FILE ARGS", help_heading = "Guest", requires = "kernel")]
     pub modules: Vec<Module>,
 
-    /// How the kernel is entered
+    /// What kind of file the kernel is, if that does not show
     #[arg(
         long,
         value_enum,
@@ -213,7 +214,7 @@ mod tests {
     #[test]
     fn what_would_be_ignored_is_refused() {
         assert!(run(&["--module", "m"]).is_err());
-        assert!(run(&["--format", "pvh"]).is_err());
+        assert!(run(&["--format", "elf"]).is_err());
         for cpus in ["0", "65", "-1", "two"] {
             assert!(run(&["--cpus", cpus]).is_err(), "{cpus}");
         }

@@ -1,12 +1,41 @@
-//! `tern engines`: which ways there are to run a guest, and whether and why each can be used here.
+//! The engines: the one list of them, how one is chosen, and `tern engines`, which tells whether and why each can be
+//! used here.
 
 use std::fmt::Write as _;
 
+use anyhow::anyhow;
+use clap::ValueEnum;
 use serde::Serialize;
-use tern_engine::Availability;
+use tern_engine::{Availability, Engine};
+use tern_soft::SoftEngine;
 
 use crate::cli::OutputForm;
 use crate::exit::Failure;
+
+/// Which engine makes the processors run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum EngineChoice {
+    /// The fastest that can run here
+    Auto,
+    /// Software only: no hardware support and no privileges needed
+    Soft,
+}
+
+/// All engines, fastest first. A new one is added here and in [`EngineChoice`].
+const ENGINES: [(EngineChoice, &dyn Engine); 1] = [(EngineChoice::Soft, &SoftEngine)];
+
+/// The engine that `choice` stands for. One that was named is not probed: it tells by itself that it cannot run.
+///
+/// # Errors
+/// No engine can run here.
+pub(crate) fn choose(choice: EngineChoice) -> Result<&'static dyn Engine, Failure> {
+    let is_chosen = |(name, engine): &&(EngineChoice, &dyn Engine)| match choice {
+        EngineChoice::Auto => matches!(engine.probe(), Availability::Available(_)),
+        named => *name == named,
+    };
+    let none = || Failure::host(anyhow!("no engine can run here; `tern engines` tells why, and what to do"));
+    ENGINES.iter().find(is_chosen).map(|(_, engine)| *engine).ok_or_else(none)
+}
 
 /// One engine as it is shown.
 #[derive(Debug, Serialize)]
@@ -21,8 +50,9 @@ struct Row {
 }
 
 impl Row {
-    fn new(name: &'static str, description: &'static str, availability: Availability) -> Self {
-        let (available, reason, remedy) = match availability {
+    fn new(engine: &dyn Engine) -> Self {
+        let (name, description) = (engine.name(), engine.description());
+        let (available, reason, remedy) = match engine.probe() {
             Availability::Available(reason) => (true, reason, None),
             Availability::Unavailable { reason, remedy } => (false, reason, Some(remedy)),
         };
@@ -32,7 +62,7 @@ impl Row {
 
 /// Prints the list.
 pub(crate) fn list(form: OutputForm) -> Result<(), Failure> {
-    let rows = rows();
+    let rows = ENGINES.map(|(_, engine)| Row::new(engine));
     let text = match form {
         OutputForm::Text => text(&rows),
         OutputForm::Json => serde_json::to_string_pretty(&rows).expect("texts and booleans serialize") + "\n",
@@ -53,35 +83,49 @@ fn text(rows: &[Row]) -> String {
     text
 }
 
-/// The engines, fastest first.
-fn rows() -> Vec<Row> {
-    vec![Row::new("soft", "guest code is interpreted in an ordinary process", soft())]
-}
-
-/// WIRE: `tern_soft`'s own `Engine::probe`, `name` and `description` once it has them.
-fn soft() -> Availability {
-    if cfg!(all(target_arch = "x86_64", target_os = "linux")) {
-        Availability::Available("it needs no hardware and no privileges".to_owned())
-    } else {
-        Availability::Unavailable {
-            reason: "it runs on x86-64 Linux only".to_owned(),
-            remedy: "Use such a computer".to_owned(),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use tern_engine::{EngineError, GuestMemory, Vm, VmConfig};
+
     use super::*;
+
+    struct Absent;
+
+    impl Engine for Absent {
+        fn name(&self) -> &'static str {
+            "kvm"
+        }
+
+        fn description(&self) -> &'static str {
+            "hardware"
+        }
+
+        fn probe(&self) -> Availability {
+            Availability::Unavailable {
+                reason: "there is no /dev/kvm".to_owned(),
+                remedy: "Load the module kvm".to_owned(),
+            }
+        }
+
+        fn create_vm(&self, _: &VmConfig, _: GuestMemory) -> Result<Arc<dyn Vm>, EngineError> {
+            unreachable!("it is only listed")
+        }
+    }
 
     #[test]
     fn an_unavailable_engine_is_shown_with_its_remedy() {
-        let availability = Availability::Unavailable {
-            reason: "there is no /dev/kvm".to_owned(),
-            remedy: "Load the module kvm".to_owned(),
-        };
-        let rows = [Row::new("kvm", "hardware", availability)];
-        let text = text(&rows);
+        let text = text(&[Row::new(&Absent)]);
         assert!(text.contains("cannot run here: there is no /dev/kvm. Load the module kvm"), "{text}");
+    }
+
+    #[test]
+    fn engines_are_chosen_by_the_name_they_have() {
+        for (choice, engine) in ENGINES {
+            let name = choice.to_possible_value().unwrap();
+            assert_eq!(engine.name(), name.get_name());
+            assert_eq!(choose(choice).unwrap().name(), engine.name());
+        }
     }
 }

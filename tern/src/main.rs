@@ -3,7 +3,9 @@
 //! ```text
 //! cli.rs        what can be said; one definition gives parser, help and completions
 //! run.rs        `tern run`: from words to a machine, and from its end to an exit code
-//! engines.rs    `tern engines`
+//! guest.rs      from file names to a kernel and what belongs to it
+//! statistics.rs what a machine did, for people
+//! engines.rs    the engines, and `tern engines`
 //! images.rs     `tern image`
 //! terminal/     the user's terminal as the guest's serial console
 //! exit.rs       what the exit codes mean
@@ -15,9 +17,11 @@
 mod cli;
 mod engines;
 mod exit;
+mod guest;
 mod images;
 mod run;
 mod size;
+mod statistics;
 mod terminal;
 
 use std::io::{self, Write};

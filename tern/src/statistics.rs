@@ -1,0 +1,68 @@
+//! What a machine did, as `--stats` tells it.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use tern_engine::{ExitKind, Statistics};
+
+/// The lines that are printed. `wall` is how long the machine ran.
+pub(crate) fn text(engine: &str, cpus: u32, wall: Duration, statistics: &Statistics) -> String {
+    let mut text = String::new();
+    let mut line = |name: &str, value: String| {
+        writeln!(text, "  {name:<20} {value:>16}").expect("a string takes everything");
+    };
+    line("engine", engine.to_owned());
+    line("processors", cpus.to_string());
+    line("wall time", format!("{:.3} s", wall.as_secs_f64()));
+    line("busy time", format!("{:.3} s", Duration::from_nanos(statistics.busy_nanoseconds).as_secs_f64()));
+    line("instructions", grouped(statistics.instructions));
+    line("MIPS while busy", format!("{:.1}", statistics.mips()));
+    for kind in ExitKind::ALL {
+        line(kind.name(), grouped(statistics.exits[kind as usize]));
+    }
+    for (name, count) in &statistics.engine {
+        line(name, grouped(*count));
+    }
+    text
+}
+
+/// A number with its thousands apart.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thousands_are_apart() {
+        for (number, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (12_345_678, "12,345,678")] {
+            assert_eq!(grouped(number), text);
+        }
+    }
+
+    #[test]
+    fn every_counter_has_its_line() {
+        let mut statistics =
+            Statistics { instructions: 1_000_000, busy_nanoseconds: 10_000_000, ..Statistics::default() };
+        statistics.count(ExitKind::Halt);
+        statistics.engine.push(("tlb-misses", 7));
+        let text = text("soft", 2, Duration::from_millis(1500), &statistics);
+        let value = |name: &str| {
+            let line = text.lines().find(|line| line.trim_start().starts_with(name));
+            line.and_then(|line| line.strip_prefix(&format!("  {name}"))).map(str::trim)
+        };
+        assert_eq!(value("MIPS while busy"), Some("100.0"));
+        assert_eq!(value("wall time"), Some("1.500 s"));
+        assert_eq!([value("halt"), value("port-in"), value("tlb-misses")], [Some("1"), Some("0"), Some("7")]);
+    }
+}
