@@ -57,6 +57,9 @@ bitflags! {
         const GBL = 1 << 5;
         /// The power button was pressed.
         const PWRBTN = 1 << 8;
+        /// The RTC's alarm. Nothing wakes the machine, so its status is never set, but operating systems insist on
+        /// reading back the enable bit that they wrote.
+        const RTC = 1 << 10;
     }
 }
 

@@ -58,7 +58,7 @@ fn the_power_button_interrupts_once_enabled_until_cleared() {
 fn unimplemented_events_cannot_be_enabled() {
     let mut power = Power::new();
     let _ = write_16(&mut power, PM1A_EVENT + 2, 0xffff);
-    assert_eq!(read_16(&mut power, PM1A_EVENT + 2), 0x121);
+    assert_eq!(read_16(&mut power, PM1A_EVENT + 2), 0x521);
 }
 
 #[test]
