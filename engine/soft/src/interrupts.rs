@@ -79,11 +79,6 @@ impl Mailbox {
         self.events.swap(0, Ordering::SeqCst)
     }
 
-    /// Puts an event back that cannot be taken yet.
-    pub fn return_event(&self, event: u32) {
-        self.events.fetch_or(event, Ordering::SeqCst);
-    }
-
     /// The page number of the last start-up interrupt.
     pub fn startup_vector(&self) -> u8 {
         self.startup_vector.load(Ordering::SeqCst) as u8
@@ -209,11 +204,6 @@ impl Interrupts {
     /// A processor's mailbox.
     pub fn mailbox(&self, index: usize) -> Option<&Arc<Mailbox>> {
         self.processors.get(index)
-    }
-
-    /// How many processors there are.
-    pub fn processors(&self) -> usize {
-        self.processors.len()
     }
 
     /// The clock.

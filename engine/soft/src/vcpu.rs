@@ -78,10 +78,10 @@ impl SoftVcpu {
 
     fn run_guest(&mut self) -> VmExit {
         loop {
-            if self.p.env.mailbox.attention() || self.window && self.interruptible() {
-                if let Some(exit) = self.attend() {
-                    return exit;
-                }
+            if (self.p.env.mailbox.attention() || self.window && self.interruptible())
+                && let Some(exit) = self.attend()
+            {
+                return exit;
             }
             if self.p.env.statistics.instructions >= self.next_poll {
                 self.poll_time();
@@ -288,10 +288,11 @@ impl SoftVcpu {
             return self.interrupt(Vector::Nmi as u8, Interrupt::Nmi);
         }
         self.window = self.p.env.interrupts.pending(&mailbox);
-        if self.window && self.interruptible() {
-            if let Some(vector) = self.p.env.interrupts.acknowledge(&mailbox) {
-                return self.interrupt(vector, Interrupt::External);
-            }
+        if self.window
+            && self.interruptible()
+            && let Some(vector) = self.p.env.interrupts.acknowledge(&mailbox)
+        {
+            return self.interrupt(vector, Interrupt::External);
         }
         None
     }

@@ -87,10 +87,10 @@ impl<'a, E: Environment> BlockDecoder<'a, E> {
     pub fn next_fused(&mut self, env: &mut E) -> Option<(Op<E>, bool)> {
         let before = self.previous.take();
         let op = self.next_op(env)?;
-        if let (Some((first, first_op)), Some((second, _))) = (before, &self.previous) {
-            if let Some(fused) = fuse::fuse(&first, &first_op, second, &op) {
-                return Some((fused, true));
-            }
+        if let (Some((first, first_op)), Some((second, _))) = (before, &self.previous)
+            && let Some(fused) = fuse::fuse(&first, &first_op, second, &op)
+        {
+            return Some((fused, true));
         }
         Some((op, false))
     }

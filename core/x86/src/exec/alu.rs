@@ -257,9 +257,8 @@ pub fn cmpxchg_mr<W: Word, E: Environment>(p: &mut Processor<E>, op: &Op<E>) -> 
 /// CMPXCHG8B.
 pub fn cmpxchg8b<E: Environment>(p: &mut Processor<E>, op: &Op<E>) -> Outcome {
     let linear = op.linear(p, 8, true)?;
-    let pair = |high: usize, low: usize, gpr: &crate::cpu::Registers| {
-        gpr[high] << 32 | gpr[low] & 0xffff_ffff
-    };
+    let pair =
+        |high: usize, low: usize, gpr: &crate::cpu::Registers| gpr[high] << 32 | gpr[low] & 0xffff_ffff;
     let (expected, new) = (pair(2, 0, &p.cpu.gpr), pair(1, 3, &p.cpu.gpr));
     let locked = op.flags.contains(OpFlags::LOCK);
     let old = p

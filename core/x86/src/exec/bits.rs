@@ -97,9 +97,7 @@ fn test_memory<B: BitChange, W: Word, E: Environment>(
 pub fn bit_mr<B: BitChange, W: Word, E: Environment>(p: &mut Processor<E>, op: &Op<E>) -> Outcome {
     let index = W::get(&p.cpu.gpr, op.reg).sign_extend() as i64;
     let words = index >> W::BITS.trailing_zeros();
-    let offset = op
-        .effective_address(&p.cpu)
-        .wrapping_add((words as u64).wrapping_mul(u64::from(W::BYTES)))
+    let offset = op.effective_address(&p.cpu).wrapping_add((words as u64).wrapping_mul(u64::from(W::BYTES)))
         & op.address_mask();
     let linear = p.cpu.linear(op.segment, offset, u64::from(W::BYTES), B::WRITES)?;
     test_memory::<B, W, E>(p, op, linear, index as u64)

@@ -12,9 +12,5 @@ pub fn bound<W: Word, E: Environment>(p: &mut Processor<E>, op: &Op<E>) -> Resul
     let second = linear.wrapping_add(u64::from(W::BYTES));
     let upper = p.env.load::<W>(&mut p.cpu, op.segment, second)?.sign_extend() as i64;
     let index = W::get(&p.cpu.gpr, op.reg).sign_extend() as i64;
-    if (lower..=upper).contains(&index) {
-        Ok(())
-    } else {
-        Err(p.cpu.raise(Exception::plain(Vector::Br)))
-    }
+    if (lower..=upper).contains(&index) { Ok(()) } else { Err(p.cpu.raise(Exception::plain(Vector::Br))) }
 }

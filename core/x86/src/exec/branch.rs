@@ -7,7 +7,7 @@ use super::alu::Binary;
 use super::condition::holds;
 use super::stack::{pop, push};
 use crate::cpu::word::{BLOCK, RCX, RSP};
-use crate::cpu::{canonical, Mode, Word};
+use crate::cpu::{Mode, Word, canonical};
 use crate::decode::{Op, OpFlags};
 use crate::environment::{Environment, Processor};
 use crate::exception::Stop;
@@ -55,7 +55,10 @@ pub fn jcc<const CODE: u8, E: Environment>(p: &mut Processor<E>, op: &Op<E>) -> 
 }
 
 /// CMP, TEST, ADD… of two registers and the Jcc behind it, as one operation.
-pub fn fused_rr<A: Binary, const CODE: u8, W: Word, E: Environment>(p: &mut Processor<E>, op: &Op<E>) -> Outcome {
+pub fn fused_rr<A: Binary, const CODE: u8, W: Word, E: Environment>(
+    p: &mut Processor<E>,
+    op: &Op<E>,
+) -> Outcome {
     let (a, b) = (W::get(&p.cpu.gpr, op.reg), W::get(&p.cpu.gpr, op.rm));
     let (_, flags) = A::apply(p.cpu.flags, a, b);
     p.cpu.flags = flags;
@@ -64,7 +67,10 @@ pub fn fused_rr<A: Binary, const CODE: u8, W: Word, E: Environment>(p: &mut Proc
 
 /// CMP or TEST of a register with an immediate and the Jcc behind it, as one operation. The immediate is in `op.extra`,
 /// to be sign-extended.
-pub fn fused_ri<A: Binary, const CODE: u8, W: Word, E: Environment>(p: &mut Processor<E>, op: &Op<E>) -> Outcome {
+pub fn fused_ri<A: Binary, const CODE: u8, W: Word, E: Environment>(
+    p: &mut Processor<E>,
+    op: &Op<E>,
+) -> Outcome {
     let (a, b) = (W::get(&p.cpu.gpr, op.reg), W::truncate(op.extra as i32 as i64 as u64));
     let (_, flags) = A::apply(p.cpu.flags, a, b);
     p.cpu.flags = flags;

@@ -1,8 +1,8 @@
 //! Data movement: MOV, MOVZX, MOVSX, LEA, XCHG, CMOVcc, SETcc, BSWAP, sign extensions, XLAT (APM volume 3).
 
 use super::condition::holds;
-use crate::cpu::word::{RAX, RBX, RDX};
 use crate::cpu::Word;
+use crate::cpu::word::{RAX, RBX, RDX};
 use crate::decode::Op;
 use crate::environment::{Environment, Processor};
 use crate::exception::Stop;

@@ -1,8 +1,8 @@
 //! IN and OUT (APM volume 3).
 
 use super::system::check_io;
-use crate::cpu::word::{RAX, RDX};
 use crate::cpu::Word;
+use crate::cpu::word::{RAX, RDX};
 use crate::decode::Op;
 use crate::environment::{Environment, Processor};
 use crate::exception::Stop;
@@ -14,7 +14,10 @@ fn port<const BY_DX: bool, E: Environment>(p: &Processor<E>, op: &Op<E>) -> u16 
 }
 
 /// IN.
-pub fn input<const BY_DX: bool, W: Word, E: Environment>(p: &mut Processor<E>, op: &Op<E>) -> Result<(), Stop> {
+pub fn input<const BY_DX: bool, W: Word, E: Environment>(
+    p: &mut Processor<E>,
+    op: &Op<E>,
+) -> Result<(), Stop> {
     let port = port::<BY_DX, E>(p, op);
     check_io(p, port, W::BYTES)?;
     let value = p.env.port_in(port, W::BYTES)?;
@@ -23,7 +26,10 @@ pub fn input<const BY_DX: bool, W: Word, E: Environment>(p: &mut Processor<E>, o
 }
 
 /// OUT.
-pub fn output<const BY_DX: bool, W: Word, E: Environment>(p: &mut Processor<E>, op: &Op<E>) -> Result<(), Stop> {
+pub fn output<const BY_DX: bool, W: Word, E: Environment>(
+    p: &mut Processor<E>,
+    op: &Op<E>,
+) -> Result<(), Stop> {
     let port = port::<BY_DX, E>(p, op);
     check_io(p, port, W::BYTES)?;
     p.env.port_out(port, W::BYTES, W::truncate(p.cpu.gpr[RAX]).zero_extend() as u32)

@@ -44,7 +44,10 @@ impl Shift for Shr {
         let wide = a.zero_extend();
         let result = W::truncate(wide.checked_shr(count).unwrap_or(0));
         let cf = bit(wide, count - 1);
-        (result, LazyFlags::from_parts(result, cf, top(result) != bit(result.zero_extend(), W::BITS - 2), false))
+        (
+            result,
+            LazyFlags::from_parts(result, cf, top(result) != bit(result.zero_extend(), W::BITS - 2), false),
+        )
     }
 }
 
@@ -127,7 +130,11 @@ const fn masked<W: Word>(count: u64) -> u32 {
 }
 
 #[inline(always)]
-fn shift_register<S: Shift, W: Word, E: Environment>(p: &mut Processor<E>, op: &Op<E>, count: u32) -> Outcome {
+fn shift_register<S: Shift, W: Word, E: Environment>(
+    p: &mut Processor<E>,
+    op: &Op<E>,
+    count: u32,
+) -> Outcome {
     if count == 0 {
         // The register is written all the same, which zero-extends a 32-bit one.
         let same = W::get(&p.cpu.gpr, op.reg);
@@ -183,23 +190,19 @@ pub fn shift_mc<S: Shift, W: Word, E: Environment>(p: &mut Processor<E>, op: &Op
 /// the manual leaves undefined, goes on into `a` again.
 #[inline(always)]
 fn double<const LEFT: bool, W: Word>(a: W, b: W, count: u32) -> (W, LazyFlags) {
-    let (lo, hi) = (a.zero_extend(), b.zero_extend());
-    let bits = W::BITS;
-    let old = a;
-    let (result, cf) = if LEFT {
-        let wide = u128::from(lo) << (2 * bits) % 128;
-        let wide = if bits == 64 {
-            u128::from(lo) << 64 | u128::from(hi)
-        } else {
-            wide | u128::from(hi) << bits | u128::from(lo)
-        };
-        let span = if bits == 64 { 128 } else { 3 * bits };
-        ((wide << count >> (span - bits)) as u64, wide >> (span - count) & 1 != 0)
-    } else {
-        let wide = u128::from(hi) << bits | u128::from(lo);
-        let wide = if bits == 64 { wide } else { wide | u128::from(lo) << (2 * bits) };
-        ((wide >> count) as u64, wide >> (count - 1) & 1 != 0)
+    let (lo, hi) = (u128::from(a.zero_extend()), u128::from(b.zero_extend()));
+    let (bits, old) = (W::BITS, a);
+    // The operands side by side, and where `a` lies among them.
+    let (wide, position) = match (bits, LEFT) {
+        (64, true) => (lo << 64 | hi, 64),
+        (64, false) => (hi << 64 | lo, 0),
+        (_, true) => (lo << (2 * bits) | hi << bits | lo, 2 * bits),
+        (_, false) => (lo << (2 * bits) | hi << bits | lo, 0),
     };
+    let (result, carry) =
+        if LEFT { (wide >> (position - count), position + bits - count) } else { (wide >> count, count - 1) };
+    let cf = wide >> carry & 1 != 0;
+    let result = result as u64;
     let result = W::truncate(result);
     (result, LazyFlags::from_parts(result, cf, top(result) != top(old), false))
 }

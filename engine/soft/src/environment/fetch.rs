@@ -117,7 +117,7 @@ impl SoftEnvironment {
         let slot = (linear / PAGE) as usize % ENTRIES;
         let entry = &self.fetch.entries[slot];
         if entry.linear == page && entry.context == context {
-            return Ok(entry.physical | linear % PAGE);
+            return Ok(entry.physical + linear % PAGE);
         }
         let access = Access::explicit(cpu, AccessKind::Execute);
         let translation =

@@ -2,7 +2,7 @@
 
 use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
 
-use super::{by_condition, condition, operand_size, slot};
+use super::{by_condition, condition, operand_size, sized, slot};
 use crate::cpu::Mode;
 use crate::decode::{Op, OpFlags};
 use crate::environment::{Environment, Handler};
@@ -10,17 +10,6 @@ use crate::exec::branch::{call, call_m, call_r, jcc, jcxz, jmp, jmp_m, jmp_r, lo
 use crate::exec::stack::{
     enter, leave, pop_m, pop_r, popa, popf, push_i, push_m, push_r, push_segment, pusha, pushf,
 };
-
-/// Chooses a handler by a stack operand's size in bytes.
-macro_rules! stacked {
-    ($size:expr, $f:ident) => {
-        match $size {
-            2 => $f::<u16, E>,
-            4 => $f::<u32, E>,
-            _ => $f::<u64, E>,
-        }
-    };
-}
 
 /// Sets the handler if the instruction is a near branch or works on the stack.
 pub fn lower<E: Environment>(instruction: &Instruction, mode: Mode, op: &mut Op<E>) -> bool {
@@ -42,19 +31,19 @@ fn branches<E: Environment>(instruction: &Instruction, mode: Mode, op: &mut Op<E
     let run: Handler<E> = match instruction.mnemonic() {
         _ if instruction.is_jcc_short_or_near() => by_condition!(condition(instruction), jcc::<; E>),
         Mnemonic::Jmp if relative => jmp,
-        Mnemonic::Call if relative => stacked!(size, call),
+        Mnemonic::Call if relative => sized!(size, call),
         Mnemonic::Jmp if instruction.is_jmp_near_indirect() => {
             if kind == OpKind::Register {
-                stacked!(size, jmp_r)
+                sized!(size, jmp_r)
             } else {
-                stacked!(size, jmp_m)
+                sized!(size, jmp_m)
             }
         }
         Mnemonic::Call if instruction.is_call_near_indirect() => {
             if kind == OpKind::Register {
-                stacked!(size, call_r)
+                sized!(size, call_r)
             } else {
-                stacked!(size, call_m)
+                sized!(size, call_m)
             }
         }
         Mnemonic::Ret => {
@@ -110,24 +99,24 @@ fn stack<E: Environment>(instruction: &Instruction, op: &mut Op<E>) -> bool {
     let run: Handler<E> = match (instruction.mnemonic(), instruction.op0_kind()) {
         (Mnemonic::Push, OpKind::Register) if register.is_segment_register() => {
             op.reg = register.number() as u8;
-            op.run = stacked!(size, push_segment);
+            op.run = sized!(size, push_segment);
             return true;
         }
-        (Mnemonic::Push, OpKind::Register) => stacked!(size, push_r),
-        (Mnemonic::Push, OpKind::Memory) => stacked!(size, push_m),
+        (Mnemonic::Push, OpKind::Register) => sized!(size, push_r),
+        (Mnemonic::Push, OpKind::Memory) => sized!(size, push_m),
         (Mnemonic::Push, _) => {
             op.immediate = instruction.immediate(0);
-            stacked!(size, push_i)
+            sized!(size, push_i)
         }
-        (Mnemonic::Pop, OpKind::Register) if !register.is_segment_register() => stacked!(size, pop_r),
-        (Mnemonic::Pop, OpKind::Memory) => stacked!(size, pop_m),
-        (Mnemonic::Pushf | Mnemonic::Pushfd | Mnemonic::Pushfq, _) => stacked!(size, pushf),
+        (Mnemonic::Pop, OpKind::Register) if !register.is_segment_register() => sized!(size, pop_r),
+        (Mnemonic::Pop, OpKind::Memory) => sized!(size, pop_m),
+        (Mnemonic::Pushf | Mnemonic::Pushfd | Mnemonic::Pushfq, _) => sized!(size, pushf),
         (Mnemonic::Popf | Mnemonic::Popfd | Mnemonic::Popfq, _) => {
             op.flags |= OpFlags::ENDS_BLOCK | OpFlags::CHECK_INTERRUPTS;
-            stacked!(size, popf)
+            sized!(size, popf)
         }
-        (Mnemonic::Pusha | Mnemonic::Pushad, _) => stacked!(size / 8, pusha),
-        (Mnemonic::Popa | Mnemonic::Popad, _) => stacked!(size / 8, popa),
+        (Mnemonic::Pusha | Mnemonic::Pushad, _) => sized!(size / 8, pusha),
+        (Mnemonic::Popa | Mnemonic::Popad, _) => sized!(size / 8, popa),
         (Mnemonic::Leave, _) => match instruction.code() {
             Leavew => leave::<u16, E>,
             Leaved => leave::<u32, E>,

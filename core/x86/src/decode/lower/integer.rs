@@ -29,7 +29,7 @@ enum Form {
 /// Sets the handler if the instruction is an integer instruction.
 pub fn lower<E: Environment>(instruction: &Instruction, op: &mut Op<E>) -> bool {
     let form = form(instruction, op);
-    let handler = two_operands(instruction, form, op)
+    let handler = two_operands(instruction, form)
         .or_else(|| moves(instruction, form))
         .or_else(|| shifts(instruction, form, op))
         .or_else(|| bit_operations(instruction, form))
@@ -95,7 +95,7 @@ fn unary<A: Unary, E: Environment>(form: Form, size: usize) -> Option<Handler<E>
     })
 }
 
-fn two_operands<E: Environment>(instruction: &Instruction, form: Form, op: &Op<E>) -> Option<Handler<E>> {
+fn two_operands<E: Environment>(instruction: &Instruction, form: Form) -> Option<Handler<E>> {
     let size = || operand_size(instruction, 0);
     let memory = form == Form::MemoryRegister;
     match instruction.mnemonic() {
@@ -112,20 +112,17 @@ fn two_operands<E: Environment>(instruction: &Instruction, form: Form, op: &Op<E
         Mnemonic::Dec => unary::<Dec, E>(form, size()),
         Mnemonic::Neg => unary::<Neg, E>(form, size()),
         Mnemonic::Not => unary::<Not, E>(form, size()),
-        Mnemonic::Xadd if memory => Some(sized!(size(), xadd_mr::<>)),
-        Mnemonic::Xadd => Some(sized!(size(), xadd_rr::<>)),
-        Mnemonic::Cmpxchg if memory => Some(sized!(size(), cmpxchg_mr::<>)),
-        Mnemonic::Cmpxchg => Some(sized!(size(), cmpxchg_rr::<>)),
+        Mnemonic::Xadd if memory => Some(sized!(size(), xadd_mr)),
+        Mnemonic::Xadd => Some(sized!(size(), xadd_rr)),
+        Mnemonic::Cmpxchg if memory => Some(sized!(size(), cmpxchg_mr)),
+        Mnemonic::Cmpxchg => Some(sized!(size(), cmpxchg_rr)),
         Mnemonic::Cmpxchg8b => Some(cmpxchg8b),
         Mnemonic::Cmpxchg16b => Some(cmpxchg16b),
         Mnemonic::Bound => Some(match instruction.op0_register().size() {
             2 => bound::<u16, E>,
             _ => bound::<u32, E>,
         }),
-        _ => {
-            let _ = op;
-            None
-        }
+        _ => None,
     }
 }
 
@@ -133,14 +130,14 @@ fn moves<E: Environment>(instruction: &Instruction, form: Form) -> Option<Handle
     let size = operand_size(instruction, 0);
     Some(match instruction.mnemonic() {
         Mnemonic::Mov => match form {
-            Form::RegisterRegister => sized!(size, mov_rr::<>),
-            Form::RegisterMemory => sized!(size, mov_rm::<>),
-            Form::MemoryRegister => sized!(size, mov_mr::<>),
-            Form::RegisterImmediate => sized!(size, mov_ri::<>),
-            Form::MemoryImmediate => sized!(size, mov_mi::<>),
+            Form::RegisterRegister => sized!(size, mov_rr),
+            Form::RegisterMemory => sized!(size, mov_rm),
+            Form::MemoryRegister => sized!(size, mov_mr),
+            Form::RegisterImmediate => sized!(size, mov_ri),
+            Form::MemoryImmediate => sized!(size, mov_mi),
             _ => return None,
         },
-        Mnemonic::Movnti => sized!(size, mov_mr::<>),
+        Mnemonic::Movnti => sized!(size, mov_mr),
         Mnemonic::Movzx => match (form, operand_size(instruction, 1)) {
             (Form::RegisterRegister, 1) => sized!(size, movzx_rr::<u8>),
             (Form::RegisterRegister, _) => sized!(size, movzx_rr::<u16>),
@@ -155,12 +152,12 @@ fn moves<E: Environment>(instruction: &Instruction, form: Form) -> Option<Handle
             (_, 2) => sized!(size, movsx_rm::<u16>),
             _ => sized!(size, movsx_rm::<u32>),
         },
-        Mnemonic::Lea => sized!(size, lea::<>),
+        Mnemonic::Lea => sized!(size, lea),
         Mnemonic::Xchg => match form {
-            Form::RegisterRegister => sized!(size, xchg_rr::<>),
-            _ => sized!(size, xchg_mr::<>),
+            Form::RegisterRegister => sized!(size, xchg_rr),
+            _ => sized!(size, xchg_mr),
         },
-        Mnemonic::Bswap => sized!(size, bswap::<>),
+        Mnemonic::Bswap => sized!(size, bswap),
         Mnemonic::Cbw => extend_accumulator::<u8, u16, E>,
         Mnemonic::Cwde => extend_accumulator::<u16, u32, E>,
         Mnemonic::Cdqe => extend_accumulator::<u32, u64, E>,
@@ -217,16 +214,6 @@ fn shift<S: Shift, E: Environment>(form: Form, size: usize) -> Option<Handler<E>
     })
 }
 
-macro_rules! double {
-    ($size:expr, $f:ident, $left:literal, $by_cl:literal) => {
-        match $size {
-            2 => $f::<$left, $by_cl, u16, E>,
-            4 => $f::<$left, $by_cl, u32, E>,
-            _ => $f::<$left, $by_cl, u64, E>,
-        }
-    };
-}
-
 fn shifts<E: Environment>(instruction: &Instruction, form: Form, op: &mut Op<E>) -> Option<Handler<E>> {
     let size = operand_size(instruction, 0);
     match instruction.mnemonic() {
@@ -245,14 +232,14 @@ fn shifts<E: Environment>(instruction: &Instruction, form: Form, op: &mut Op<E>)
             }
             op.rm = slot(instruction.op1_register());
             Some(match (form, left, by_cl) {
-                (Form::RegisterRegister, true, false) => double!(size, double_r, true, false),
-                (Form::RegisterRegister, true, true) => double!(size, double_r, true, true),
-                (Form::RegisterRegister, false, false) => double!(size, double_r, false, false),
-                (Form::RegisterRegister, false, true) => double!(size, double_r, false, true),
-                (_, true, false) => double!(size, double_m, true, false),
-                (_, true, true) => double!(size, double_m, true, true),
-                (_, false, false) => double!(size, double_m, false, false),
-                (_, false, true) => double!(size, double_m, false, true),
+                (Form::RegisterRegister, true, false) => sized!(size, double_r::<true, false>),
+                (Form::RegisterRegister, true, true) => sized!(size, double_r::<true, true>),
+                (Form::RegisterRegister, false, false) => sized!(size, double_r::<false, false>),
+                (Form::RegisterRegister, false, true) => sized!(size, double_r::<false, true>),
+                (_, true, false) => sized!(size, double_m::<true, false>),
+                (_, true, true) => sized!(size, double_m::<true, true>),
+                (_, false, false) => sized!(size, double_m::<false, false>),
+                (_, false, true) => sized!(size, double_m::<false, true>),
             })
         }
         _ => None,
@@ -269,16 +256,6 @@ fn bit_test<B: BitChange, E: Environment>(form: Form, size: usize) -> Option<Han
     })
 }
 
-macro_rules! scan {
-    ($size:expr, $f:ident, $reverse:literal) => {
-        match $size {
-            2 => $f::<$reverse, u16, E>,
-            4 => $f::<$reverse, u32, E>,
-            _ => $f::<$reverse, u64, E>,
-        }
-    };
-}
-
 fn bit_operations<E: Environment>(instruction: &Instruction, form: Form) -> Option<Handler<E>> {
     let size = operand_size(instruction, 0);
     let registers = form == Form::RegisterRegister;
@@ -287,49 +264,42 @@ fn bit_operations<E: Environment>(instruction: &Instruction, form: Form) -> Opti
         Mnemonic::Bts => return bit_test::<Bts, E>(form, size),
         Mnemonic::Btr => return bit_test::<Btr, E>(form, size),
         Mnemonic::Btc => return bit_test::<Btc, E>(form, size),
-        Mnemonic::Bsf if registers => scan!(size, scan_rr, false),
-        Mnemonic::Bsf => scan!(size, scan_rm, false),
-        Mnemonic::Bsr if registers => scan!(size, scan_rr, true),
-        Mnemonic::Bsr => scan!(size, scan_rm, true),
-        Mnemonic::Popcnt if registers => sized!(size, popcnt_rr::<>),
-        Mnemonic::Popcnt => sized!(size, popcnt_rm::<>),
-        Mnemonic::Crc32 if registers => sized!(operand_size(instruction, 1), crc32_rr::<>),
-        Mnemonic::Crc32 => sized!(operand_size(instruction, 1), crc32_rm::<>),
+        Mnemonic::Bsf if registers => sized!(size, scan_rr::<false>),
+        Mnemonic::Bsf => sized!(size, scan_rm::<false>),
+        Mnemonic::Bsr if registers => sized!(size, scan_rr::<true>),
+        Mnemonic::Bsr => sized!(size, scan_rm::<true>),
+        Mnemonic::Popcnt if registers => sized!(size, popcnt_rr),
+        Mnemonic::Popcnt => sized!(size, popcnt_rm),
+        Mnemonic::Crc32 if registers => sized!(operand_size(instruction, 1), crc32_rr),
+        Mnemonic::Crc32 => sized!(operand_size(instruction, 1), crc32_rm),
         _ => return None,
     })
 }
 
-macro_rules! multiply {
-    ($size:expr, $f:ident, $signed:literal) => {
-        match $size {
-            1 => $f::<$signed, u8, E>,
-            2 => $f::<$signed, u16, E>,
-            4 => $f::<$signed, u32, E>,
-            _ => $f::<$signed, u64, E>,
-        }
-    };
-}
-
-fn multiplications<E: Environment>(instruction: &Instruction, form: Form, op: &mut Op<E>) -> Option<Handler<E>> {
+fn multiplications<E: Environment>(
+    instruction: &Instruction,
+    form: Form,
+    op: &mut Op<E>,
+) -> Option<Handler<E>> {
     let size = operand_size(instruction, 0);
     let register = form == Form::Register;
     Some(match instruction.mnemonic() {
-        Mnemonic::Mul if register => multiply!(size, multiply_r, false),
-        Mnemonic::Mul => multiply!(size, multiply_m, false),
-        Mnemonic::Div if register => multiply!(size, divide_r, false),
-        Mnemonic::Div => multiply!(size, divide_m, false),
-        Mnemonic::Idiv if register => multiply!(size, divide_r, true),
-        Mnemonic::Idiv => multiply!(size, divide_m, true),
+        Mnemonic::Mul if register => sized!(size, multiply_r::<false>),
+        Mnemonic::Mul => sized!(size, multiply_m::<false>),
+        Mnemonic::Div if register => sized!(size, divide_r::<false>),
+        Mnemonic::Div => sized!(size, divide_m::<false>),
+        Mnemonic::Idiv if register => sized!(size, divide_r::<true>),
+        Mnemonic::Idiv => sized!(size, divide_m::<true>),
         Mnemonic::Imul => match (instruction.op_count(), form) {
-            (1, Form::Register) => multiply!(size, multiply_r, true),
-            (1, _) => multiply!(size, multiply_m, true),
-            (2, Form::RegisterRegister) => sized!(size, imul_rr::<>),
-            (2, _) => sized!(size, imul_rm::<>),
+            (1, Form::Register) => sized!(size, multiply_r::<true>),
+            (1, _) => sized!(size, multiply_m::<true>),
+            (2, Form::RegisterRegister) => sized!(size, imul_rr),
+            (2, _) => sized!(size, imul_rm),
             (_, inner) => {
                 op.immediate = instruction.immediate(2);
                 match inner {
-                    Form::RegisterRegister => sized!(size, imul_rri::<>),
-                    _ => sized!(size, imul_rmi::<>),
+                    Form::RegisterRegister => sized!(size, imul_rri),
+                    _ => sized!(size, imul_rmi),
                 }
             }
         },

@@ -12,21 +12,21 @@ use iced_x86::{Instruction, OpKind, Register};
 
 use super::lower_system;
 use super::{Op, OpFlags};
-use crate::cpu::word::{BLOCK, HIGH_BYTE, ZERO};
 use crate::cpu::Mode;
+use crate::cpu::word::{BLOCK, HIGH_BYTE, ZERO};
 use crate::environment::Environment;
 use crate::exec;
 use crate::state::SegmentRegister;
 use crate::vector;
 
-/// Chooses a handler by operand size in bytes.
+/// Chooses a handler by operand size in bytes; its further parameters come before the operand's type.
 macro_rules! sized {
-    ($size:expr, $f:ident :: <$($g:ty),*>) => {
+    ($size:expr, $f:ident $(:: <$($g:tt),*>)?) => {
         match $size {
-            1 => $f::<$($g,)* u8, E>,
-            2 => $f::<$($g,)* u16, E>,
-            4 => $f::<$($g,)* u32, E>,
-            _ => $f::<$($g,)* u64, E>,
+            1 => $f::<$($($g,)*)? u8, E>,
+            2 => $f::<$($($g,)*)? u16, E>,
+            4 => $f::<$($($g,)*)? u32, E>,
+            _ => $f::<$($($g,)*)? u64, E>,
         }
     };
 }
@@ -75,8 +75,8 @@ pub fn lower<E: Environment>(
     if known {
         return;
     }
-    let prepared = vector::classify(instruction)
-        .and_then(|info| Some((info, env.prepare_vector(instruction, &info)?)));
+    let prepared =
+        vector::classify(instruction).and_then(|info| Some((info, env.prepare_vector(instruction, &info)?)));
     match prepared {
         Some((info, handle)) => exec::vector::lower(&info, bytes, handle, op),
         None => {

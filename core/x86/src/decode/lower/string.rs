@@ -2,7 +2,7 @@
 
 use iced_x86::{Instruction, Mnemonic, OpKind};
 
-use super::{operand_size, segment};
+use super::{operand_size, segment, sized};
 use crate::decode::{Op, OpFlags};
 use crate::environment::{Environment, Handler};
 use crate::exec::port::{input, output};
@@ -13,40 +13,19 @@ pub fn lower<E: Environment>(instruction: &Instruction, op: &mut Op<E>) -> bool 
     strings(instruction, op) || ports(instruction, op)
 }
 
-macro_rules! element {
-    ($size:expr, $f:ident) => {
-        match $size {
-            1 => $f::<u8, E>,
-            2 => $f::<u16, E>,
-            4 => $f::<u32, E>,
-            _ => $f::<u64, E>,
-        }
-    };
-}
-
-macro_rules! port_width {
-    ($size:expr, $f:ident, $by_dx:literal) => {
-        match $size {
-            1 => $f::<$by_dx, u8, E>,
-            2 => $f::<$by_dx, u16, E>,
-            _ => $f::<$by_dx, u32, E>,
-        }
-    };
-}
-
 fn strings<E: Environment>(instruction: &Instruction, op: &mut Op<E>) -> bool {
     if !instruction.is_string_instruction() {
         return false;
     }
     let size = instruction.memory_size().size();
     let run: Handler<E> = match instruction.mnemonic() {
-        Mnemonic::Movsb | Mnemonic::Movsw | Mnemonic::Movsd | Mnemonic::Movsq => element!(size, movs),
-        Mnemonic::Stosb | Mnemonic::Stosw | Mnemonic::Stosd | Mnemonic::Stosq => element!(size, stos),
-        Mnemonic::Lodsb | Mnemonic::Lodsw | Mnemonic::Lodsd | Mnemonic::Lodsq => element!(size, lods),
-        Mnemonic::Cmpsb | Mnemonic::Cmpsw | Mnemonic::Cmpsd | Mnemonic::Cmpsq => element!(size, cmps),
-        Mnemonic::Scasb | Mnemonic::Scasw | Mnemonic::Scasd | Mnemonic::Scasq => element!(size, scas),
-        Mnemonic::Insb | Mnemonic::Insw | Mnemonic::Insd => element!(size, ins),
-        Mnemonic::Outsb | Mnemonic::Outsw | Mnemonic::Outsd => element!(size, outs),
+        Mnemonic::Movsb | Mnemonic::Movsw | Mnemonic::Movsd | Mnemonic::Movsq => sized!(size, movs),
+        Mnemonic::Stosb | Mnemonic::Stosw | Mnemonic::Stosd | Mnemonic::Stosq => sized!(size, stos),
+        Mnemonic::Lodsb | Mnemonic::Lodsw | Mnemonic::Lodsd | Mnemonic::Lodsq => sized!(size, lods),
+        Mnemonic::Cmpsb | Mnemonic::Cmpsw | Mnemonic::Cmpsd | Mnemonic::Cmpsq => sized!(size, cmps),
+        Mnemonic::Scasb | Mnemonic::Scasw | Mnemonic::Scasd | Mnemonic::Scasq => sized!(size, scas),
+        Mnemonic::Insb | Mnemonic::Insw | Mnemonic::Insd => sized!(size, ins),
+        Mnemonic::Outsb | Mnemonic::Outsw | Mnemonic::Outsd => sized!(size, outs),
         _ => return false,
     };
     op.run = run;
@@ -69,10 +48,10 @@ fn ports<E: Environment>(instruction: &Instruction, op: &mut Op<E>) -> bool {
         op.immediate = instruction.immediate(port);
     }
     op.run = match (writes, by_dx) {
-        (false, false) => port_width!(size, input, false),
-        (false, true) => port_width!(size, input, true),
-        (true, false) => port_width!(size, output, false),
-        (true, true) => port_width!(size, output, true),
+        (false, false) => sized!(size, input::<false>),
+        (false, true) => sized!(size, input::<true>),
+        (true, false) => sized!(size, output::<false>),
+        (true, true) => sized!(size, output::<true>),
     };
     true
 }
