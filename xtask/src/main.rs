@@ -1,2 +1,111 @@
-//! Under construction.
-fn main() {}
+//! The developer's commands: `cargo xtask COMMAND`, or `./x COMMAND` on a computer that may still lack
+//! a C compiler.
+//!
+//! A command installs what it needs and does not find, says so, and says in one line each what it
+//! does. It knows how to call tools; what is measured and tested is elsewhere: in `bench/`, which is
+//! a program of its own so that this one is built quickly, and in the crates' tests.
+
+#![forbid(unsafe_code)]
+
+mod bench;
+mod fuzz;
+mod install;
+mod lint;
+mod run;
+mod step;
+mod test;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Builds, runs and checks Tern.
+#[derive(Debug, Parser)]
+#[command(name = "xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Build tern and start it: `tern run` with the given arguments
+    #[command(disable_help_flag = true)]
+    Run {
+        /// What `tern run` takes; nothing starts the tiny guest
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENTS")]
+        arguments: Vec<OsString>,
+    },
+
+    /// Check everything; the last line is `N passed, N failed`
+    Test {
+        /// Leave out the tests that run real guests
+        #[arg(long)]
+        quick: bool,
+    },
+
+    /// Check formatting, clippy's lints and the documentation; warnings are errors
+    Lint,
+
+    /// Measure Tern beside QEMU; `cargo xtask bench --help` tells how
+    #[command(disable_help_flag = true)]
+    Bench {
+        /// What the measuring program takes
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENTS")]
+        arguments: Vec<OsString>,
+    },
+
+    /// Run a fuzz target on stable Rust until it finds something or is stopped
+    Fuzz {
+        /// The target; without one, they are listed
+        target: Option<String>,
+        /// What libFuzzer takes, such as -max_total_time=60
+        #[arg(last = true, value_name = "ARGUMENTS")]
+        arguments: Vec<OsString>,
+    },
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Run { arguments } => run::run(&arguments),
+        Command::Test { quick } => return test::test(quick),
+        Command::Lint => lint::lint(),
+        Command::Bench { arguments } => bench::bench(&arguments),
+        Command::Fuzz { target, arguments } => fuzz::fuzz(target.as_deref(), &arguments),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            step::report(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn arguments_of_run(words: &[&str]) -> Vec<OsString> {
+        let line = ["xtask", "run"].iter().chain(words);
+        match Cli::parse_from(line).command {
+            Command::Run { arguments } => arguments,
+            other => panic!("'run' was taken for {other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_follows_run_is_for_tern_with_or_without_a_double_hyphen() {
+        let expected = ["--cpus", "2", "--help"].map(OsString::from);
+        assert_eq!(arguments_of_run(&["--cpus", "2", "--help"]), expected);
+        assert_eq!(arguments_of_run(&["--", "--cpus", "2", "--help"]), expected);
+    }
+}

@@ -1,0 +1,122 @@
+//! Installing what a command needs and does not find: Debian packages (apt-get(8), dpkg-query(1)),
+//! parts of the Rust toolchain, and programs from crates.io. What is there costs nothing.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use crate::step;
+
+/// Makes sure that these Debian packages are installed.
+///
+/// # Errors
+/// If they are not and cannot be: then the message names what to do by hand.
+pub(crate) fn packages(names: &[&str]) -> Result<()> {
+    let missing = missing(names)?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    step::announce(&format!("installing {} with apt-get", missing.join(" ")));
+    let arguments = ["install", "-qq", "--yes", "--no-install-recommends"];
+    let arguments = [&arguments[..], &missing].concat();
+    // The lists may be missing, or name versions that the mirror no longer has.
+    if apt_get(&arguments, Stdio::null).is_ok() {
+        return Ok(());
+    }
+    apt_get(&["update", "-qq"], stdout_of_tools)
+        .and_then(|()| apt_get(&arguments, stdout_of_tools))
+        .with_context(|| {
+            let names = missing.join(" ");
+            format!("cannot install packages; do it as root: apt-get update && apt-get install {names}")
+        })
+}
+
+fn missing<'a>(names: &[&'a str]) -> Result<Vec<&'a str>> {
+    let output = Command::new("dpkg-query")
+        .args(["--show", "--showformat=${Package} ${db:Status-Status}\n"])
+        .args(names)
+        .output();
+    let output = match output {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            bail!(
+                "this is not a Debian system; install the equivalents of these packages: {}",
+                names.join(" ")
+            )
+        }
+        output => output.context("cannot ask dpkg-query what is installed")?,
+    };
+    Ok(not_installed(names, &String::from_utf8_lossy(&output.stdout)))
+}
+
+/// The names for which `status` has no line `NAME installed`.
+fn not_installed<'a>(names: &[&'a str], status: &str) -> Vec<&'a str> {
+    let installed = |name: &str| status.lines().any(|line| line.strip_prefix(name) == Some(" installed"));
+    names.iter().copied().filter(|name| !installed(name)).collect()
+}
+
+/// Standard output is for results only.
+fn stdout_of_tools() -> Stdio {
+    Stdio::from(io::stderr())
+}
+
+/// Runs apt-get as root. An attempt whose output goes to `/dev/null` loses its errors too.
+fn apt_get(arguments: &[&str], output: fn() -> Stdio) -> Result<()> {
+    let root = fs::metadata("/proc/self").context("cannot find out who runs this")?.uid() == 0;
+    // sudo does not hand on the environment.
+    let words = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get"];
+    let mut command = Command::new(if root { "env" } else { "sudo" });
+    command.args(&words[usize::from(root)..]).args(arguments);
+    step::run(command.stdin(Stdio::inherit()).stdout(output()).stderr(output()))
+}
+
+/// Makes sure that the toolchain has the parts that a minimal installation leaves out.
+///
+/// # Errors
+/// If one is missing and rustup cannot add it.
+pub(crate) fn rust_components() -> Result<()> {
+    for (component, subcommand) in [("rustfmt", "fmt"), ("clippy", "clippy")] {
+        if works(step::cargo(subcommand).arg("--version")) {
+            continue;
+        }
+        step::announce(&format!("installing {component} with rustup"));
+        step::run(Command::new("rustup").args(["component", "add", component]))?;
+    }
+    Ok(())
+}
+
+/// Makes sure that `cargo fuzz` exists.
+///
+/// # Errors
+/// If it does not and cannot be built.
+pub(crate) fn cargo_fuzz() -> Result<()> {
+    if works(Command::new("cargo-fuzz").args(["fuzz", "--version"])) {
+        return Ok(());
+    }
+    step::announce("installing cargo-fuzz from crates.io, with cargo");
+    step::run(step::cargo_build("install").args(["cargo-fuzz", "--locked"]))
+}
+
+fn works(command: &mut Command) -> bool {
+    let quiet = command.stdout(Stdio::null()).stderr(Stdio::null());
+    quiet.status().is_ok_and(|status| status.success())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_package_that_was_removed_or_never_known_is_missing() {
+        let status = "gcc installed\nqemu-system-x86 config-files\n";
+        let names = ["gcc", "qemu-system-x86", "g++"];
+        assert_eq!(not_installed(&names, status), ["qemu-system-x86", "g++"]);
+    }
+
+    #[test]
+    fn a_package_is_not_taken_for_another_with_a_longer_name() {
+        assert_eq!(not_installed(&["gcc"], "gcc-12 installed\n"), ["gcc"]);
+    }
+}
