@@ -18,8 +18,8 @@ const TSC_DEADLINE: u32 = 0x6e0;
 /// The x2APIC's registers.
 const X2APIC: std::ops::RangeInclusive<u32> = 0x800..=0x8ff;
 
-/// The most questions one instruction can ask: one for each byte of two misaligned operands.
-const MOST_ANSWERS: usize = 32;
+/// The most questions one instruction can ask: XRSTOR of an area in a device asks for some 80 words.
+const MOST_ANSWERS: usize = 128;
 
 /// Questions and answers of the running instruction.
 #[derive(Debug)]
