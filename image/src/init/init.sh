@@ -10,6 +10,8 @@ export PATH=/sbin:/usr/sbin:/bin:/usr/bin HOME=/root TERM=vt102 PS1='tern:\w# '
 
 busybox mount -a
 echo tern >/proc/sys/kernel/hostname
+# Full-screen programs ask the terminal itself.
+busybox stty cols "$COLUMNS" rows "$LINES" </dev/console
 
 # busybox's poweroff, halt and reboot ask the first process, with these signals. A halted machine
 # would only stand there, so halt is a power-off.
