@@ -5,12 +5,11 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::time::UNIX_EPOCH;
 
 use anyhow::{Context, anyhow};
 use clap::ValueEnum;
 use tern_image::{Cache, Image, OnStderr, Progress, Silent};
-use tern_vmm::boot::{Kernel, KernelKind, unpack};
+use tern_vmm::boot::{Kernel, KernelKind};
 
 use crate::cli::RunArguments;
 use crate::exit::Failure;
@@ -18,9 +17,6 @@ use crate::terminal;
 
 /// No kernel is as large as this, in bytes; whoever names a disk or an endless device hears it soon.
 const LARGEST_KERNEL: u64 = 1 << 30;
-
-/// The name of an unpacked kernel in the cache.
-const UNPACKED: &str = "vmlinux";
 
 /// What kind of file a kernel is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -121,38 +117,12 @@ fn image(name: &str, quiet: bool) -> Result<Image, Failure> {
     }
     let shown = OnStderr::new();
     let progress: &dyn Progress = if quiet { &Silent } else { &shown };
-    let wanted = |failure: Failure| failure.context("cannot get the image 'tiny'");
-    let cache = Cache::of_user()?;
-    let mut image = tern_image::tiny(&cache, progress).map_err(|error| wanted(error.into()))?;
-    image.kernel = unpacked(&cache, &image.kernel, progress).map_err(wanted)?;
+    let mut image = tern_image::tiny(&Cache::of_user()?, progress)
+        .map_err(|error| Failure::from(error).context("cannot get the image 'tiny'"))?;
     if let Some((columns, lines)) = terminal::size() {
         write!(image.cmdline, " COLUMNS={columns} LINES={lines}").expect("a string takes everything");
     }
     Ok(image)
-}
-
-/// The kernel in a bzImage of the cache, unpacked when it was first needed: that takes longer than all else on the way to
-/// the guest's first instruction.
-fn unpacked(cache: &Cache, bzimage: &Path, progress: &dyn Progress) -> Result<PathBuf, Failure> {
-    let cannot = || format!("cannot open the kernel '{}'", bzimage.display());
-    let about = bzimage.metadata().with_context(cannot).map_err(Failure::host)?;
-    // Cached files are replaced, never changed: a new one is newer or of another size.
-    let changed = about.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-    let key = format!("tiny-{UNPACKED}-{}-{}", about.len(), changed.unwrap_or_default().as_secs());
-    let entry = cache.get_or_build(&key, |directory| {
-        let file = read("kernel", bzimage, LARGEST_KERNEL)?;
-        progress.begin("unpacking the kernel", None);
-        let kernel = unpack(&file);
-        progress.end();
-        let kernel = kernel
-            .with_context(|| format!("cannot unpack '{}'", bzimage.display()))
-            .map_err(Failure::input)?;
-        let path = directory.join(UNPACKED);
-        std::fs::write(&path, kernel)
-            .with_context(|| format!("cannot write '{}'", path.display()))
-            .map_err(Failure::host)
-    })?;
-    Ok(entry.join(UNPACKED))
 }
 
 /// Reads a file of at most `limit` bytes.

@@ -31,13 +31,14 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<Code, Failure> {
     // Errors and statistics are for a terminal that is itself again.
     let leaving = console.close();
     let outcome = outcome?;
+    let code = match leaving {
+        None => code_of(outcome.end),
+        Some(why) => code_of_leaving(why, arguments.quiet),
+    };
     if arguments.stats {
         eprint!("{}", statistics::text(engine.name(), arguments.cpus, outcome.wall, &outcome.statistics));
     }
-    match leaving {
-        None => code_of(outcome.end),
-        Some(why) => code_of_leaving(why, arguments.quiet),
-    }
+    code
 }
 
 fn config(arguments: &RunArguments, guest: Guest) -> MachineConfig {

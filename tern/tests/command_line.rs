@@ -1,7 +1,8 @@
 //! The built command, as a shell sees it: what it prints, where, and its exit code.
 
+use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 /// Runs `tern` with an empty cache, so that nothing of this computer's user is used or changed.
 fn tern(arguments: &[&str]) -> Output {
@@ -123,4 +124,85 @@ fn output_that_nobody_reads_is_no_failure() {
         .output()
         .expect("the built command starts");
     assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(0), ""));
+}
+
+/// Runs real-mode code, loaded at 0x7c00, with this standard input.
+fn run_code(code: &[u8], arguments: &[&str], input: &[u8]) -> Output {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let file = directory.path().join("code");
+    std::fs::write(&file, code).expect("a temporary file");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_tern"))
+        .args(["run", "--format", "boot-sector", "--memory", "1M", "--kernel"])
+        .arg(&file)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the built command starts");
+    child.stdin.take().expect("a pipe").write_all(input).expect("the command is there");
+    child.wait_with_output().expect("the command ends")
+}
+
+/// `mov dx, 0x604; mov ax, 0x3400; out dx, ax`: SLP_EN with the SLP_TYP of S5.
+const POWER_OFF: [u8; 7] = [0xba, 0x04, 0x06, 0xb8, 0x00, 0x34, 0xef];
+
+#[test]
+fn a_guest_that_switches_off_ends_with_0_and_prints_nothing_of_our_own() {
+    let output = run_code(&POWER_OFF, &[], b"");
+    assert_eq!(
+        (output.status.code(), stdout(&output), stderr(&output)),
+        (Some(0), String::new(), String::new())
+    );
+}
+
+#[test]
+fn the_guests_debug_exit_is_the_exit_code() {
+    // mov al, 0x2a; out 0xf4, al
+    let code = [&[0xb0, 0x2a, 0xe6, 0xf4][..], &POWER_OFF].concat();
+    assert_eq!(run_code(&code, &["--debug-exit"], b"").status.code(), Some(85));
+    assert_eq!(run_code(&code, &[], b"").status.code(), Some(0));
+}
+
+#[test]
+fn a_reboot_runs_the_guest_again_or_ends_with_4() {
+    // What is in CMOS memory survives: the second time, the byte at 0x40 is 1.
+    // mov al, 0x40; out 0x70, al; in al, 0x71; test al, al; jnz second
+    // mov al, 1; out 0x71, al; mov dx, 0xcf9; mov al, 6; out dx, al; jmp $
+    // second: out 0xf4, al
+    let code = [
+        0xb0, 0x40, 0xe6, 0x70, 0xe4, 0x71, 0x84, 0xc0, 0x75, 0x0c, 0xb0, 0x01, 0xe6, 0x71, 0xba, 0xf9, 0x0c,
+        0xb0, 0x06, 0xee, 0xeb, 0xfe, 0xe6, 0xf4,
+    ];
+    assert_eq!(run_code(&code, &["--debug-exit"], b"").status.code(), Some(3));
+    assert_eq!(run_code(&code, &["--debug-exit", "--no-reboot"], b"").status.code(), Some(4));
+}
+
+#[test]
+fn a_crash_ends_with_70_and_shows_where() {
+    // lidt [0x7c08], of limit 0; int3
+    let code = [0x0f, 0x01, 0x1e, 0x08, 0x7c, 0xcc, 0xeb, 0xfe, 0, 0, 0, 0, 0, 0];
+    let output = run_code(&code, &[], b"");
+    assert_eq!(output.status.code(), Some(70));
+    for part in ["triple fault on processor 0, at 0000:0000000000007c05", "int3", "rsp", "What to do next:"] {
+        assert!(stderr(&output).contains(part), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn standard_input_and_output_are_the_guests_serial_port() {
+    // mov dx, 0x3fd; wait: in al, dx; test al, 1; jz wait; mov dl, 0xf8; in al, dx; out dx, al
+    let echo = [0xba, 0xfd, 0x03, 0xec, 0xa8, 0x01, 0x74, 0xfb, 0xb2, 0xf8, 0xec, 0xee];
+    let code = [&echo[..], &echo, &POWER_OFF].concat();
+    let output = run_code(&code, &[], b"hi, nobody reads this");
+    assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(0), "hi"));
+}
+
+#[test]
+fn statistics_go_to_standard_error() {
+    let output = run_code(&POWER_OFF, &["--stats"], b"");
+    assert_eq!(stdout(&output), "");
+    for part in ["engine", "instructions", "MIPS", "port-out"] {
+        assert!(stderr(&output).contains(part), "{}", stderr(&output));
+    }
 }

@@ -3,6 +3,7 @@
 use std::error::Error;
 
 use thiserror::Error;
+use vm_memory::mmap::{FromRangesError, MmapRegionError};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend as _, GuestMemoryError, GuestMemoryRegion};
 
 use tern_engine::GuestMemory;
@@ -36,7 +37,12 @@ pub fn create(size: u64) -> Result<GuestMemory, MemoryError> {
         let length = usize::try_from(length).map_err(|error| refused(error.into()))?;
         ranges.push((GuestAddress(start), length));
     }
-    GuestMemory::from_ranges(&ranges).map_err(|error| refused(error.into()))
+    GuestMemory::from_ranges(&ranges).map_err(|error| {
+        refused(match error {
+            FromRangesError::MmapRegion(MmapRegionError::Mmap(error)) => error.into(),
+            other => other.into(),
+        })
+    })
 }
 
 /// Makes all memory zero again. What was never written stays untaken from the host.
