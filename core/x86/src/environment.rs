@@ -17,7 +17,8 @@ pub enum Stale {
     NonGlobal,
     /// Those of the page at this linear address, in the present address space and global.
     Page(u64),
-    /// None of the translations, but what they depend on besides the tables: CPL, CR0.WP, RFLAGS.AC, CR4.SMAP...
+    /// None of the translations, but who uses them: CPL, RFLAGS.AC (which opens user pages under SMAP, and demands
+    /// alignment of user code under CR0.AM).
     Privilege,
 }
 

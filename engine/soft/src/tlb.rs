@@ -18,7 +18,12 @@ pub enum View {
     Supervisor = 1,
     /// Levels 0 to 2 with RFLAGS.AC set, which opens user pages despite SMAP.
     SupervisorAc = 2,
+    /// Privilege level 3 where every access must be aligned. It finds nothing here, so that all take the way that checks.
+    AlignedUser = 3,
 }
+
+/// The views whose translations are remembered come first.
+const REMEMBERED: usize = 3;
 
 /// One translation.
 #[derive(Debug, Clone, Copy)]
@@ -46,7 +51,7 @@ pub struct Hit {
 /// The tables of one processor.
 #[derive(Debug)]
 pub struct Tlb {
-    tables: Box<[[Entry; ENTRIES]; 3]>,
+    tables: Box<[[Entry; ENTRIES]; 4]>,
 }
 
 // SAFETY: the pointers lead to the machine's `Ram`, which the owning environment keeps alive and which any thread may read.
@@ -61,29 +66,31 @@ const fn index(linear: u64) -> usize {
     (linear / PAGE) as usize % ENTRIES
 }
 
+fn forget(table: &mut [Entry; ENTRIES]) {
+    for (n, entry) in table.iter_mut().enumerate() {
+        entry.read_tag = never(n);
+        entry.write_tag = never(n);
+    }
+}
+
 impl Tlb {
     /// Empty tables.
     pub fn new() -> Self {
         let nothing = Entry { read_tag: 0, write_tag: 0, addend: 0, code: std::ptr::null() };
-        let mut tlb = Self { tables: Box::new([[nothing; ENTRIES]; 3]) };
-        tlb.flush();
+        let mut tlb = Self { tables: Box::new([[nothing; ENTRIES]; 4]) };
+        tlb.tables.iter_mut().for_each(forget);
         tlb
     }
 
     /// Forgets everything.
     pub fn flush(&mut self) {
-        for table in self.tables.iter_mut() {
-            for (n, entry) in table.iter_mut().enumerate() {
-                entry.read_tag = never(n);
-                entry.write_tag = never(n);
-            }
-        }
+        self.tables[..REMEMBERED].iter_mut().for_each(forget);
     }
 
     /// Forgets the page at `linear`.
     pub fn flush_page(&mut self, linear: u64) {
         let n = index(linear);
-        for table in self.tables.iter_mut() {
+        for table in &mut self.tables[..REMEMBERED] {
             table[n].read_tag = never(n);
             table[n].write_tag = never(n);
         }

@@ -1,7 +1,7 @@
 //! Loads and stores: the TLB first, then the page walk, then page by page.
 
 use tern_x86::cpu::{Cpu, Mode, Word, canonical};
-use tern_x86::exception::{Exception, Stop};
+use tern_x86::exception::{Exception, Stop, Vector};
 use tern_x86::exec::system::data_breakpoints_hit;
 use tern_x86::paging::{self, Access, AccessKind, Rights};
 use tern_x86::state::SegmentRegister;
@@ -372,28 +372,31 @@ impl SoftEnvironment {
             self.watch_hits |= data_breakpoints_hit(cpu, linear, size, access.kind == AccessKind::Write);
         }
         let wrap = if cpu.mode.contains(Mode::LONG) { u64::MAX } else { 0xffff_ffff };
-        let first = self.place(cpu, segment, linear & wrap, access)?;
-        if linear % PAGE + size <= PAGE {
-            return Ok((first, None));
+        if self.view == View::AlignedUser
+            && access.user
+            && matches!(size, 2 | 4 | 8 | 16)
+            && linear % size != 0
+        {
+            return Err(cpu.raise(Exception::with_code(Vector::Ac, 0)));
         }
+        let crosses = linear % PAGE + size > PAGE;
         let next = (linear & !(PAGE - 1)).wrapping_add(PAGE) & wrap;
-        let second = self.place(cpu, segment, next, access)?;
-        Ok((first, Some(second)))
-    }
-
-    fn place(
-        &mut self,
-        cpu: &mut Cpu,
-        segment: SegmentRegister,
-        linear: u64,
-        access: Access,
-    ) -> Result<Place, Stop> {
-        if cpu.long_mode() && !canonical(linear) {
+        // All of an address is judged before any of it is translated.
+        if cpu.long_mode() && (!canonical(linear & wrap) || crosses && !canonical(next)) {
             return Err(cpu.raise(match segment {
                 SegmentRegister::Ss => Exception::stack(0),
                 _ => Exception::general_protection(0),
             }));
         }
+        let first = self.place(cpu, linear & wrap, access)?;
+        if !crosses {
+            return Ok((first, None));
+        }
+        let second = self.place(cpu, next, access)?;
+        Ok((first, Some(second)))
+    }
+
+    fn place(&mut self, cpu: &mut Cpu, linear: u64, access: Access) -> Result<Place, Stop> {
         let translation =
             paging::translate(cpu, &mut &*self.ram, linear, access).map_err(|fault| cpu.raise(fault))?;
         let Some(page) = self.ram.page(translation.physical) else {

@@ -19,7 +19,7 @@ use tern_engine::{Statistics, VmExit};
 use tern_x86::cpu::{Cpu, LazyFlags, Word};
 use tern_x86::environment::{Environment, MsrAnswer, Stale, VectorOperand};
 use tern_x86::exception::{Exception, Stop};
-use tern_x86::state::{Dr7, Rflags, SegmentRegister};
+use tern_x86::state::{Cr0, Dr7, Rflags, SegmentRegister};
 use tern_x86::vector::VectorInfo;
 
 use crate::blocks::{Blocks, JumpCache, SoftOp};
@@ -135,12 +135,12 @@ pub fn breakpoints_enabled(cpu: &Cpu) -> bool {
 }
 
 fn view(cpu: &Cpu) -> View {
-    if cpu.cpl == 3 {
-        View::User
-    } else if cpu.system_flags.contains(Rflags::AC) {
-        View::SupervisorAc
-    } else {
-        View::Supervisor
+    let ac = cpu.system_flags.contains(Rflags::AC);
+    match cpu.cpl {
+        3 if ac && cpu.cr0.contains(Cr0::AM) => View::AlignedUser,
+        3 => View::User,
+        _ if ac => View::SupervisorAc,
+        _ => View::Supervisor,
     }
 }
 

@@ -132,10 +132,11 @@ fn set_cr0<E: Environment>(p: &mut Processor<E>, value: u64) -> Result<(), Stop>
     p.cpu.cr0 = new;
     p.cpu.efer = efer;
     let changed = old ^ new;
-    if changed.intersects(Cr0::PG | Cr0::PE) {
+    // Cached translations say what may be done to a page; that depends on WP.
+    if changed.intersects(Cr0::PG | Cr0::PE | Cr0::WP) {
         p.env.forget(&p.cpu, Stale::All);
         p.cpu.derive_mode();
-    } else if changed.contains(Cr0::WP) {
+    } else if changed.contains(Cr0::AM) {
         p.env.forget(&p.cpu, Stale::Privilege);
     }
     Ok(())
@@ -165,10 +166,8 @@ fn set_cr4<E: Environment>(p: &mut Processor<E>, value: u64) -> Result<(), Stop>
     }
     p.cpu.cr4 = new;
     let changed = old ^ new;
-    if changed.intersects(Cr4::PGE | Cr4::PSE | Cr4::PAE | Cr4::PCIDE | Cr4::SMEP) {
+    if changed.intersects(Cr4::PGE | Cr4::PSE | Cr4::PAE | Cr4::PCIDE | Cr4::SMEP | Cr4::SMAP) {
         p.env.forget(&p.cpu, Stale::All);
-    } else if changed.contains(Cr4::SMAP) {
-        p.env.forget(&p.cpu, Stale::Privilege);
     }
     Ok(())
 }

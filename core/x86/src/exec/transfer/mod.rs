@@ -23,7 +23,7 @@ pub(crate) use segment::{mov_to_segment_from_memory, pop_segment};
 pub(crate) use software::{interrupt_1, interrupt_3, interrupt_n, interrupt_on_overflow};
 
 use crate::environment::{Environment, Processor, Stale};
-use crate::state::{Cr4, Rflags, Segment, SegmentRegister};
+use crate::state::{Rflags, Segment, SegmentRegister};
 
 /// Changes the privilege level, which cached translations depend on.
 pub(crate) fn set_cpl<E: Environment>(p: &mut Processor<E>, cpl: u8) {
@@ -33,11 +33,11 @@ pub(crate) fn set_cpl<E: Environment>(p: &mut Processor<E>, cpl: u8) {
     }
 }
 
-/// Sets RFLAGS; AC is the override of SMAP, which cached translations depend on.
+/// Sets RFLAGS; accesses depend on AC, which is the override of SMAP and the user's demand for alignment.
 pub(crate) fn set_rflags<E: Environment>(p: &mut Processor<E>, rflags: Rflags) {
     let old = p.cpu.system_flags;
     p.cpu.set_rflags(rflags);
-    if (old ^ p.cpu.system_flags).contains(Rflags::AC) && p.cpu.cr4.contains(Cr4::SMAP) {
+    if (old ^ p.cpu.system_flags).contains(Rflags::AC) {
         p.env.forget(&p.cpu, Stale::Privilege);
     }
 }
