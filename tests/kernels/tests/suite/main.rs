@@ -1,0 +1,3 @@
+//! What a system must do, shown by small guests. A folder per theme.
+
+mod paging;

@@ -1,0 +1,185 @@
+//! Translations that were remembered, and how a system gets rid of them.
+//!
+//! Whether an old translation is still used before it is invalidated is the processor's affair; these tests only demand
+//! what the manual promises afterwards.
+
+use iced_x86::code_asm::*;
+use tern_test_kernels::expect::vector::GP;
+use tern_test_kernels::expect::{fault, page_fault};
+use tern_test_kernels::guest::Emit;
+use tern_test_kernels::long::*;
+
+use super::{PCIDE, PGE, clear_cr4, reload_cr3, set_cr4, store};
+
+/// Page 0 leads to a frame that holds 10, is read, is made to lead to one that holds 11; after `invalidate` that is seen.
+fn remapped(rights: u64, invalidate: impl FnOnce(&mut Long) -> Emit) {
+    long(|g| {
+        g.put(frame(0), &[10]);
+        g.put(frame(1), &[11]);
+        g.map(0, frame(0) | rights);
+        set_cr4(g, PGE)?;
+        g.mov(rbx, WINDOW)?;
+        g.mov(rax, qword_ptr(rbx))?;
+        g.expect(rax, 10)?;
+        store(g, WINDOW_TABLE, frame(1) | rights)?;
+        invalidate(g)?;
+        g.mov(rax, qword_ptr(rbx))?;
+        g.expect(rax, 11)?;
+        g.mov(qword_ptr(rbx), 12)?;
+        g.expect_memory(frame(1), 12)?;
+        g.expect_memory(frame(0), 10)
+    });
+}
+
+/// INVPCID of `kind` with this PCID and address. The descriptor is pushed; RCX is lost.
+fn invpcid(g: &mut Long, kind: u64, pcid: i32, address: u64) -> Emit {
+    g.mov(rcx, address)?;
+    g.push(rcx)?;
+    g.push(pcid)?;
+    g.mov(rcx, kind)?;
+    g.invpcid(rcx, xmmword_ptr(rsp))?;
+    g.add(rsp, 16)
+}
+
+#[test]
+fn invlpg_drops_one_page_also_a_global_one() {
+    remapped(P | RW, |g| g.invlpg(ptr(rbx)));
+    remapped(P | RW | G, |g| g.invlpg(ptr(rbx + 0xfff)));
+}
+
+#[test]
+fn writing_cr3_drops_pages_that_are_not_global() {
+    remapped(P | RW, reload_cr3);
+}
+
+#[test]
+fn changing_cr4_pge_drops_global_pages_too() {
+    remapped(P | RW | G, |g| clear_cr4(g, PGE));
+}
+
+#[test]
+fn every_kind_of_invpcid_drops_what_it_names() {
+    for kind in 0..4 {
+        remapped(P | RW, |g| invpcid(g, kind, 0, WINDOW));
+    }
+    remapped(P | RW | G, |g| invpcid(g, 2, 0, 0));
+}
+
+#[test]
+fn invpcid_refuses_what_it_does_not_know() {
+    long(|g| {
+        g.mov(rax, frame(0))?;
+        g.mov(ecx, 4)?;
+        g.expect_fault(fault(GP), |g| g.invpcid(rcx, xmmword_ptr(rax)))?;
+        g.mov(ecx, 2)?;
+        g.mov(qword_ptr(rax), 0x1000)?;
+        g.expect_fault(fault(GP), |g| g.invpcid(rcx, xmmword_ptr(rax)))?;
+        // Without CR4.PCIDE there is only PCID 0.
+        g.mov(ecx, 1)?;
+        g.mov(qword_ptr(rax), 1)?;
+        g.expect_fault(fault(GP), |g| g.invpcid(rcx, xmmword_ptr(rax)))?;
+        g.xor(ecx, ecx)?;
+        g.mov(qword_ptr(rax), 0)?;
+        g.mov(rdx, 1_u64 << 63)?;
+        g.mov(qword_ptr(rax + 8), rdx)?;
+        g.expect_fault(fault(GP), |g| g.invpcid(rcx, xmmword_ptr(rax)))?;
+        g.expect_user_fault(fault(GP), |g| g.invpcid(rcx, xmmword_ptr(rax)))
+    });
+}
+
+#[test]
+fn address_spaces_with_their_own_pcids_are_kept_apart() {
+    long(|g| {
+        // Another topmost table: as the first, but with another window.
+        let (other, pointers, directory) = (frame(10), frame(11), frame(12));
+        let table = P | RW | US;
+        g.put(frame(0), &[10]);
+        g.put(frame(1), &[11]);
+        g.map(0, frame(0) | P | RW);
+        g.put(SPARE_TABLE, &[frame(1) | P | RW]);
+        set_cr4(g, PCIDE)?;
+        g.mov(rax, qword_ptr(PML4))?;
+        g.mov(qword_ptr(other), rax)?;
+        store(g, other + 8, pointers | table)?;
+        store(g, pointers, directory | table)?;
+        store(g, directory, SPARE_TABLE | table)?;
+        g.mov(rbx, WINDOW)?;
+        for _ in 0..2 {
+            for (space, value) in [(PML4, 10), (other | 1, 11)] {
+                g.mov(rax, space | 1 << 63)?;
+                g.mov(cr3, rax)?;
+                g.mov(rax, qword_ptr(rbx))?;
+                g.expect(rax, value)?;
+            }
+        }
+        g.mov(rax, cr3)?;
+        g.expect(rax, other | 1)
+    });
+}
+
+#[test]
+fn pcids_are_enabled_in_pcid_0_of_long_mode_only() {
+    long(|g| {
+        g.mov(rax, PML4 | 1 << 63)?;
+        g.expect_fault(fault(GP), |g| g.mov(cr3, rax))?;
+        g.mov(rax, PML4 | 0x18)?;
+        g.mov(cr3, rax)?;
+        g.mov(rax, cr4)?;
+        g.or(eax, PCIDE)?;
+        g.expect_fault(fault(GP), |g| g.mov(cr4, rax))
+    });
+}
+
+#[test]
+fn a_page_that_becomes_present_needs_no_invalidation() {
+    long(|g| {
+        g.put(frame(0), &[10]);
+        g.mov(rbx, WINDOW)?;
+        g.expect_fault(page_fault(0, WINDOW), |g| g.mov(rax, qword_ptr(rbx)))?;
+        store(g, WINDOW_TABLE, frame(0) | P)?;
+        g.mov(rax, qword_ptr(rbx))?;
+        g.expect(rax, 10)?;
+        // More rights need none either: the fault of an old translation is not repeated.
+        g.expect_fault(page_fault(3, WINDOW), |g| g.mov(qword_ptr(rbx), 12))?;
+        store(g, WINDOW_TABLE, frame(0) | P | RW)?;
+        g.mov(qword_ptr(rbx), 12)?;
+        g.expect_memory(frame(0), 12)
+    });
+}
+
+#[test]
+fn rights_that_are_taken_away_are_gone_after_invlpg() {
+    long(|g| {
+        g.map(0, frame(0) | P | RW | US);
+        g.mov(rbx, WINDOW)?;
+        g.user(|g| g.mov(qword_ptr(rbx), 1))?;
+        g.mov(qword_ptr(rbx), 1)?;
+        store(g, WINDOW_TABLE, frame(0) | P)?;
+        g.invlpg(ptr(rbx))?;
+        g.expect_fault(page_fault(3, WINDOW), |g| g.mov(qword_ptr(rbx), 2))?;
+        g.expect_user_fault(page_fault(5, WINDOW), |g| g.mov(rax, qword_ptr(rbx)))?;
+        store(g, WINDOW_TABLE, 0)?;
+        g.invlpg(ptr(rbx))?;
+        g.expect_fault(page_fault(0, WINDOW), |g| g.mov(rax, qword_ptr(rbx)))
+    });
+}
+
+#[test]
+fn code_is_fetched_through_new_translations_after_invlpg() {
+    long(|g| {
+        // MOV EAX, imm32; RET.
+        g.put(frame(0), &[0xc3_0000_000a_b8]);
+        g.put(frame(1), &[0xc3_0000_000b_b8]);
+        g.map(0, frame(0) | P);
+        g.mov(rbx, WINDOW)?;
+        g.call(rbx)?;
+        g.expect(rax, 10)?;
+        store(g, WINDOW_TABLE, frame(1) | P)?;
+        g.invlpg(ptr(rbx))?;
+        g.call(rbx)?;
+        g.expect(rax, 11)?;
+        store(g, WINDOW_TABLE, 0)?;
+        g.invlpg(ptr(rbx))?;
+        g.expect_fault(page_fault(0x10, WINDOW).elsewhere(), |g| g.jmp(rbx))
+    });
+}
