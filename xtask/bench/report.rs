@@ -31,7 +31,7 @@ fn cells(summary: &Summary) -> Vec<Vec<String>> {
         columns.clone().filter(|column| summary.tern().is_some_and(|tern| tern != *column)).collect();
     let heading = std::iter::once("median of all rounds".to_owned())
         .chain(summary.names.iter().map(ToString::to_string))
-        .chain(peers.iter().map(|peer| format!("tern is, of {}", summary.names[*peer])));
+        .chain(peers.iter().map(|peer| format!("tern to {}", summary.names[*peer])));
     let mut table = vec![heading.collect()];
     for row in &summary.rows {
         let times = columns.clone().map(|column| cell(row.median(column), |time| format!("{time:.3} s")));
@@ -125,11 +125,11 @@ mod tests {
         let promise = Promise { what: "to be quick".into(), measured: 1.0, kept: false };
         let text = text(&summary(), &[promise]);
         let expected = "\
-median of all rounds               tern  qemu-tcg  tern is, of qemu-tcg
-boot to prompt                  5.000 s   2.500 s        0.50 x as fast
-work                            1.000 s   2.000 s        2.00 x as fast
-more                            1.000 s         -                     -
-all workloads (geometric mean)                           2.00 x as fast
+median of all rounds               tern  qemu-tcg  tern to qemu-tcg
+boot to prompt                  5.000 s   2.500 s    0.50 x as fast
+work                            1.000 s   2.000 s    2.00 x as fast
+more                            1.000 s         -                 -
+all workloads (geometric mean)                       2.00 x as fast
 
 tern executed 90 million guest instructions per second
 promise BROKEN: to be quick (1.0)
