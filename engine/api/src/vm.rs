@@ -37,7 +37,8 @@ pub trait Vm: Send + Sync {
     /// Carries out a message-signalled interrupt: a write of `data` to `address` by a device.
     fn signal_msi(&self, address: u64, data: u32);
 
-    /// Puts the interrupt controllers and the interval timer into their reset state. No processor may be running.
+    /// Puts the interrupt controllers and the interval timer into their reset state, and takes notice that all of memory
+    /// may have changed. No processor may be running.
     fn reset(&self);
 }
 

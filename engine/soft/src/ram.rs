@@ -139,6 +139,13 @@ impl Ram {
         page.version.load(Ordering::SeqCst)
     }
 
+    /// All of memory may have changed, while no processor ran: whatever was decoded is stale.
+    pub fn replaced(&self) {
+        for page in self.pages.iter().filter(|page| page.has_code()) {
+            page.written(0, PAGE);
+        }
+    }
+
     /// Host address of `size` bytes that lie in one page of RAM.
     fn entry(&self, physical: u64) -> Option<u64> {
         self.page(physical).map(|page| page.host + physical % PAGE)

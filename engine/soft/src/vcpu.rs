@@ -171,7 +171,7 @@ impl SoftVcpu {
     /// Executes one operation, with everything that may have to happen around it.
     fn step(&mut self) -> Result<(), VmExit> {
         let p = &mut self.p;
-        let traps = p.cpu.system_flags.contains(Rflags::TF);
+        let mut traps = p.cpu.system_flags.contains(Rflags::TF);
         let resume = p.cpu.system_flags.contains(Rflags::RF);
         p.env.update_watching(&p.cpu);
         p.env.watch_hits = 0;
@@ -185,10 +185,12 @@ impl SoftVcpu {
         let ran = p.env.single_op(&mut p.cpu).and_then(|op| {
             p.env.block_end = std::ptr::null();
             p.cpu.gpr[BLOCK] = p.cpu.rip;
-            (op.run)(p, &op).map(|()| finish(&mut p.cpu, &op))
+            (op.run)(p, &op).map(|()| finish(&mut p.cpu, &op))?;
+            Ok(op.flags)
         });
         match ran {
-            Ok(()) => {
+            Ok(flags) => {
+                traps &= !flags.contains(OpFlags::ENTERS_HANDLER) || p.cpu.system_flags.contains(Rflags::TF);
                 p.env.statistics.instructions += 1;
                 p.env.forget_answers();
                 if resume {

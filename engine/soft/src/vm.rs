@@ -72,5 +72,6 @@ impl Vm for SoftVm {
 
     fn reset(&self) {
         self.interrupts.reset();
+        self.ram.replaced();
     }
 }
