@@ -112,7 +112,9 @@ impl Bzimage {
             sectors => usize::from(sectors),
         };
         let protected_mode = (setup_sectors + 1) * SECTOR..file.len();
-        if protected_mode.is_empty() {
+        // `syssize`, in paragraphs of 16 bytes. What follows that part is a signature.
+        let promised = u64::from(u32_field(0x1f4)?) * 16;
+        if protected_mode.is_empty() || (protected_mode.len() as u64) < promised {
             return Err(BzimageError::OutsideFile("protected-mode part"));
         }
         let payload = range_within(u32_field(0x248)?.into(), u32_field(0x24c)?.into(), protected_mode.len())
@@ -150,6 +152,16 @@ mod tests {
         for part in truncations(&bzimage(b"payload")) {
             assert!(Bzimage::parse(part).is_err(), "{} bytes", part.len());
         }
+    }
+
+    #[test]
+    fn a_file_that_ends_behind_the_payload_but_before_its_promised_end_is_refused() {
+        let mut file = bzimage(b"payload");
+        let paragraphs = u8::try_from((file.len() - 5 * SECTOR).div_ceil(16)).unwrap();
+        file[0x1f4] = paragraphs;
+        assert_eq!(Bzimage::parse(&file), Err(BzimageError::OutsideFile("protected-mode part")));
+        file.resize(5 * SECTOR + 16 * usize::from(paragraphs), 0);
+        assert!(Bzimage::parse(&file).is_ok());
     }
 
     #[test]
