@@ -46,7 +46,8 @@ fn size(instruction: &Instruction, n: u32) -> u64 {
 fn segment<E: Environment>(instruction: &Instruction, op: &mut Op<E>) -> Chosen<E> {
     let number = |n| instruction.op_register(n).number() as u8;
     // A new segment can make code's own addresses checked or unchecked, and SS holds interrupts off.
-    let load = OpFlags::ENDS_BLOCK;
+    let is_ss = instruction.op0_register() == Register::SS || instruction.mnemonic() == Mnemonic::Lss;
+    let load = if is_ss { BARRIER } else { OpFlags::ENDS_BLOCK };
     Some(match instruction.code() {
         Code::Mov_Sreg_rm16 | Code::Mov_Sreg_r32m16 | Code::Mov_Sreg_r64m16 => {
             op.reg = number(0);
@@ -154,6 +155,11 @@ fn far<E: Environment>(instruction: &Instruction, op: &mut Op<E>) -> Chosen<E> {
         Code::Sysexitd | Code::Sysexitq => system::sysexit,
         _ => return None,
     };
+    let enters = matches!(
+        instruction.code(),
+        Code::Int_imm8 | Code::Int3 | Code::Into | Code::Int1 | Code::Syscall | Code::Sysenter
+    );
+    op.flags.set(OpFlags::ENTERS_HANDLER, enters);
     Some((run, TRANSFER | OpFlags::CHECK_INTERRUPTS))
 }
 

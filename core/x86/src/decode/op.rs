@@ -34,6 +34,8 @@ bitflags! {
         const CHECK_INTERRUPTS = 1 << 9;
         /// The operation stands for two guest instructions (a fused compare and branch).
         const FUSED = 1 << 10;
+        /// The operation enters a handler: if that clears TF, no single-step trap follows.
+        const ENTERS_HANDLER = 1 << 11;
     }
 }
 
