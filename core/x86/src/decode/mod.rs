@@ -21,8 +21,11 @@ use crate::exec;
 pub const MAX_INSTRUCTION_LENGTH: usize = 15;
 
 /// The processor that `tern-v2` models has neither TZCNT nor LZCNT, so that their opcodes mean BSF and BSR; it follows
-/// AMD where the vendors differ.
-const OPTIONS: u32 = DecoderOptions::AMD | DecoderOptions::NO_MPFX_0FBC | DecoderOptions::NO_MPFX_0FBD;
+/// AMD where the vendors differ. PAUSE is decoded as the opcode that it is, because with REX.B it is XCHG.
+const OPTIONS: u32 = DecoderOptions::AMD
+    | DecoderOptions::NO_MPFX_0FBC
+    | DecoderOptions::NO_MPFX_0FBD
+    | DecoderOptions::NO_PAUSE;
 
 /// Decodes one instruction; `None` if the bytes end before it does. An instruction that does not exist is returned as
 /// iced's invalid one, with the length that was looked at.

@@ -1,6 +1,6 @@
 //! Integer instructions: operands in registers, memory and immediates.
 
-use iced_x86::{ConditionCode, Instruction, Mnemonic, OpKind};
+use iced_x86::{Code, ConditionCode, Instruction, Mnemonic, OpKind};
 
 use super::{by_condition, condition, operand_size, sized, slot};
 use crate::decode::Op;
@@ -166,6 +166,10 @@ fn moves<E: Environment>(instruction: &Instruction, form: Form) -> Option<Handle
         Mnemonic::Cqo => extend_into_rdx::<u64, E>,
         Mnemonic::Xlatb => xlat,
         Mnemonic::Mfence => mfence,
+        // PREFETCH has no register form (APM volume 3, PREFETCH).
+        Mnemonic::Reservednop if form == Form::RegisterRegister && is_prefetch_opcode(instruction) => return None,
+        // What later processors do with a part of the space of reserved no-operations are no-operations here.
+        Mnemonic::Rdsspd | Mnemonic::Rdsspq | Mnemonic::Cldemote => nop,
         Mnemonic::Nop
         | Mnemonic::Reservednop
         | Mnemonic::Pause
@@ -191,6 +195,14 @@ fn moves<E: Environment>(instruction: &Instruction, form: Form) -> Option<Handle
         }
         _ => return None,
     })
+}
+
+/// Whether the opcode is 0F 0D.
+fn is_prefetch_opcode(instruction: &Instruction) -> bool {
+    matches!(
+        instruction.code(),
+        Code::Reservednop_rm16_r16_0F0D | Code::Reservednop_rm32_r32_0F0D | Code::Reservednop_rm64_r64_0F0D
+    )
 }
 
 fn conditional_move<E: Environment>(code: u8, form: Form, size: usize) -> Handler<E> {

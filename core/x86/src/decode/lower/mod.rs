@@ -153,5 +153,13 @@ fn memory_operand<E>(instruction: &Instruction, mode: Mode, op: &mut Op<E>) {
     op.index = slot(instruction.memory_index());
     op.scale = instruction.memory_index_scale().trailing_zeros() as u8;
     op.displacement = instruction.memory_displacement64();
-    op.segment = segment(instruction.memory_segment());
+    op.segment = match instruction.memory_segment() {
+        Register::FS | Register::GS => segment(instruction.memory_segment()),
+        // 64-bit code ignores the other prefixes (APM volume 3, section 1.2.4).
+        _ if mode.contains(Mode::LONG) => match instruction.memory_base() {
+            Register::RSP | Register::RBP | Register::ESP | Register::EBP => SegmentRegister::Ss,
+            _ => SegmentRegister::Ds,
+        },
+        register => segment(register),
+    };
 }

@@ -2,7 +2,7 @@
 
 use iced_x86::{Instruction, Mnemonic, OpKind};
 
-use super::{operand_size, segment, sized};
+use super::{operand_size, sized};
 use crate::decode::{Op, OpFlags};
 use crate::environment::{Environment, Handler};
 use crate::exec::port::{input, output};
@@ -29,8 +29,6 @@ fn strings<E: Environment>(instruction: &Instruction, op: &mut Op<E>) -> bool {
         _ => return false,
     };
     op.run = run;
-    // The source's segment can be overridden; iced gives ES for the operand of the destination alone.
-    op.segment = segment(instruction.memory_segment());
     op.flags.set(OpFlags::REP, instruction.has_rep_prefix());
     op.flags.set(OpFlags::REPNE, instruction.has_repne_prefix());
     true
