@@ -144,10 +144,11 @@ fn goes_on<E: Environment>(p: &Processor<E>, op: &Op<E>) -> bool {
 pub fn cmps<W: Word, E: Environment>(p: &mut Processor<E>, op: &Op<E>) -> Outcome {
     let mask = op.address_mask();
     repeat(p, op, |p, _| {
-        let from = source::<W, E>(p, op)?;
-        let a = p.env.load::<W>(&mut p.cpu, op.segment, from)?;
+        // In this order, which shows if both fault.
         let with = destination::<W, E>(p, op, false)?;
         let b = p.env.load::<W>(&mut p.cpu, ES, with)?;
+        let from = source::<W, E>(p, op)?;
+        let a = p.env.load::<W>(&mut p.cpu, op.segment, from)?;
         p.cpu.flags = Cmp::apply(p.cpu.flags, a, b).1;
         let by = step::<W>(&p.cpu);
         advance(&mut p.cpu, RSI, by, mask);
