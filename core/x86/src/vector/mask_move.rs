@@ -8,7 +8,7 @@ use crate::state::FpuState;
 pub struct MaskedMove {
     /// The bytes of the source register; MASKMOVQ has eight.
     pub bytes: [u8; 16],
-    /// Bit *n* is set if byte *n* is to be stored at offset *n*. With no bit set nothing is accessed.
+    /// Bit *n* is set if byte *n* is to be stored at offset *n*.
     pub selected: u16,
 }
 
@@ -28,7 +28,7 @@ pub fn maskmovdqu(fpu: &FpuState, source: usize, mask: usize) -> MaskedMove {
     MaskedMove::new(fpu.xmm(source), fpu.xmm(mask))
 }
 
-/// MASKMOVQ (waiting) of MMX registers `source` and `mask` (0 to 7). After the stores comes [`enter_mmx`].
+/// MASKMOVQ (waiting) of MMX registers `source` and `mask` (0 to 7). Before the stores comes [`enter_mmx`].
 #[must_use]
 pub fn maskmovq(fpu: &FpuState, source: usize, mask: usize) -> MaskedMove {
     let mmx = |physical: usize| {

@@ -3,7 +3,7 @@
 //!
 //! `WIDE` is REX.W: exception pointers of 64 bits.
 
-use super::operand::{following, in_one_page};
+use super::operand::{following, in_one_page, probe};
 use super::unit::x87_enabled;
 use crate::cpu::Cpu;
 use crate::cpu::word::{RAX, RDX};
@@ -79,10 +79,7 @@ pub(super) fn store_image<E: Environment>(
     image: &StoreImage,
 ) -> Outcome {
     if !in_one_page(linear, size as u64) {
-        for offset in [0, 0x1000 - (linear & 0xfff)] {
-            let address = following(&p.cpu, linear, offset);
-            p.env.update::<u8>(&mut p.cpu, op.segment, address, false, |_| None)?;
-        }
+        probe(p, op, linear, size as u64)?;
     }
     for (offset, bytes) in image.pieces() {
         let address = following(&p.cpu, linear, offset);

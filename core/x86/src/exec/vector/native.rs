@@ -1,6 +1,6 @@
 //! Instructions that the environment executes: checks before, memory operand around.
 
-use super::operand::{load, store};
+use super::operand::{load, probe, store};
 use super::unit::Unit;
 use crate::cpu::Cpu;
 use crate::decode::Op;
@@ -55,10 +55,12 @@ pub(super) fn write<U: Unit, const SIZE: u8, E: Environment>(p: &mut Processor<E
     before.copy_from_slice(&p.cpu.fpu.image()[..X87_STATE]);
     execute(p, op, &mut operand, linear)?;
     record_exception(&mut p.cpu, op, true);
-    if store_prevented(&p.cpu.fpu) {
-        return Ok(());
-    }
-    store::<SIZE, E>(p, op, linear, &operand).inspect_err(|_| restore(&mut p.cpu.fpu, &before))
+    // An operand that is not stored must be writable all the same.
+    let written = match store_prevented(&p.cpu.fpu) {
+        true => probe(p, op, linear, u64::from(SIZE)),
+        false => store::<SIZE, E>(p, op, linear, &operand),
+    };
+    written.inspect_err(|_| restore(&mut p.cpu.fpu, &before))
 }
 
 /// Takes back what an x87 or MMX store did to the registers. MXCSR lies among them and has not changed.

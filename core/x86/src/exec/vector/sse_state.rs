@@ -1,6 +1,6 @@
 //! LDMXCSR, STMXCSR, MASKMOVQ and MASKMOVDQU (APM volumes 4 and 5).
 
-use super::operand::{following, in_one_page};
+use super::operand::{following, probe};
 use super::unit::{Mmx, Sse, Unit};
 use crate::decode::Op;
 use crate::environment::{Environment, Processor};
@@ -29,9 +29,9 @@ pub fn stmxcsr<E: Environment>(p: &mut Processor<E>, op: &Op<E>) -> Outcome {
 pub fn maskmovq<E: Environment>(p: &mut Processor<E>, op: &Op<E>) -> Outcome {
     Mmx::available(&mut p.cpu)?;
     let moved = vector::maskmovq(&p.cpu.fpu, usize::from(op.reg & 7), usize::from(op.rm & 7));
-    store_selected::<8, E>(p, op, &moved)?;
+    // Processors do this also if the store faults.
     vector::enter_mmx(&mut p.cpu.fpu);
-    Ok(())
+    store_selected::<8, E>(p, op, &moved)
 }
 
 /// MASKMOVDQU: `op.reg` is the source, `op.rm` the mask.
@@ -41,22 +41,15 @@ pub fn maskmovdqu<E: Environment>(p: &mut Processor<E>, op: &Op<E>) -> Outcome {
     store_selected::<16, E>(p, op, &moved)
 }
 
-/// Stores the selected ones of `SIZE` bytes: all of them, or none if a page refuses one.
+/// Stores the selected ones of `SIZE` bytes. All of them must be writable, also those that are not selected.
 fn store_selected<const SIZE: u8, E: Environment>(
     p: &mut Processor<E>,
     op: &Op<E>,
     moved: &MaskedMove,
 ) -> Outcome {
     let linear = op.linear(p, SIZE, true)?;
-    let selected = || (0..SIZE).filter(|&n| moved.selected >> n & 1 != 0);
-    if !in_one_page(linear, u64::from(SIZE)) {
-        // If both pages are concerned, the outermost bytes are on different ones.
-        for n in selected().next().into_iter().chain(selected().next_back()) {
-            let address = following(&p.cpu, linear, u64::from(n));
-            p.env.update::<u8>(&mut p.cpu, op.segment, address, false, |_| None)?;
-        }
-    }
-    for n in selected() {
+    probe(p, op, linear, u64::from(SIZE))?;
+    for n in (0..SIZE).filter(|&n| moved.selected >> n & 1 != 0) {
         let address = following(&p.cpu, linear, u64::from(n));
         p.env.store::<u8>(&mut p.cpu, op.segment, address, moved.bytes[usize::from(n)])?;
     }
