@@ -78,7 +78,7 @@ impl SoftVcpu {
 
     fn run_guest(&mut self) -> VmExit {
         loop {
-            if (self.p.env.mailbox.attention() || self.window && self.interruptible())
+            if (self.p.env.mailbox.attention() || self.window && self.interruptible() || self.nmi_due())
                 && let Some(exit) = self.attend()
             {
                 return exit;
@@ -258,6 +258,11 @@ impl SoftVcpu {
         self.p.cpu.system_flags.contains(Rflags::IF) && !self.p.cpu.pending.interrupt_shadow
     }
 
+    fn nmi_due(&self) -> bool {
+        let pending = &self.p.cpu.pending;
+        pending.nmi && !pending.nmi_blocked && !pending.interrupt_shadow
+    }
+
     /// Looks at everything that may have come from outside.
     fn attend(&mut self) -> Option<VmExit> {
         let mailbox = Arc::clone(&self.p.env.mailbox);
@@ -284,9 +289,8 @@ impl SoftVcpu {
             self.window = true;
             return None;
         }
-        let pending = &mut self.p.cpu.pending;
-        if pending.nmi && !pending.nmi_blocked && !pending.interrupt_shadow {
-            pending.nmi = false;
+        if self.nmi_due() {
+            self.p.cpu.pending.nmi = false;
             return self.interrupt(Vector::Nmi as u8, Interrupt::Nmi);
         }
         self.window = self.p.env.interrupts.pending(&mailbox);
