@@ -120,6 +120,10 @@ pub trait Environment: Sized + 'static {
     /// Orders this processor's earlier memory accesses before its later ones (MFENCE and serialising instructions).
     fn fence(&mut self);
 
+    /// The running instruction accesses ports on which there are breakpoints: these bits of DR6 are due when it is
+    /// complete. Breakpoints on memory are the environment's own to find.
+    fn breakpoints_hit(&mut self, _dr6: u64) {}
+
     /// The time-stamp counter before the processor's own offset is added.
     fn timestamp(&mut self) -> u64;
 

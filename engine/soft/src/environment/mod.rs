@@ -251,6 +251,10 @@ impl Environment for SoftEnvironment {
         std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
     }
 
+    fn breakpoints_hit(&mut self, dr6: u64) {
+        self.watch_hits |= dr6;
+    }
+
     fn timestamp(&mut self) -> u64 {
         self.interrupts.clock().now().as_nanos()
     }

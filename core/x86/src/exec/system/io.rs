@@ -1,18 +1,27 @@
 //! Who may use which I/O port: IOPL and the permission bitmap of the TSS (APM volume 2, section 12.2.4; volume 3, IN).
 
+use super::port_breakpoints_hit;
 use crate::environment::{Environment, Processor};
 use crate::exception::Stop;
 use crate::exec::transfer::descriptor::system_address;
 use crate::state::Attributes;
 
-/// Checks that the running code may access `size` (1, 2 or 4) ports from `port` on.
+/// Checks that the running code may access `size` (1, 2 or 4) ports from `port` on, and tells the environment of
+/// breakpoints on them.
 ///
 /// # Errors
 /// #GP(0) if not; #PF of the bitmap.
 pub(crate) fn check_io<E: Environment>(p: &mut Processor<E>, port: u16, size: u8) -> Result<(), Stop> {
     let open = !p.cpu.protected() && !p.cpu.virtual_8086()
         || p.cpu.protected() && p.cpu.cpl <= p.cpu.system_flags.iopl();
-    if open || bitmap_permits(p, port, size)? { Ok(()) } else { Err(p.cpu.general_protection()) }
+    if !open && !bitmap_permits(p, port, size)? {
+        return Err(p.cpu.general_protection());
+    }
+    match port_breakpoints_hit(&p.cpu, port, size) {
+        0 => {}
+        hits => p.env.breakpoints_hit(hits),
+    }
+    Ok(())
 }
 
 fn bitmap_permits<E: Environment>(p: &mut Processor<E>, port: u16, size: u8) -> Result<bool, Stop> {
