@@ -12,7 +12,7 @@ pub mod tables;
 
 use std::ops::{Deref, DerefMut};
 
-use iced_x86::code_asm::{AsmRegister64, CodeAssembler, CodeLabel, ptr, qword_ptr, rax, rsp};
+use iced_x86::code_asm::{AsmRegister64, CodeAssembler, CodeLabel, ecx, ptr, qword_ptr, rax, rcx, rsp};
 use tern_vmm::boot::KernelKind;
 
 use crate::expect::{Expectations, Fault, vector};
@@ -313,6 +313,21 @@ impl Long {
     pub fn last_gate(&mut self, dpl: u8, trap: bool) {
         let last = self.handlers.last_mut().expect("a handler was brought");
         (last.dpl, last.trap) = (dpl, trap);
+    }
+
+    /// Lets time pass: `rounds` turns of a loop.
+    ///
+    /// # Errors
+    /// The instructions cannot be encoded.
+    pub fn spin(&mut self, rounds: u32) -> Emit {
+        let mut again = self.create_label();
+        self.push(rcx)?;
+        self.mov(ecx, rounds)?;
+        self.place(&mut again)?;
+        self.pause()?;
+        self.dec(ecx)?;
+        self.jnz(again)?;
+        self.pop(rcx)
     }
 
     /// Writes instructions that are not run here, and returns their label.

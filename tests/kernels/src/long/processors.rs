@@ -28,6 +28,8 @@ pub(super) fn trampoline() -> Vec<u8> {
         a.db(&GDT_POINTER.to_le_bytes())?;
         a.mov(eax, 0x11)?;
         a.mov(cr0, eax)?;
+        a.mov(ax, i32::from(DATA_SELECTOR))?;
+        a.mov(ds, ax)?;
         // JMP ptr16:32.
         a.db(&[0x66, 0xea])?;
         a.db(&(START as u32).to_le_bytes())?;

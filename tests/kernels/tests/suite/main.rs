@@ -1,3 +1,4 @@
 //! What a system must do, shown by small guests. A folder per theme.
 
+mod exceptions;
 mod paging;

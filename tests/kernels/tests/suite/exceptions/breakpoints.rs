@@ -1,0 +1,185 @@
+//! Debug registers (APM volume 2, section 13.1).
+
+use iced_x86::code_asm::*;
+use tern_test_kernels::expect::fault;
+use tern_test_kernels::expect::vector::{DB, GP, UD};
+use tern_test_kernels::guest::Emit;
+use tern_test_kernels::long::*;
+
+/// DR6: the bits that are always one.
+const DR6_FIXED: u64 = 0xffff_0ff0;
+/// DR7: breakpoint 0 is enabled.
+const ENABLE_0: u32 = 1 << 1;
+/// DR7, breakpoint 0: execution, one byte.
+const EXECUTE: u32 = 0;
+/// DR7, breakpoint 0: writes of 4 bytes.
+const WRITE_4: u32 = 0xd << 16;
+/// DR7, breakpoint 0: reads and writes of 8 bytes.
+const ACCESS_8: u32 = 0xb << 16;
+/// DR7, breakpoint 0: port accesses, one byte.
+const PORT_1: u32 = 2 << 16;
+/// DR7: accesses to debug registers.
+const GD: u32 = 1 << 13;
+
+/// The handler counts in R8, notes DR6 in R9 and the distance of RIP from R10 in R11, and lets execution resume.
+fn count_hits(g: &mut Long) -> Emit {
+    g.handler(DB, |g| {
+        g.inc(r8)?;
+        g.push(rax)?;
+        g.mov(r9, dr6)?;
+        g.xor(eax, eax)?;
+        g.mov(dr6, rax)?;
+        g.pop(rax)?;
+        g.mov(r11, qword_ptr(rsp))?;
+        g.sub(r11, r10)?;
+        g.or(dword_ptr(rsp + 16), 1 << 16)?;
+        g.iretq()
+    })?;
+    g.xor(r8d, r8d)
+}
+
+/// Breakpoint 0 at `address` under `condition`. RAX is lost.
+fn set_breakpoint(g: &mut Long, address: u64, condition: u32) -> Emit {
+    g.mov(rax, address)?;
+    g.mov(dr0, rax)?;
+    g.mov(eax, ENABLE_0 | condition)?;
+    g.mov(dr7, rax)
+}
+
+#[test]
+fn an_instruction_breakpoint_is_a_fault_that_resume_passes() {
+    long(|g| {
+        count_hits(g)?;
+        let mut here = g.create_label();
+        g.lea(r10, ptr(here))?;
+        g.mov(dr0, r10)?;
+        g.mov(eax, ENABLE_0 | EXECUTE)?;
+        g.mov(dr7, rax)?;
+        g.xor(ebx, ebx)?;
+        g.mov(ecx, 3)?;
+        g.place(&mut here)?;
+        g.inc(ebx)?;
+        g.dec(ecx)?;
+        g.jnz(here)?;
+        g.expect(r8, 3)?;
+        g.expect(rbx, 3)?;
+        g.expect(r9, DR6_FIXED | 1)?;
+        g.expect(r11, 0)
+    });
+}
+
+#[test]
+fn a_write_breakpoint_is_a_trap_behind_the_write() {
+    long(|g| {
+        count_hits(g)?;
+        set_breakpoint(g, frame(0) + 4, WRITE_4)?;
+        let mut here = g.create_label();
+        g.lea(r10, ptr(here))?;
+        g.mov(ebx, frame(0) as u32)?;
+        g.mov(eax, dword_ptr(rbx + 4))?;
+        g.mov(dword_ptr(rbx), eax)?;
+        g.mov(dword_ptr(rbx + 8), eax)?;
+        g.expect(r8, 0)?;
+        g.mov(byte_ptr(rbx + 7), 1)?;
+        g.place(&mut here)?;
+        g.expect(r8, 1)?;
+        g.expect(r11, 0)?;
+        g.expect(r9, DR6_FIXED | 1)?;
+        g.mov(qword_ptr(rbx), rax)?;
+        g.lock().inc(dword_ptr(rbx + 4))?;
+        g.expect(r8, 3)
+    });
+}
+
+#[test]
+fn a_breakpoint_on_accesses_sees_reads_and_every_kind_of_write() {
+    long(|g| {
+        count_hits(g)?;
+        set_breakpoint(g, frame(0), ACCESS_8)?;
+        g.mov(ebx, frame(0) as u32)?;
+        g.mov(al, byte_ptr(rbx + 3))?;
+        g.expect(r8, 1)?;
+        g.movups(xmm0, xmmword_ptr(rbx - 8))?;
+        g.expect(r8, 2)?;
+        g.mov(esi, ebx)?;
+        g.mov(edi, frame(1) as u32)?;
+        g.mov(ecx, 4)?;
+        g.rep().movsd()?;
+        // Two of the four elements; a processor may tell of several iterations at once.
+        g.expect_such(r8, |hits| (3..=4).contains(&hits))?;
+        g.xor(r8d, r8d)?;
+        g.mov(rbp, rsp)?;
+        g.lea(rsp, ptr(rbx + 8))?;
+        g.push(rbp)?;
+        g.mov(rsp, rbp)?;
+        g.expect(r8, 1)
+    });
+}
+
+#[test]
+fn port_breakpoints_exist_with_debug_extensions() {
+    long(|g| {
+        const DE: u32 = 1 << 3;
+        count_hits(g)?;
+        g.mov(rax, cr4)?;
+        g.or(eax, DE)?;
+        g.mov(cr4, rax)?;
+        set_breakpoint(g, 0x80, PORT_1)?;
+        g.out(0x81, al)?;
+        g.expect(r8, 0)?;
+        g.out(0x80, al)?;
+        g.expect(r8, 1)?;
+        // DR4 and DR5 are no other names then.
+        g.expect_fault(fault(UD), |g| g.db(&[0x0f, 0x21, 0xe0]))
+    });
+}
+
+#[test]
+fn disabled_breakpoints_hit_nothing() {
+    long(|g| {
+        count_hits(g)?;
+        set_breakpoint(g, frame(0), WRITE_4)?;
+        g.xor(eax, eax)?;
+        g.mov(dr7, rax)?;
+        g.mov(dword_ptr(frame(0)), 1)?;
+        g.expect(r8, 0)
+    });
+}
+
+#[test]
+fn general_detect_guards_the_debug_registers_once() {
+    long(|g| {
+        const BD: u64 = 1 << 13;
+        g.mov(eax, GD)?;
+        g.mov(dr7, rax)?;
+        g.expect_fault(fault(DB), |g| g.mov(rax, dr7))?;
+        g.mov(rax, dr6)?;
+        g.expect(rax, DR6_FIXED | BD)?;
+        g.mov(rax, dr7)?;
+        g.expect(rax, 0x400)
+    });
+}
+
+#[test]
+fn the_upper_halves_of_dr6_and_dr7_must_be_zero() {
+    long(|g| {
+        g.mov(rax, 1_u64 << 32)?;
+        g.expect_fault(fault(GP), |g| g.mov(dr6, rax))?;
+        g.expect_fault(fault(GP), |g| g.mov(dr7, rax))?;
+        g.mov(dr3, rax)?;
+        g.mov(rbx, dr3)?;
+        g.expect(rbx, 1 << 32)
+    });
+}
+
+#[test]
+fn a_breakpoint_in_the_kernel_is_hit_by_user_code_too() {
+    long(|g| {
+        count_hits(g)?;
+        set_breakpoint(g, USER + frame(0), WRITE_4)?;
+        g.mov(rbx, USER + frame(0))?;
+        g.user(|g| g.mov(dword_ptr(rbx), 5))?;
+        g.expect(r8, 1)?;
+        g.expect_memory(frame(0), 5)
+    });
+}

@@ -1,0 +1,104 @@
+//! #NM, #MF and #XF (APM volume 2, sections 8.2.8, 8.2.17 and 8.2.20).
+
+use iced_x86::code_asm::*;
+use tern_test_kernels::expect::fault;
+use tern_test_kernels::expect::vector::{MF, NM, UD, XF};
+use tern_test_kernels::guest::Emit;
+use tern_test_kernels::long::*;
+
+/// CR0: monitor coprocessor.
+const MP: u32 = 1 << 1;
+/// CR0: emulate coprocessor.
+const EM: u32 = 1 << 2;
+/// CR0: task switched.
+const TS: u32 = 1 << 3;
+/// CR4: FXSAVE and SSE are enabled.
+const OSFXSR: u32 = 1 << 9;
+/// CR4: SSE exceptions are #XF.
+const OSXMMEXCPT: u32 = 1 << 10;
+
+fn change_cr0(g: &mut Long, clear: u32, set: u32) -> Emit {
+    g.mov(rax, cr0)?;
+    g.and(eax, !clear)?;
+    g.or(eax, set)?;
+    g.mov(cr0, rax)
+}
+
+#[test]
+fn task_switched_makes_the_unit_unavailable_until_clts() {
+    long(|g| {
+        change_cr0(g, 0, TS)?;
+        g.expect_fault(fault(NM), |g| g.fld1())?;
+        g.expect_fault(fault(NM), |g| g.movaps(xmm0, xmm1))?;
+        g.expect_fault(fault(NM), |g| g.wait())?;
+        g.expect_fault(fault(NM), |g| g.fxsave(ptr(frame(0))))?;
+        g.expect_user_fault(fault(NM), |g| g.paddb(xmm0, xmm1))?;
+        g.clts()?;
+        g.fld1()?;
+        g.movaps(xmm0, xmm1)?;
+        // WAIT heeds it only together with MP.
+        change_cr0(g, MP, TS)?;
+        g.wait()?;
+        g.expect_fault(fault(NM), |g| g.fld1())
+    });
+}
+
+#[test]
+fn emulation_hands_x87_to_a_handler_and_forbids_sse() {
+    long(|g| {
+        change_cr0(g, 0, EM)?;
+        g.expect_fault(fault(NM), |g| g.fld1())?;
+        g.expect_fault(fault(UD), |g| g.movaps(xmm0, xmm1))?;
+        g.expect_fault(fault(UD), |g| g.pxor(mm0, mm1))
+    });
+}
+
+#[test]
+fn without_osfxsr_there_is_no_sse() {
+    long(|g| {
+        g.mov(rax, cr4)?;
+        g.and(eax, !OSFXSR)?;
+        g.mov(cr4, rax)?;
+        g.expect_fault(fault(UD), |g| g.movaps(xmm0, xmm1))?;
+        g.fld1()
+    });
+}
+
+#[test]
+fn an_unmasked_x87_exception_is_reported_by_the_next_waiting_instruction() {
+    long(|g| {
+        g.mov(word_ptr(frame(0)), 0x37b)?; // zero-divide unmasked
+        g.fldcw(word_ptr(frame(0)))?;
+        g.fld1()?;
+        g.fldz()?;
+        g.fdivp(st1, st0)?;
+        g.expect_fault(fault(MF), |g| g.wait())?;
+        g.expect_fault(fault(MF), |g| g.fld1())?;
+        // Instructions that do not wait see it as status.
+        g.fnstsw(ax)?;
+        g.and(eax, 0x84)?;
+        g.expect(rax, 0x84)?;
+        g.fnclex()?;
+        g.wait()
+    });
+}
+
+#[test]
+fn an_unmasked_sse_exception_is_a_fault_of_the_instruction() {
+    long(|g| {
+        g.mov(dword_ptr(frame(0)), 0x1d80)?; // zero-divide unmasked
+        g.ldmxcsr(dword_ptr(frame(0)))?;
+        g.mov(eax, 1)?;
+        g.cvtsi2sd(xmm0, eax)?;
+        g.xorps(xmm1, xmm1)?;
+        g.expect_fault(fault(XF), |g| g.divsd(xmm0, xmm1))?;
+        g.cvttsd2si(rbx, xmm0)?;
+        g.expect(rbx, 1)?;
+        g.stmxcsr(dword_ptr(frame(0)))?;
+        g.expect_memory(frame(0), 0x1d84)?;
+        g.mov(rax, cr4)?;
+        g.and(eax, !OSXMMEXCPT)?;
+        g.mov(cr4, rax)?;
+        g.expect_fault(fault(UD), |g| g.divsd(xmm0, xmm1))
+    });
+}

@@ -1,0 +1,9 @@
+//! Exceptions: which, when, with what, and where their handlers run (APM volume 2, chapters 8 and 13).
+
+mod breakpoints;
+mod delivery;
+mod faults;
+mod floating_point;
+mod nmi;
+mod shadow;
+mod single_step;
