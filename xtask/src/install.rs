@@ -23,11 +23,8 @@ pub(crate) fn packages(names: &[&str]) -> Result<()> {
     let arguments = ["install", "-qq", "--yes", "--no-install-recommends"];
     let arguments = [&arguments[..], &missing].concat();
     // The lists may be missing, or name versions that the mirror no longer has.
-    if apt_get(&arguments, Stdio::null).is_ok() {
-        return Ok(());
-    }
-    apt_get(&["update", "-qq"], stdout_of_tools)
-        .and_then(|()| apt_get(&arguments, stdout_of_tools))
+    apt_get(&arguments)
+        .or_else(|_| apt_get(&["update", "-qq"]).and_then(|()| apt_get(&arguments)))
         .with_context(|| {
             let names = missing.join(" ");
             format!("cannot install packages; do it as root: apt-get update && apt-get install {names}")
@@ -57,19 +54,22 @@ fn not_installed<'a>(names: &[&'a str], status: &str) -> Vec<&'a str> {
     names.iter().copied().filter(|name| !installed(name)).collect()
 }
 
-/// Standard output is for results only.
-fn stdout_of_tools() -> Stdio {
-    Stdio::from(io::stderr())
-}
-
-/// Runs apt-get as root. An attempt whose output goes to `/dev/null` loses its errors too.
-fn apt_get(arguments: &[&str], output: fn() -> Stdio) -> Result<()> {
+/// Runs apt-get as root. What it prints is part of the error if it fails, and otherwise not told.
+fn apt_get(arguments: &[&str]) -> Result<()> {
     let root = fs::metadata("/proc/self").context("cannot find out who runs this")?.uid() == 0;
     // sudo does not hand on the environment.
-    let words = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get"];
-    let mut command = Command::new(if root { "env" } else { "sudo" });
-    command.args(&words[usize::from(root)..]).args(arguments);
-    step::run(command.stdin(Stdio::inherit()).stdout(output()).stderr(output()))
+    let words = ["sudo", "env", "DEBIAN_FRONTEND=noninteractive", "apt-get"];
+    let words = &words[usize::from(root)..];
+    let output = Command::new(words[0])
+        .args(&words[1..])
+        .args(arguments)
+        .stdin(Stdio::inherit())
+        .output()
+        .with_context(|| format!("cannot start {}", words[0]))?;
+    if !output.status.success() {
+        bail!("apt-get says: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
 }
 
 /// Makes sure that the toolchain has the parts that a minimal installation leaves out.
