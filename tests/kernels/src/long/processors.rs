@@ -100,4 +100,16 @@ impl Long {
         self.cmp(qword_ptr(address), value)?;
         self.jne(wait)
     }
+
+    /// Waits until the eight bytes at `address`, below 2 GiB, are at least `value`.
+    ///
+    /// # Errors
+    /// The instructions cannot be encoded.
+    pub fn wait_for_at_least(&mut self, address: u64, value: i32) -> Emit {
+        let mut wait = self.create_label();
+        self.place(&mut wait)?;
+        self.pause()?;
+        self.cmp(qword_ptr(address), value)?;
+        self.jb(wait)
+    }
 }

@@ -1,4 +1,6 @@
 //! What a system must do, shown by small guests. A folder per theme.
 
 mod exceptions;
+mod interrupts;
 mod paging;
+mod system;

@@ -1,0 +1,6 @@
+//! System instructions in long mode: calls, model-specific registers, identification, extended state.
+
+mod cpuid;
+mod extended_state;
+mod msr;
+mod system_call;
