@@ -5,12 +5,12 @@
 
 use super::operand::{following, in_one_page, probe};
 use super::unit::x87_enabled;
-use crate::cpu::Cpu;
+use crate::cpu::{Cpu, canonical};
 use crate::cpu::word::{RAX, RDX};
 use crate::decode::Op;
 use crate::environment::{Environment, Processor};
 use crate::exception::{Exception, Stop};
-use crate::state::{Cr0, Cr4, Efer, FPU_IMAGE_SIZE, Xcr0};
+use crate::state::{Cr0, Cr4, Efer, FPU_IMAGE_SIZE, SegmentRegister, Xcr0};
 use crate::vector::{self, FxsaveLayout, StoreImage, XSAVE_AREA_SIZE, XsaveForm};
 
 type Outcome = Result<(), Stop>;
@@ -99,7 +99,9 @@ fn area<E: Environment>(
     let offset = op.effective_address(&p.cpu);
     let linear = p.cpu.linear(op.segment, offset, size as u64, write)?;
     if linear & (alignment - 1) != 0 {
-        return Err(p.cpu.general_protection());
+        // An address that is not canonical is refused before one that is not aligned, and may be #SS.
+        let stack = op.segment == SegmentRegister::Ss && p.cpu.code64() && !canonical(linear);
+        return Err(if stack { p.cpu.raise(Exception::stack(0)) } else { p.cpu.general_protection() });
     }
     Ok(linear)
 }

@@ -1,6 +1,6 @@
 //! Instructions that the environment executes: checks before, memory operand around.
 
-use super::operand::{load, probe, store};
+use super::operand::{load, probe_operand, store};
 use super::unit::Unit;
 use crate::cpu::Cpu;
 use crate::decode::Op;
@@ -57,7 +57,7 @@ pub(super) fn write<U: Unit, const SIZE: u8, E: Environment>(p: &mut Processor<E
     record_exception(&mut p.cpu, op, true);
     // An operand that is not stored must be writable all the same.
     let written = match store_prevented(&p.cpu.fpu) {
-        true => probe(p, op, linear, u64::from(SIZE)),
+        true => probe_operand::<SIZE, E>(p, op, linear),
         false => store::<SIZE, E>(p, op, linear, &operand),
     };
     written.inspect_err(|_| restore(&mut p.cpu.fpu, &before))

@@ -29,6 +29,23 @@ pub(super) fn probe<E: Environment>(p: &mut Processor<E>, op: &Op<E>, linear: u6
     Ok(())
 }
 
+/// Makes sure that an operand of `SIZE` bytes at `linear` can be written, in the accesses that [`store`] would make.
+pub(super) fn probe_operand<const SIZE: u8, E: Environment>(
+    p: &mut Processor<E>,
+    op: &Op<E>,
+    linear: u64,
+) -> Result<(), Stop> {
+    match SIZE {
+        2 => p.env.update::<u16>(&mut p.cpu, op.segment, linear, false, |_| None).map(drop),
+        4 => p.env.update::<u32>(&mut p.cpu, op.segment, linear, false, |_| None).map(drop),
+        8 => p.env.update::<u64>(&mut p.cpu, op.segment, linear, false, |_| None).map(drop),
+        10 if in_one_page(linear, 10) => {
+            p.env.update::<u64>(&mut p.cpu, op.segment, linear, false, |_| None).map(drop)
+        }
+        _ => probe(p, op, linear, u64::from(SIZE)),
+    }
+}
+
 /// Reads `SIZE` bytes: 1, 2, 4, 8, 10 or 16.
 #[inline(always)]
 pub(super) fn load<const SIZE: u8, E: Environment>(

@@ -1,6 +1,6 @@
 //! LDMXCSR, STMXCSR, MASKMOVQ and MASKMOVDQU (APM volumes 4 and 5).
 
-use super::operand::{following, probe};
+use super::operand::{following, probe_operand};
 use super::unit::{Mmx, Sse, Unit};
 use crate::decode::Op;
 use crate::environment::{Environment, Processor};
@@ -48,7 +48,7 @@ fn store_selected<const SIZE: u8, E: Environment>(
     moved: &MaskedMove,
 ) -> Outcome {
     let linear = op.linear(p, SIZE, true)?;
-    probe(p, op, linear, u64::from(SIZE))?;
+    probe_operand::<SIZE, E>(p, op, linear)?;
     for n in (0..SIZE).filter(|&n| moved.selected >> n & 1 != 0) {
         let address = following(&p.cpu, linear, u64::from(n));
         p.env.store::<u8>(&mut p.cpu, op.segment, address, moved.bytes[usize::from(n)])?;
