@@ -2,5 +2,7 @@
 
 mod exceptions;
 mod interrupts;
+mod machine;
 mod paging;
+mod processors;
 mod system;

@@ -1,0 +1,4 @@
+//! How a machine ends, whatever its guest does.
+
+mod ends;
+mod stubborn;

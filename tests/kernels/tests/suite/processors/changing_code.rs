@@ -1,0 +1,237 @@
+//! Code that is written while it is used (APM volume 2, section 7.6.1).
+
+use iced_x86::code_asm::*;
+use tern_test_kernels::long::*;
+
+/// MOV EAX, imm32; RET: the immediate is at offset 1.
+const FUNCTION: u64 = 0xc3_0000_0000_b8;
+const READY: u64 = DATA;
+const ANSWER: u64 = DATA + 0x40;
+const STOP: u64 = DATA + 0x80;
+
+#[test]
+fn a_processor_sees_its_own_changes_at_once() {
+    long(|g| {
+        g.put(frame(0), &[FUNCTION]);
+        let (mut again, mut fine) = (g.create_label(), g.create_label());
+        g.mov(ebx, frame(0) as u32)?;
+        g.xor(r12d, r12d)?;
+        g.mov(ecx, 500)?;
+        g.place(&mut again)?;
+        g.mov(dword_ptr(rbx + 1), ecx)?;
+        g.call(rbx)?;
+        g.cmp(eax, ecx)?;
+        g.je(fine)?;
+        g.inc(r12d)?;
+        g.place(&mut fine)?;
+        g.dec(ecx)?;
+        g.jnz(again)?;
+        g.expect(r12, 0)
+    });
+}
+
+#[test]
+fn a_change_of_the_very_next_instruction_counts() {
+    long(|g| {
+        let mut target = g.create_label();
+        g.xor(ebx, ebx)?;
+        g.lea(rcx, ptr(target))?;
+        for value in [5, 6] {
+            g.mov(edx, value)?;
+            let mut back = g.create_label();
+            g.lea(r14, ptr(back))?;
+            let mut write = g.create_label();
+            g.jmp(write)?;
+            g.place(&mut back)?;
+            g.expect(rax, u64::from(value as u32))?;
+            let mut over = g.create_label();
+            g.jmp(over)?;
+            g.place(&mut write)?;
+            g.mov(dword_ptr(rcx + 1), edx)?;
+            if value == 5 {
+                // Straight ahead into what was just written.
+                g.place(&mut target)?;
+                g.mov(eax, 0x1111_1111)?;
+                g.jmp(r14)?;
+            } else {
+                g.jmp(rcx)?;
+            }
+            g.place(&mut over)?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_change_through_another_address_counts_after_serialisation() {
+    long(|g| {
+        g.put(frame(0), &[FUNCTION]);
+        g.map(0, frame(0) | P);
+        g.map(1, frame(0) | P | RW);
+        g.mov(r13, WINDOW)?;
+        let (mut again, mut fine) = (g.create_label(), g.create_label());
+        g.xor(r12d, r12d)?;
+        g.mov(ebp, 500)?;
+        g.place(&mut again)?;
+        g.mov(dword_ptr(r13 + 0x1001), ebp)?;
+        g.xor(eax, eax)?;
+        g.cpuid()?;
+        g.call(r13)?;
+        g.cmp(eax, ebp)?;
+        g.je(fine)?;
+        g.inc(r12d)?;
+        g.place(&mut fine)?;
+        g.dec(ebp)?;
+        g.jnz(again)?;
+        g.expect(r12, 0)
+    });
+}
+
+#[test]
+fn string_stores_and_locked_instructions_change_code_too() {
+    long(|g| {
+        g.put(frame(0), &[FUNCTION]);
+        g.mov(ebx, frame(0) as u32)?;
+        g.call(rbx)?;
+        g.expect(rax, 0)?;
+        g.lea(edi, ptr(rbx + 1))?;
+        g.mov(al, 0x22)?;
+        g.mov(ecx, 4)?;
+        g.rep().stosb()?;
+        g.call(rbx)?;
+        g.expect(rax, 0x2222_2222)?;
+        g.mov(qword_ptr(frame(1)), 0x3333_3333)?;
+        g.mov(esi, frame(1) as u32)?;
+        g.lea(edi, ptr(rbx + 1))?;
+        g.movsd()?;
+        g.call(rbx)?;
+        g.expect(rax, 0x3333_3333)?;
+        g.lock().xor(dword_ptr(rbx + 1), 0x1111_1111)?;
+        g.call(rbx)?;
+        g.expect(rax, 0x2222_2222)?;
+        g.mov(rax, FUNCTION | 0x4444 << 8)?;
+        g.movq(xmm0, rax)?;
+        g.movq(qword_ptr(rbx), xmm0)?;
+        g.call(rbx)?;
+        g.expect(rax, 0x4444)
+    });
+}
+
+#[test]
+fn another_processors_change_counts_after_serialisation() {
+    const ROUNDS: i32 = 1000;
+    long_with(2, |g| {
+        g.put(frame(0), &[FUNCTION]);
+        // The other processor: waits for the next round, serialises, calls, answers.
+        g.on_others(|g| {
+            let (mut again, mut wait) = (g.create_label(), g.create_label());
+            g.mov(r13d, frame(0) as u32)?;
+            g.mov(ebp, 1)?;
+            g.place(&mut again)?;
+            g.place(&mut wait)?;
+            g.pause()?;
+            g.cmp(dword_ptr(READY), ebp)?;
+            g.jne(wait)?;
+            g.xor(eax, eax)?;
+            g.cpuid()?;
+            g.call(r13)?;
+            g.mov(dword_ptr(ANSWER + 4), eax)?;
+            g.mov(dword_ptr(ANSWER), ebp)?;
+            g.inc(ebp)?;
+            g.cmp(ebp, ROUNDS)?;
+            g.jbe(again)
+        })?;
+        g.start_others(1)?;
+        let (mut again, mut wait, mut fine) = (g.create_label(), g.create_label(), g.create_label());
+        g.xor(r12d, r12d)?;
+        g.mov(ebx, 1)?;
+        g.place(&mut again)?;
+        g.mov(eax, ebx)?;
+        g.not(eax)?;
+        g.mov(dword_ptr(frame(0) + 1), eax)?;
+        g.mov(dword_ptr(READY), ebx)?;
+        g.place(&mut wait)?;
+        g.pause()?;
+        g.cmp(dword_ptr(ANSWER), ebx)?;
+        g.jne(wait)?;
+        g.cmp(dword_ptr(ANSWER + 4), eax)?;
+        g.je(fine)?;
+        g.inc(r12d)?;
+        g.place(&mut fine)?;
+        g.inc(ebx)?;
+        g.cmp(ebx, ROUNDS)?;
+        g.jbe(again)?;
+        g.expect(r12, 0)
+    });
+}
+
+#[test]
+fn code_that_is_changed_while_another_processor_runs_it_is_the_old_or_the_new() {
+    // The immediate is aligned, so that it changes as a whole. What is seen never goes back.
+    const LAST: u32 = 20_000;
+    long_with(2, |g| {
+        g.put(frame(0), &[FUNCTION << 24, FUNCTION >> 40]);
+        g.on_others(|g| {
+            let mut again = g.create_label();
+            g.xor(ecx, ecx)?;
+            g.place(&mut again)?;
+            g.mov(dword_ptr(frame(0) + 4), ecx)?;
+            g.inc(ecx)?;
+            g.cmp(ecx, LAST)?;
+            g.jbe(again)?;
+            g.mov(qword_ptr(STOP), 1)
+        })?;
+        g.start_others(1)?;
+        let (mut again, mut fine) = (g.create_label(), g.create_label());
+        g.mov(r13d, (frame(0) + 3) as u32)?;
+        g.xor(r12d, r12d)?;
+        g.xor(ebx, ebx)?;
+        g.place(&mut again)?;
+        g.call(r13)?;
+        g.cmp(eax, ebx)?;
+        g.jae(fine)?;
+        g.inc(r12d)?;
+        g.place(&mut fine)?;
+        g.mov(ebx, eax)?;
+        g.cmp(qword_ptr(STOP), 0)?;
+        g.je(again)?;
+        g.xor(eax, eax)?;
+        g.cpuid()?;
+        g.call(r13)?;
+        g.expect(rax, LAST.into())?;
+        g.expect(r12, 0)
+    });
+}
+
+#[test]
+fn data_in_the_page_of_the_code_that_writes_it_is_just_data() {
+    long(|g| {
+        // INC dword [RBX + 0x40]; DEC ECX; JNZ back; RET
+        g.put(frame(0), &[u64::from_le_bytes([0xff, 0x43, 0x40, 0xff, 0xc9, 0x75, 0xf9, 0xc3])]);
+        g.mov(ebx, frame(0) as u32)?;
+        g.mov(ecx, 200_000)?;
+        g.call(rbx)?;
+        g.expect_memory(frame(0) + 0x40, 200_000)
+    });
+}
+
+#[test]
+fn code_that_is_copied_over_other_code_in_the_same_place_is_what_runs() {
+    // As boot loaders and decompressors do: the same page holds one function after the other.
+    long(|g| {
+        g.put(frame(1), &[0xc3_0000_0001_b8, 0, 0, 0, 0, 0, 0, 0]);
+        g.put(frame(2), &[0x9090_c302_c083_90, 0, 0, 0, 0, 0, 0, 0]);
+        for _ in 0..3 {
+            for (source, expected) in [(1, 1), (2, 3)] {
+                g.mov(esi, frame(source) as u32)?;
+                g.mov(edi, frame(0) as u32)?;
+                g.mov(ecx, 8)?;
+                g.rep().movsq()?;
+                g.mov(ebx, frame(0) as u32)?;
+                g.call(rbx)?;
+                g.expect(rax, expected)?;
+            }
+        }
+        Ok(())
+    });
+}
