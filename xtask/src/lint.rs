@@ -23,7 +23,7 @@ pub(crate) fn lint() -> Result<()> {
 pub(super) fn checks() -> Vec<(&'static str, Command)> {
     let formatting = |manifest: &str| {
         let mut command = step::cargo("fmt");
-        command.args(["--all", "--check", "--manifest-path", manifest]);
+        command.args(["--all", "--check", "--manifest-path", manifest, "--", "--color", "never"]);
         command
     };
     let mut clippy = step::cargo_build("clippy");

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! lint ──► cargo test --workspace ──► real guests (the package in tests/guests)
-//!                                     in the release `tern`, few at a time
+//!                                     in the release `tern`
 //! ```
 //!
 //! A check that is not a test (a lint, a build) counts as one failed test if it fails, so the last
@@ -12,7 +12,6 @@ mod report;
 
 use std::io::{self, BufRead, BufReader};
 use std::process::{Command, ExitCode, Stdio};
-use std::thread;
 
 use anyhow::{Context, Result};
 
@@ -62,18 +61,15 @@ fn workspace_tests(with_guests: bool) -> Result<Tally> {
     step::announce("building the tests");
     step::run(tests(step::cargo_build("test")).arg("--no-run"))?;
     step::announce("running the tests");
-    run_tests(&mut tests(step::cargo("test")), &[], Shown::Sections)
+    run_tests(&mut tests(step::cargo("test")), Shown::Sections)
 }
 
-/// Real guests in the release build. A guest keeps a processor or more busy: half as many as there are
-/// run at a time.
+/// Real guests in the release build. They see to it themselves that no more of them run at a time than the
+/// host has processors for.
 fn guest_tests() -> Result<Tally> {
     let tern = step::build_tern()?;
     step::announce("running real guests");
-    let processors = thread::available_parallelism().map_or(1, usize::from);
-    let at_a_time = format!("--test-threads={}", (processors / 2).max(1));
-    let mut command = step::cargo("test");
-    run_tests(command.args(["--package", GUESTS]).env(TERN, tern), &[&at_a_time], Shown::Tests)
+    run_tests(step::cargo("test").args(["--package", GUESTS]).env(TERN, tern), Shown::Tests)
 }
 
 /// What is told while tests run.
@@ -86,8 +82,8 @@ enum Shown {
 }
 
 /// Runs `cargo test` and counts; what failed is told in full.
-fn run_tests(command: &mut Command, arguments: &[&str], shown: Shown) -> Result<Tally> {
-    command.arg("--no-fail-fast").args(["--color", "never", "--"]).args(arguments);
+fn run_tests(command: &mut Command, shown: Shown) -> Result<Tally> {
+    command.args(["--no-fail-fast", "--color", "never"]);
     let line = step::line(command);
     // One pipe for both, so that cargo's headings stay with the output they belong to.
     let (reader, writer) = io::pipe().context("cannot make a pipe")?;
