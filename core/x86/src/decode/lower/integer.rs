@@ -167,7 +167,9 @@ fn moves<E: Environment>(instruction: &Instruction, form: Form) -> Option<Handle
         Mnemonic::Xlatb => xlat,
         Mnemonic::Mfence => mfence,
         // PREFETCH has no register form (APM volume 3, PREFETCH).
-        Mnemonic::Reservednop if form == Form::RegisterRegister && is_prefetch_opcode(instruction) => return None,
+        Mnemonic::Reservednop if form == Form::RegisterRegister && is_prefetch_opcode(instruction) => {
+            return None;
+        }
         // What later processors do with a part of the space of reserved no-operations are no-operations here.
         Mnemonic::Rdsspd | Mnemonic::Rdsspq | Mnemonic::Cldemote => nop,
         Mnemonic::Nop
