@@ -7,6 +7,7 @@ use anyhow::anyhow;
 use clap::ValueEnum;
 use serde::Serialize;
 use tern_engine::{Availability, Engine};
+use tern_kvm::KvmEngine;
 use tern_soft::SoftEngine;
 
 use crate::cli::OutputForm;
@@ -17,24 +18,55 @@ use crate::exit::Failure;
 pub(crate) enum EngineChoice {
     /// The fastest that can run here
     Auto,
+    /// The host's virtualization hardware, through /dev/kvm
+    Kvm,
     /// Software only: no hardware support and no privileges needed
     Soft,
 }
 
 /// All engines, fastest first. A new one is added here and in [`EngineChoice`].
-const ENGINES: [(EngineChoice, &dyn Engine); 1] = [(EngineChoice::Soft, &SoftEngine)];
+const ENGINES: [(EngineChoice, &dyn Engine); 2] =
+    [(EngineChoice::Kvm, &KvmEngine), (EngineChoice::Soft, &SoftEngine)];
+
+/// An engine, and why it is not a faster one.
+pub(crate) struct Chosen {
+    pub engine: &'static dyn Engine,
+    /// One line for the user, if a faster engine was passed over.
+    pub note: Option<String>,
+}
 
 /// The engine that `choice` stands for. One that was named is not probed: it tells by itself that it cannot run.
 ///
 /// # Errors
 /// No engine can run here.
-pub(crate) fn choose(choice: EngineChoice) -> Result<&'static dyn Engine, Failure> {
-    let is_chosen = |(name, engine): &&(EngineChoice, &dyn Engine)| match choice {
-        EngineChoice::Auto => matches!(engine.probe(), Availability::Available(_)),
-        named => *name == named,
-    };
-    let none = || Failure::host(anyhow!("no engine can run here; `tern engines` tells why, and what to do"));
-    ENGINES.iter().find(is_chosen).map(|(_, engine)| *engine).ok_or_else(none)
+pub(crate) fn choose(choice: EngineChoice) -> Result<Chosen, Failure> {
+    if choice == EngineChoice::Auto {
+        return fastest(&ENGINES.map(|(_, engine)| engine));
+    }
+    let named = ENGINES.iter().find(|(name, _)| *name == choice);
+    named.map(|(_, engine)| Chosen { engine: *engine, note: None }).ok_or_else(none)
+}
+
+/// The first of `engines` that can run here.
+fn fastest(engines: &[&'static dyn Engine]) -> Result<Chosen, Failure> {
+    let mut passed_over = Vec::new();
+    for engine in engines {
+        match engine.probe() {
+            Availability::Available(_) => {
+                let note = (!passed_over.is_empty())
+                    .then(|| format!("using the engine '{}': {}", engine.name(), passed_over.join("; ")));
+                return Ok(Chosen { engine: *engine, note });
+            }
+            Availability::Unavailable { reason, .. } => {
+                passed_over.push(format!("'{}' cannot run here, {reason}", engine.name()));
+            }
+        }
+    }
+    Err(none())
+}
+
+fn none() -> Failure {
+    Failure::host(anyhow!("no engine can run here; `tern engines` tells why, and what to do"))
 }
 
 /// One engine as it is shown.
@@ -125,7 +157,17 @@ mod tests {
         for (choice, engine) in ENGINES {
             let name = choice.to_possible_value().unwrap();
             assert_eq!(engine.name(), name.get_name());
-            assert_eq!(choose(choice).unwrap().name(), engine.name());
+            assert_eq!(choose(choice).unwrap().engine.name(), engine.name());
         }
+    }
+
+    #[test]
+    fn a_slower_engine_says_in_one_line_why_it_was_chosen() {
+        let chosen = fastest(&[&Absent, &SoftEngine]).unwrap();
+        assert_eq!(chosen.engine.name(), "soft");
+        let note = chosen.note.unwrap();
+        assert_eq!(note, "using the engine 'soft': 'kvm' cannot run here, there is no /dev/kvm");
+        assert!(fastest(&[&SoftEngine]).unwrap().note.is_none());
+        assert!(fastest(&[&Absent]).is_err());
     }
 }

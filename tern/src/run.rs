@@ -13,6 +13,7 @@ use tern_vmm::console::ConsoleInput;
 use tern_vmm::machine::{End, Machine, MachineError, Outcome};
 
 use crate::cli::RunArguments;
+use crate::engines::Chosen;
 use crate::exit::{Code, Failure};
 use crate::guest::Guest;
 use crate::terminal::{self, Console, Leaving};
@@ -20,8 +21,13 @@ use crate::{engines, guest, statistics};
 
 /// Runs a machine as the command line says, until it ends.
 pub(crate) fn run(arguments: &RunArguments) -> Result<Code, Failure> {
-    let engine = engines::choose(arguments.engine)?;
+    let Chosen { engine, note } = engines::choose(arguments.engine)?;
     let config = config(arguments, guest::load(arguments)?);
+    if let Some(note) = note
+        && !arguments.quiet
+    {
+        eprintln!("tern: {note}");
+    }
     let console = Console::open(arguments.quiet)
         .context("cannot use standard input and output as a console")
         .map_err(Failure::host)?;

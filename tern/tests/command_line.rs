@@ -41,7 +41,7 @@ fn bad_usage_ends_with_2_and_says_what_would_work() {
     for (arguments, hint) in [
         (&["run", "--memory", "512"][..], "512M"),
         (&["run", "--cpus", "0"], "1..=64"),
-        (&["run", "--engine", "warp"], "auto, soft"),
+        (&["run", "--engine", "warp"], "auto, kvm, soft"),
         (&["run", "--colour"], "--help"),
         (&["run", "tiny", "--kernel", "k"], "cannot be used with"),
     ] {
@@ -88,12 +88,16 @@ fn a_host_without_apt_is_told_to_bring_a_kernel() {
 #[test]
 fn every_engine_is_listed_with_its_reason() {
     let text = tern(&["engines"]);
-    assert!(stdout(&text).starts_with("soft "), "{}", stdout(&text));
+    for name in ["kvm ", "soft "] {
+        assert!(stdout(&text).lines().any(|line| line.starts_with(name)), "{}", stdout(&text));
+    }
     let json = tern(&["engines", "-o", "json"]);
     let engines: serde_json::Value = serde_json::from_slice(&json.stdout).expect("JSON");
-    assert_eq!(engines[0]["name"], "soft");
-    assert!(engines[0]["available"].is_boolean());
-    assert!(engines[0]["reason"].is_string());
+    for (index, name) in ["kvm", "soft"].into_iter().enumerate() {
+        assert_eq!(engines[index]["name"], name);
+        assert!(engines[index]["available"].is_boolean());
+        assert!(engines[index]["reason"].is_string());
+    }
 }
 
 #[test]
@@ -132,7 +136,7 @@ fn run_code(code: &[u8], arguments: &[&str], input: &[u8]) -> Output {
     let file = directory.path().join("code");
     std::fs::write(&file, code).expect("a temporary file");
     let mut child = Command::new(env!("CARGO_BIN_EXE_tern"))
-        .args(["run", "--format", "boot-sector", "--memory", "1M", "--kernel"])
+        .args(["run", "--engine", "soft", "--format", "boot-sector", "--memory", "1M", "--kernel"])
         .arg(&file)
         .args(arguments)
         .stdin(Stdio::piped())

@@ -45,6 +45,14 @@ pub enum EngineError {
         #[source]
         source: std::io::Error,
     },
+    /// The host's hypervisor gave up on the guest.
+    #[error("{reason}\n{registers}")]
+    GaveUp {
+        /// What it says, in words.
+        reason: String,
+        /// The processor's registers at that moment, in several lines.
+        registers: String,
+    },
 }
 
 /// A way to make a machine's processors run.

@@ -1,0 +1,153 @@
+//! `/dev/kvm`: opening it, what it offers, and why it cannot be used.
+//!
+//! Three findings have three remedies: it is not there, it may not be opened, or it answers but does not do its work
+//! (`trial` finds that out).
+
+use std::path::Path;
+
+use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2};
+use kvm_ioctls::{Cap, Kvm};
+use tern_engine::EngineError;
+
+/// Why guests cannot run, and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// What was found.
+    pub reason: String,
+    /// What the user can do.
+    pub remedy: String,
+}
+
+impl Finding {
+    /// A finding in two sentences.
+    pub fn new(reason: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { reason: reason.into(), remedy: remedy.into() }
+    }
+}
+
+/// The only version of the interface that there ever was after its experimental days.
+const API_VERSION: i32 = 12;
+
+/// What the engine cannot do without, with the kernel that brought the youngest of them: 4.12.
+const NEEDED: [(Cap, &str); 11] = [
+    (Cap::Irqchip, "interrupt controllers"),
+    (Cap::IrqRouting, "interrupt routing"),
+    (Cap::Pit2, "the interval timer"),
+    (Cap::SignalMsi, "message-signalled interrupts"),
+    (Cap::UserMemory, "guest memory"),
+    (Cap::SetTssAddr, "a place for real mode's helpers"),
+    (Cap::ExtCpuid, "CPUID"),
+    (Cap::MpState, "processor activity"),
+    (Cap::VcpuEvents, "pending events"),
+    (Cap::GetTscKhz, "the TSC's frequency"),
+    (Cap::ImmediateExit, "immediate exits"),
+];
+
+/// An open `/dev/kvm` that offers what the engine needs.
+#[derive(Debug)]
+pub struct Host {
+    kvm: Kvm,
+    supported_cpuid: Vec<kvm_cpuid_entry2>,
+    /// The model-specific registers that the kernel saves and restores, sorted.
+    msrs: Vec<u32>,
+}
+
+impl Host {
+    /// Opens `/dev/kvm`.
+    ///
+    /// # Errors
+    /// Why it cannot be used.
+    pub fn open() -> Result<Self, Finding> {
+        let kvm = Kvm::new().map_err(|error| not_opened(error.errno()))?;
+        let version = kvm.get_api_version();
+        if version != API_VERSION {
+            return Err(Finding::new(
+                format!("/dev/kvm speaks version {version} of its interface, not {API_VERSION}"),
+                "Check what provides /dev/kvm on this host.",
+            ));
+        }
+        let missing: Vec<_> =
+            NEEDED.iter().filter(|(cap, _)| !kvm.check_extension(*cap)).map(|(_, name)| *name).collect();
+        if !missing.is_empty() {
+            return Err(Finding::new(
+                format!("/dev/kvm does not offer {}", missing.join(", ")),
+                "Use a host with Linux 4.12 or newer.",
+            ));
+        }
+        let refused = |what: &str, error: kvm_ioctls::Error| {
+            Finding::new(
+                format!("/dev/kvm does not tell {what}: {error}"),
+                "Look into the kernel's log (dmesg).",
+            )
+        };
+        let cpuid = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES);
+        let supported_cpuid = cpuid.map_err(|error| refused("its CPUID", error))?.as_slice().to_vec();
+        let list = kvm.get_msr_index_list();
+        let mut msrs = list.map_err(|error| refused("its registers", error))?.as_slice().to_vec();
+        msrs.sort_unstable();
+        Ok(Self { kvm, supported_cpuid, msrs })
+    }
+
+    /// The device.
+    pub const fn kvm(&self) -> &Kvm {
+        &self.kvm
+    }
+
+    /// What CPUID can say to guests here.
+    pub fn supported_cpuid(&self) -> &[kvm_cpuid_entry2] {
+        &self.supported_cpuid
+    }
+
+    /// Whether the kernel keeps this model-specific register for guests.
+    pub fn has_msr(&self, index: u32) -> bool {
+        self.msrs.binary_search(&index).is_ok()
+    }
+}
+
+/// What an error of opening the device means.
+fn not_opened(errno: i32) -> Finding {
+    match errno {
+        libc::ENOENT => Finding::new(
+            "there is no /dev/kvm",
+            "Load the module for the processor (`modprobe kvm-amd` or `modprobe kvm-intel`), switch virtualization on in \
+             the firmware, or give the container the device (`--device /dev/kvm`).",
+        ),
+        libc::EACCES | libc::EPERM => Finding::new(
+            "this user may not open /dev/kvm",
+            "Add yourself to its group (`sudo usermod -aG kvm $USER`) and log in again; in a container, give it the device \
+             (`--device /dev/kvm`).",
+        ),
+        libc::ENODEV | libc::ENXIO => Finding::new(
+            "/dev/kvm exists, but nothing in the kernel stands behind it",
+            "Load the module for the processor (`modprobe kvm-amd` or `modprobe kvm-intel`), and switch virtualization on in \
+             the firmware.",
+        ),
+        _ => Finding::new(
+            format!("/dev/kvm cannot be opened: {}", std::io::Error::from_raw_os_error(errno)),
+            "Look into the kernel's log (dmesg).",
+        ),
+    }
+}
+
+/// Whether the host's KVM is PVM, which needs guests made for it.
+pub fn is_pvm() -> bool {
+    Path::new("/sys/module/kvm_pvm").exists()
+}
+
+/// An error of an ioctl as an engine's error.
+pub fn refused(action: &'static str) -> impl Fn(kvm_ioctls::Error) -> EngineError {
+    move |error| EngineError::Host { action, source: std::io::Error::from_raw_os_error(error.errno()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_device_and_a_forbidden_one_have_different_remedies() {
+        let (missing, forbidden) = (not_opened(libc::ENOENT), not_opened(libc::EACCES));
+        assert!(missing.remedy.contains("modprobe"), "{missing:?}");
+        assert!(forbidden.remedy.contains("usermod -aG kvm"), "{forbidden:?}");
+        assert_eq!(not_opened(libc::EPERM), forbidden);
+    }
+}

@@ -1,0 +1,135 @@
+//! A processor's state, between KVM's structures and [`VcpuState`].
+//!
+//! `registers` holds what is pure translation; here are the calls in the order that KVM needs: CPUID before all (it decides
+//! which bits exist), control registers before what they enable, pending events last.
+
+mod msrs;
+mod registers;
+
+use kvm_bindings::{
+    KVM_MP_STATE_HALTED, KVM_MP_STATE_INIT_RECEIVED, KVM_MP_STATE_RUNNABLE, KVM_MP_STATE_SIPI_RECEIVED,
+    KVM_MP_STATE_UNINITIALIZED, KVM_VCPUEVENT_VALID_NMI_PENDING, KVM_VCPUEVENT_VALID_SHADOW,
+    KVM_X86_SHADOW_INT_MOV_SS, kvm_mp_state, kvm_vcpu_events, kvm_xcrs,
+};
+use kvm_ioctls::VcpuFd;
+use tern_engine::EngineError;
+use tern_x86::state::{Activity, PendingEvent, VcpuState, Xcr0};
+
+use crate::host::refused;
+
+/// What the state's translation depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Abilities {
+    /// The guest has XSAVE, and so XCR0.
+    pub xsave: bool,
+    /// Which model-specific registers there are.
+    pub msrs: msrs::Optional,
+    /// What the guest's TSC would show if nobody had ever changed it, now: the machine's clock in its ticks.
+    pub base_tsc: u64,
+}
+
+pub use msrs::Optional;
+
+/// Reads the whole state. `activity` is told by KVM, except for a shutdown.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn get(fd: &VcpuFd, abilities: &Abilities) -> Result<VcpuState, EngineError> {
+    let mut state = VcpuState::reset();
+    registers::from_regs(&fd.get_regs().map_err(refused("read a processor's registers"))?, &mut state);
+    registers::from_sregs(&fd.get_sregs().map_err(refused("read a processor's segments"))?, &mut state);
+    let debug = fd.get_debug_regs().map_err(refused("read a processor's debug registers"))?;
+    registers::from_debug(&debug, &mut state);
+    let xsave = fd.get_xsave().map_err(refused("read a processor's vector registers"))?;
+    state.fpu = registers::from_xsave(&xsave);
+    if abilities.xsave {
+        let xcrs = fd.get_xcrs().map_err(refused("read XCR0"))?;
+        state.xcr0 = Xcr0::from_bits_retain(xcrs.xcrs.first().map_or(1, |xcr| xcr.value));
+    }
+    msrs::get(fd, abilities, &mut state.msrs)?;
+    let events = fd.get_vcpu_events().map_err(refused("read a processor's pending events"))?;
+    state.pending = PendingEvent {
+        nmi: events.nmi.pending != 0 || events.nmi.injected != 0,
+        interrupt_shadow: events.interrupt.shadow != 0,
+        nmi_blocked: events.nmi.masked != 0,
+    };
+    let activity = fd.get_mp_state().map_err(refused("read a processor's activity"))?;
+    state.activity = activity_of(activity.mp_state);
+    Ok(state)
+}
+
+/// Replaces the whole state, but for the local APIC's.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn set(fd: &VcpuFd, abilities: &Abilities, state: &VcpuState) -> Result<(), EngineError> {
+    let mut sregs = fd.get_sregs().map_err(refused("read a processor's segments"))?;
+    registers::to_sregs(state, &mut sregs);
+    fd.set_sregs(&sregs).map_err(refused("set a processor's segments"))?;
+    if abilities.xsave {
+        let mut xcrs = kvm_xcrs { nr_xcrs: 1, ..Default::default() };
+        xcrs.xcrs[0].value = state.xcr0.bits();
+        fd.set_xcrs(&xcrs).map_err(refused("set XCR0"))?;
+    }
+    let xsave = registers::to_xsave(&state.fpu);
+    // SAFETY: the kernel reads more than these 4096 bytes only if a larger area was enabled for guests (`arch_prctl`),
+    // which nothing in this process does.
+    unsafe { fd.set_xsave(&xsave) }.map_err(refused("set a processor's vector registers"))?;
+    msrs::set(fd, abilities, &state.msrs)?;
+    fd.set_regs(&registers::to_regs(state)).map_err(refused("set a processor's registers"))?;
+    let debug = registers::to_debug(state);
+    fd.set_debug_regs(&debug).map_err(refused("set a processor's debug registers"))?;
+    fd.set_vcpu_events(&events(&state.pending)).map_err(refused("set a processor's pending events"))?;
+    let activity = kvm_mp_state { mp_state: mp_state(state.activity) };
+    fd.set_mp_state(activity).map_err(refused("set a processor's activity"))
+}
+
+fn events(pending: &PendingEvent) -> kvm_vcpu_events {
+    let mut events = kvm_vcpu_events {
+        flags: KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW,
+        ..Default::default()
+    };
+    events.nmi.pending = pending.nmi.into();
+    events.nmi.masked = pending.nmi_blocked.into();
+    // The shadow of STI may stand with RFLAGS.IF only; that of MOV SS always, and it does the same.
+    events.interrupt.shadow = if pending.interrupt_shadow { KVM_X86_SHADOW_INT_MOV_SS as u8 } else { 0 };
+    events
+}
+
+/// A shutdown is none of KVM's states: the engine remembers it by itself.
+const fn mp_state(activity: Activity) -> u32 {
+    match activity {
+        Activity::Running | Activity::Shutdown => KVM_MP_STATE_RUNNABLE,
+        Activity::Halted => KVM_MP_STATE_HALTED,
+        Activity::WaitForSipi => KVM_MP_STATE_INIT_RECEIVED,
+    }
+}
+
+const fn activity_of(mp_state: u32) -> Activity {
+    match mp_state {
+        KVM_MP_STATE_HALTED => Activity::Halted,
+        KVM_MP_STATE_UNINITIALIZED | KVM_MP_STATE_INIT_RECEIVED | KVM_MP_STATE_SIPI_RECEIVED => {
+            Activity::WaitForSipi
+        }
+        _ => Activity::Running,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn activities_that_kvm_knows_come_back() {
+        for activity in [Activity::Running, Activity::Halted, Activity::WaitForSipi] {
+            assert_eq!(activity_of(mp_state(activity)), activity);
+        }
+    }
+
+    #[test]
+    fn events_are_replaced_also_when_nothing_waits() {
+        let none = events(&PendingEvent::default());
+        assert_eq!(none.flags, KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW);
+        assert_eq!((none.nmi.pending, none.nmi.masked, none.interrupt.shadow), (0, 0, 0));
+    }
+}

@@ -1,0 +1,158 @@
+//! Model-specific registers (numbers: SDM volume 4; APM volume 2, appendix A).
+
+use kvm_bindings::{Msrs as KvmMsrs, kvm_msr_entry};
+use kvm_ioctls::VcpuFd;
+use tern_engine::EngineError;
+use tern_x86::state::Msrs;
+
+use super::Abilities;
+use crate::host::{Host, refused};
+
+const TSC: u32 = 0x10;
+const TSC_ADJUST: u32 = 0x3b;
+const SPEC_CTRL: u32 = 0x48;
+const MISC_ENABLE: u32 = 0x1a0;
+const TSC_AUX: u32 = 0xc000_0103;
+/// Where the guest wants kvm-clock, and KVM's shortcut for the end of an interrupt: addresses that KVM writes to.
+const KVM_SYSTEM_TIME: u32 = 0x4b56_4d01;
+const KVM_PV_EOI: u32 = 0x4b56_4d04;
+
+const MTRR_VARIABLE: u32 = 0x200;
+/// The fixed-range MTRRs, by ascending number.
+const MTRR_FIXED: [u32; 11] = [0x250, 0x258, 0x259, 0x268, 0x269, 0x26a, 0x26b, 0x26c, 0x26d, 0x26e, 0x26f];
+
+/// Which of the registers are there that not every host keeps.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Optional {
+    tsc_adjust: bool,
+    spec_ctrl: bool,
+    misc_enable: bool,
+    tsc_aux: bool,
+    kvm_system_time: bool,
+    kvm_pv_eoi: bool,
+}
+
+impl Optional {
+    /// What `host` keeps. SPEC_CTRL is for guests that were told about it only.
+    pub fn new(host: &Host, guest_has_spec_ctrl: bool) -> Self {
+        Self {
+            tsc_adjust: host.has_msr(TSC_ADJUST),
+            spec_ctrl: guest_has_spec_ctrl && host.has_msr(SPEC_CTRL),
+            misc_enable: host.has_msr(MISC_ENABLE),
+            tsc_aux: host.has_msr(TSC_AUX),
+            kvm_system_time: host.has_msr(KVM_SYSTEM_TIME),
+            kvm_pv_eoi: host.has_msr(KVM_PV_EOI),
+        }
+    }
+}
+
+/// Every register with its place in the state, but for the TSC.
+fn places(msrs: &mut Msrs, optional: Optional) -> Vec<(u32, &mut u64)> {
+    let mut places = vec![
+        (0x174, &mut msrs.sysenter_cs),
+        (0x175, &mut msrs.sysenter_esp),
+        (0x176, &mut msrs.sysenter_eip),
+        (0xc000_0081, &mut msrs.star),
+        (0xc000_0082, &mut msrs.lstar),
+        (0xc000_0083, &mut msrs.cstar),
+        (0xc000_0084, &mut msrs.sfmask),
+        (0xc000_0102, &mut msrs.kernel_gs_base),
+        (0x277, &mut msrs.pat),
+        (0x2ff, &mut msrs.mtrr_def_type),
+    ];
+    places.extend(MTRR_FIXED.into_iter().zip(&mut msrs.mtrr_fixed));
+    places.extend((MTRR_VARIABLE..).zip(&mut msrs.mtrr_variable));
+    let some = [
+        (optional.tsc_aux, TSC_AUX, &mut msrs.tsc_aux),
+        (optional.misc_enable, MISC_ENABLE, &mut msrs.misc_enable),
+        (optional.spec_ctrl, SPEC_CTRL, &mut msrs.spec_ctrl),
+    ];
+    places.extend(some.into_iter().filter(|(present, ..)| *present).map(|(_, index, place)| (index, place)));
+    places
+}
+
+/// What is written besides the state: a processor with a new state has nothing arranged with KVM, and an untouched TSC.
+fn arrangements(optional: Optional) -> impl Iterator<Item = (u32, u64)> {
+    let all = [
+        (optional.tsc_adjust, TSC_ADJUST),
+        (optional.kvm_system_time, KVM_SYSTEM_TIME),
+        (optional.kvm_pv_eoi, KVM_PV_EOI),
+    ];
+    all.into_iter().filter(|(present, _)| *present).map(|(_, index)| (index, 0))
+}
+
+pub(super) fn get(fd: &VcpuFd, abilities: &Abilities, msrs: &mut Msrs) -> Result<(), EngineError> {
+    let mut tsc = 0;
+    let mut places = places(msrs, abilities.msrs);
+    places.push((TSC, &mut tsc));
+    let entries: Vec<_> = places.iter().map(|(index, _)| entry(*index, 0)).collect();
+    let mut list = list(&entries)?;
+    let read = fd.get_msrs(&mut list).map_err(refused("read a processor's model-specific registers"))?;
+    complete(read, &entries, "does not give")?;
+    for ((_, place), entry) in places.into_iter().zip(list.as_slice()) {
+        *place = entry.data;
+    }
+    msrs.tsc_offset = tsc.wrapping_sub(abilities.base_tsc);
+    Ok(())
+}
+
+pub(super) fn set(fd: &VcpuFd, abilities: &Abilities, msrs: &Msrs) -> Result<(), EngineError> {
+    let mut msrs = *msrs;
+    let tsc = abilities.base_tsc.wrapping_add(msrs.tsc_offset);
+    let places = places(&mut msrs, abilities.msrs);
+    let mut entries: Vec<_> = places.into_iter().map(|(index, value)| entry(index, *value)).collect();
+    entries.extend(arrangements(abilities.msrs).map(|(index, value)| entry(index, value)));
+    entries.push(entry(TSC, tsc));
+    let list = list(&entries)?;
+    let written = fd.set_msrs(&list).map_err(refused("set a processor's model-specific registers"))?;
+    complete(written, &entries, "does not take")
+}
+
+fn entry(index: u32, data: u64) -> kvm_msr_entry {
+    kvm_msr_entry { index, data, ..Default::default() }
+}
+
+fn list(entries: &[kvm_msr_entry]) -> Result<KvmMsrs, EngineError> {
+    KvmMsrs::from_entries(entries)
+        .map_err(|_| EngineError::Unsupported("more model-specific registers than KVM takes at once".into()))
+}
+
+/// KVM works through the list and stops at the first register that it refuses.
+fn complete(done: usize, entries: &[kvm_msr_entry], refuses: &str) -> Result<(), EngineError> {
+    let Some(kvm_msr_entry { index, data, .. }) = entries.get(done) else { return Ok(()) };
+    Err(EngineError::Unsupported(format!(
+        "this host's KVM {refuses} the model-specific register {index:#x} (value {data:#x})"
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_register_of_the_state_has_one_place() {
+        let everything = Optional {
+            tsc_adjust: true,
+            spec_ctrl: true,
+            misc_enable: true,
+            tsc_aux: true,
+            kvm_system_time: true,
+            kvm_pv_eoi: true,
+        };
+        let mut msrs = Msrs::default();
+        let mut indices: Vec<_> = places(&mut msrs, everything).into_iter().map(|(index, _)| index).collect();
+        // All fields of `Msrs` but the TSC's offset.
+        assert_eq!(indices.len(), size_of::<Msrs>() / 8 - 1);
+        indices.sort_unstable();
+        indices.dedup();
+        assert_eq!(indices.len(), size_of::<Msrs>() / 8 - 1);
+    }
+
+    #[test]
+    fn a_refused_register_is_named() {
+        let entries = [entry(0x277, 1), entry(0x200, 0xbad)];
+        assert!(complete(2, &entries, "does not take").is_ok());
+        let error = complete(1, &entries, "does not take").unwrap_err().to_string();
+        assert!(error.contains("0x200") && error.contains("0xbad"), "{error}");
+    }
+}

@@ -1,0 +1,221 @@
+//! One processor on KVM: entering the guest, and what its exits ask for.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use kvm_ioctls::VcpuFd;
+use rustix::time::{ClockId, clock_gettime};
+use tern_engine::{Clock, EngineError, ExitKind, Kick, Statistics, Vcpu, VmEntry, VmExit};
+use tern_x86::state::{Activity, VcpuState};
+
+use crate::failure::{self, Deferred};
+use crate::host::refused;
+use crate::kick::Kicker;
+use crate::run_page::{Reason, RunPage};
+use crate::state::{self, Abilities, Optional};
+use crate::transfer::Transfer;
+
+/// How often an instruction may ask before it ends: it touches at most two pages of devices, 8 bytes at a time.
+const MOST_QUESTIONS: usize = 1024;
+
+/// A processor's file, shared with the machine, which resets and saves the local APIC through it.
+pub type SharedFd = Arc<Mutex<VcpuFd>>;
+
+/// Locks a processor's file. Only its own thread holds it for long, while it is in the guest.
+pub fn lock(fd: &SharedFd) -> MutexGuard<'_, VcpuFd> {
+    fd.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What a processor's state depends on, fixed when it was made.
+#[derive(Debug, Clone)]
+pub struct Traits {
+    /// Processor number.
+    pub index: u32,
+    /// The guest has XSAVE.
+    pub xsave: bool,
+    /// Which registers the host keeps.
+    pub msrs: Optional,
+    /// The guest's TSC, in ticks per millisecond.
+    pub tsc_khz: u32,
+    /// The machine's clock.
+    pub clock: Arc<Clock>,
+}
+
+/// One processor.
+pub struct KvmVcpu {
+    fd: SharedFd,
+    page: RunPage,
+    kicker: Arc<Kicker>,
+    traits: Traits,
+    /// The exit that is being answered; KVM has not finished its instruction yet.
+    transfer: Option<Transfer>,
+    /// After a triple fault, until the state is replaced.
+    shut_down: bool,
+    deferred: Arc<Deferred>,
+    statistics: Statistics,
+}
+
+impl KvmVcpu {
+    /// The processor behind `fd`, with its shared page.
+    pub fn new(
+        fd: SharedFd,
+        page: RunPage,
+        kicker: Arc<Kicker>,
+        deferred: Arc<Deferred>,
+        traits: Traits,
+    ) -> Self {
+        Self {
+            fd,
+            page,
+            kicker,
+            traits,
+            transfer: None,
+            shut_down: false,
+            deferred,
+            statistics: Statistics::default(),
+        }
+    }
+
+    fn abilities(&self) -> Abilities {
+        let nanoseconds = u128::from(self.traits.clock.now().as_nanos());
+        let ticks = nanoseconds * u128::from(self.traits.tsc_khz) / 1_000_000;
+        // A counter of 64 bits, which wraps.
+        Abilities { xsave: self.traits.xsave, msrs: self.traits.msrs, base_tsc: ticks as u64 }
+    }
+
+    fn read_state(&self) -> Result<VcpuState, EngineError> {
+        let mut state = state::get(&lock(&self.fd), &self.abilities())?;
+        if self.shut_down {
+            state.activity = Activity::Shutdown;
+        }
+        Ok(state)
+    }
+
+    /// Runs the guest until it needs something.
+    fn enter(&mut self) -> Result<VmExit, EngineError> {
+        if self.shut_down {
+            return Ok(VmExit::TripleFault);
+        }
+        loop {
+            match self.enter_once() {
+                Ok(()) => {}
+                // An application processor that waits for INIT says EAGAIN when it has come.
+                Err(libc::EAGAIN) => continue,
+                Err(libc::EINTR) if self.kicker.take() => return Ok(VmExit::Kicked),
+                Err(libc::EINTR) => continue,
+                Err(errno) => {
+                    let source = std::io::Error::from_raw_os_error(errno);
+                    return Err(EngineError::Host { action: "run a processor through /dev/kvm", source });
+                }
+            }
+            let transfer = match self.page.reason() {
+                Reason::Port { is_read, port, size, count, offset } => {
+                    Transfer::Port { is_read, port, size, left: count, offset }
+                }
+                Reason::Memory { is_write, address, length, data } => {
+                    Transfer::Memory { is_write, address, length, done: 0, data }
+                }
+                Reason::Shutdown => {
+                    self.shut_down = true;
+                    return Ok(VmExit::TripleFault);
+                }
+                Reason::Interrupted => continue,
+                reason => return Err(failure::gave_up(self.traits.index, &reason, &self.read_state()?)),
+            };
+            if let Some(exit) = transfer.question(&self.page) {
+                self.transfer = Some(transfer);
+                return Ok(exit);
+            }
+        }
+    }
+
+    /// One KVM_RUN; the error is its errno.
+    fn enter_once(&self) -> Result<(), i32> {
+        let mut fd = lock(&self.fd);
+        let _inside = self.kicker.entering();
+        // Why it returned is read from our own mapping of the page.
+        fd.run().map(drop).map_err(|error| error.errno())
+    }
+
+    /// Lets KVM finish the instruction that asked last, so that it does not finish it in another state. The answer does not
+    /// matter any more.
+    fn finish_instruction(&mut self) -> Result<(), EngineError> {
+        if self.transfer.take().is_none() {
+            return Ok(());
+        }
+        let kicked = self.kicker.replace(true);
+        let mut ended = Ok(());
+        for _ in 0..MOST_QUESTIONS {
+            // With an immediate exit, KVM completes what it has begun and enters the guest no more.
+            match self.enter_once() {
+                Ok(()) => {}
+                Err(libc::EINTR) => break,
+                Err(errno) => {
+                    ended = Err(refused("complete an instruction")(kvm_ioctls::Error::new(errno)));
+                    break;
+                }
+            }
+        }
+        self.kicker.replace(kicked);
+        ended
+    }
+
+    fn replace_state(&mut self, state: &VcpuState) -> Result<(), EngineError> {
+        self.finish_instruction()?;
+        state::set(&lock(&self.fd), &self.abilities(), state)
+    }
+
+    fn count(&mut self, exit: &VmExit) {
+        let kind = match exit {
+            VmExit::PortIn { .. } => ExitKind::PortIn,
+            VmExit::PortOut { .. } => ExitKind::PortOut,
+            VmExit::MmioRead { .. } => ExitKind::MmioRead,
+            VmExit::MmioWrite { .. } => ExitKind::MmioWrite,
+            VmExit::Kicked => ExitKind::Kicked,
+            VmExit::TripleFault => return,
+        };
+        self.statistics.count(kind);
+    }
+}
+
+impl Vcpu for KvmVcpu {
+    fn run(&mut self, entry: VmEntry) -> Result<VmExit, EngineError> {
+        self.deferred.take()?;
+        if let Some(mut transfer) = self.transfer.take() {
+            transfer.answer(entry, &mut self.page);
+            if let Some(exit) = transfer.question(&self.page) {
+                self.transfer = Some(transfer);
+                self.count(&exit);
+                return Ok(exit);
+            }
+        }
+        let exit = self.enter()?;
+        self.count(&exit);
+        Ok(exit)
+    }
+
+    fn state(&self) -> VcpuState {
+        self.read_state().unwrap_or_else(|error| {
+            self.deferred.put(error);
+            VcpuState::reset()
+        })
+    }
+
+    fn set_state(&mut self, state: &VcpuState) {
+        self.shut_down = state.activity == Activity::Shutdown;
+        if let Err(error) = self.replace_state(state) {
+            self.deferred.put(error);
+        }
+    }
+
+    fn kicker(&self) -> Arc<dyn Kick> {
+        Arc::clone(&self.kicker) as Arc<dyn Kick>
+    }
+
+    /// Time is that of the calling thread, which ought to be the one that runs the processor: KVM waits in HLT by itself,
+    /// and only the thread's own time leaves that out.
+    fn statistics(&self) -> Statistics {
+        let used = clock_gettime(ClockId::ThreadCPUTime);
+        let nanoseconds = used.tv_sec.saturating_mul(1_000_000_000).saturating_add(used.tv_nsec);
+        Statistics { busy_nanoseconds: nanoseconds.try_into().unwrap_or(0), ..self.statistics.clone() }
+    }
+}
