@@ -18,6 +18,7 @@
 //! | [`protected`] | 32-bit protected mode without paging, with an IDT that reports |
 //! | [`real`] | real mode, from a boot sector |
 //! | [`image`] | kernel files of every format, built in memory |
+//! | [`text`] | 16- and 32-bit code, which is written twice |
 //! | [`device`] | instruction sequences that set up interrupt controllers and timers |
 //! | [`guest`] | what all environments share: labels, words for the report, bytes in memory |
 //! | [`expect`], [`run`] | what must be seen; running and comparing |
@@ -33,6 +34,7 @@ pub mod long;
 pub mod protected;
 pub mod real;
 pub mod run;
+pub mod text;
 
 use tern_engine::Engine;
 

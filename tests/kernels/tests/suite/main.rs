@@ -5,4 +5,5 @@ mod interrupts;
 mod machine;
 mod paging;
 mod processors;
+mod real_mode;
 mod system;

@@ -14,7 +14,7 @@ const ERRORS: u64 = DATA + 0x100;
 
 #[test]
 fn a_shootdown_by_interrupt_leaves_no_processor_with_the_old_page() {
-    const ROUNDS: i32 = 200;
+    const ROUNDS: i32 = 40;
     long_with(OTHERS + 1, |g| {
         g.map(0, frame(0) | P | RW);
         g.put(frame(0), &[0]);
