@@ -109,7 +109,7 @@ fn report_exception(g: &mut Protected) -> Emit {
     }
     g.pop(dword_ptr(variable::SAVED_EAX))?;
     g.mov(eax, u32::from(DATA_SELECTOR))?;
-    for register in [es, fs, gs, ss] {
+    for register in [es, ss] {
         g.mov(register, eax)?;
     }
     g.mov(esp, dword_ptr(variable::CATCH_ESP))?;

@@ -218,8 +218,8 @@ impl Protected {
         self.pop(eax)
     }
 
-    /// Demands that `body` ends by `fault` and goes on behind it, at level 0 with flat segments and flags clear, the stack
-    /// pointer as before and the general registers as the exception found them.
+    /// Demands that `body` ends by `fault` and goes on behind it, at level 0 with flags clear, the stack pointer as before,
+    /// flat segments but for FS and GS, which are with the general registers as the exception found them.
     ///
     /// # Errors
     /// The instructions cannot be encoded.
