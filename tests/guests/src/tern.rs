@@ -1,0 +1,148 @@
+//! The command that is started.
+
+use std::env;
+use std::ffi::OsString;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use crate::debian;
+use crate::guest::{End, Guest};
+use crate::places::Places;
+use crate::terminal::Terminal;
+
+/// How long a command may take, unless it is told otherwise. A boot takes seconds; a busy host and a cold cache of
+/// unpacked files must not make it a failure.
+const LIMIT: Duration = Duration::from_secs(180);
+
+/// A command line of `tern`, to be started.
+#[derive(Debug)]
+pub struct Tern {
+    arguments: Vec<OsString>,
+    cpus: usize,
+    limit: Duration,
+    output: Option<Stdio>,
+}
+
+impl Tern {
+    /// Any command: `tern ARGUMENTS`.
+    #[must_use]
+    pub fn new<const N: usize>(arguments: [&str; N]) -> Self {
+        let arguments = arguments.iter().map(OsString::from).collect();
+        Self { arguments, cpus: 1, limit: LIMIT, output: None }
+    }
+
+    /// `tern run`: the tiny guest, unless it is given something else.
+    #[must_use]
+    pub fn run() -> Self {
+        Self::new(["run"])
+    }
+
+    /// `tern run` with a Linux kernel and the tiny guest's initramfs.
+    #[must_use]
+    pub fn linux(kernel: &Path) -> Self {
+        let run = Self::run().arg("--kernel").arg(kernel).arg("--initrd").arg(debian::initramfs());
+        run.arg("--cmdline").arg(debian::CMDLINE)
+    }
+
+    /// `tern run` with a file that is something, or nothing, that can be booted.
+    #[must_use]
+    pub fn kernel(file: &Path) -> Self {
+        Self::run().arg("--kernel").arg(file)
+    }
+
+    /// With one more argument.
+    #[must_use]
+    pub fn arg(mut self, argument: impl Into<OsString>) -> Self {
+        self.arguments.push(argument.into());
+        self
+    }
+
+    /// With so much memory.
+    #[must_use]
+    pub fn memory(self, size: &str) -> Self {
+        self.arg("--memory").arg(size)
+    }
+
+    /// With so many processors.
+    #[must_use]
+    pub fn cpus(mut self, cpus: usize) -> Self {
+        self.cpus = cpus;
+        self.arg("--cpus").arg(cpus.to_string())
+    }
+
+    /// With this much time; after it, waiting fails and the process is killed.
+    #[must_use]
+    pub fn within(mut self, limit: Duration) -> Self {
+        self.limit = limit;
+        self
+    }
+
+    /// With another standard output than a pipe that is always read.
+    #[must_use]
+    pub fn output(mut self, output: impl Into<Stdio>) -> Self {
+        self.output = Some(output.into());
+        self
+    }
+
+    /// Starts it with pipes for standard input, output and error.
+    #[must_use]
+    pub fn start(mut self) -> Guest {
+        let output = self.output.take().unwrap_or_else(Stdio::piped);
+        let mut command = self.command();
+        command.stdin(Stdio::piped()).stdout(output).stderr(Stdio::piped());
+        self.spawn(command, None)
+    }
+
+    /// Starts it on a terminal, as the leader of a session of its own.
+    #[must_use]
+    pub fn start_on(self, terminal: &Terminal) -> Guest {
+        let tern = self.command();
+        let mut command = Command::new("setsid");
+        command.arg("--ctty").arg(tern.get_program()).args(tern.get_args());
+        command.stdin(terminal.stdio()).stdout(terminal.stdio()).stderr(terminal.stdio());
+        self.spawn(command, Some(terminal.user()))
+    }
+
+    /// Runs it to its end without any input.
+    #[must_use]
+    pub fn finish(self) -> End {
+        let mut guest = self.start();
+        guest.end_input();
+        guest.end()
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(built());
+        command.args(&self.arguments);
+        command
+    }
+
+    fn spawn(self, mut command: Command, terminal: Option<File>) -> Guest {
+        let words: Vec<_> = self.arguments.iter().map(|word| word.to_string_lossy()).collect();
+        let line = format!("tern {}", words.join(" "));
+        let places = Places::take(self.cpus);
+        let child = command.spawn().unwrap_or_else(|error| panic!("cannot start `{line}`: {error}"));
+        Guest::new(line, child, terminal, self.limit, places)
+    }
+}
+
+/// The built command: what the environment's `TERN` names, or the release build beside this test program.
+fn built() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let named = env::var_os("TERN").map(PathBuf::from);
+        let path = named.unwrap_or_else(|| {
+            // This program is <target directory>/<profile>/deps/<name>.
+            let this = env::current_exe().expect("a process knows its program");
+            let target = this.ancestors().nth(3).expect("cargo builds into folders");
+            target.join("release/tern")
+        });
+        let hint =
+            "build it with `cargo build --release -p tern`, or name another one in the environment's TERN";
+        assert!(path.is_file(), "there is no '{}': {hint}", path.display());
+        path
+    })
+}

@@ -1,0 +1,42 @@
+//! What is printed for people and for programs.
+
+use tern_guests::{PROMPT, Tern};
+
+#[test]
+fn the_engines_are_listed_for_programs() {
+    let end = Tern::new(["engines", "-o", "json"]).finish().expect_code(0);
+    let list: serde_json::Value = serde_json::from_str(&end.console).unwrap();
+    let engines = list.as_array().unwrap();
+    let soft = engines.iter().find(|engine| engine["name"] == "soft").unwrap();
+    assert_eq!(soft["available"], true, "the software engine needs nothing special");
+    for engine in engines {
+        assert!(!engine["reason"].as_str().unwrap().is_empty(), "{engine}");
+        assert!(engine["available"] == true || engine["remedy"].is_string(), "{engine}");
+    }
+}
+
+#[test]
+fn statistics_tell_what_the_machine_did() {
+    let mut guest = Tern::run().arg("--stats").start();
+    guest.wait_for(PROMPT);
+    let end = guest.power_off();
+    let value = |name: &str| {
+        let line = end.errors.lines().find_map(|line| line.trim_start().strip_prefix(name));
+        let line = line.unwrap_or_else(|| end.fail(&format!("there is no line about {name:?}")));
+        let number = line.trim().trim_end_matches(" s").replace(',', "");
+        number.parse::<f64>().unwrap_or_else(|_| end.fail(&format!("{name:?} is no number: {line}")))
+    };
+    assert!(value("instructions") > 1e8, "a boot takes some hundred million instructions");
+    assert!(value("MIPS while busy") > 1.0);
+    assert!(value("wall time") <= end.took.as_secs_f64());
+    assert!(value("port-out") >= 100.0, "each character of the console is an exit");
+    assert!(value("halt") >= 1.0);
+}
+
+#[test]
+fn nothing_but_the_guest_is_heard_if_asked_for_quiet() {
+    let mut guest = Tern::run().arg("--quiet").start();
+    guest.wait_for(PROMPT);
+    let end = guest.power_off();
+    assert_eq!(end.errors, "");
+}

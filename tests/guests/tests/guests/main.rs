@@ -1,0 +1,15 @@
+//! Real guests in the built `tern`.
+//!
+//! `cargo build --release -p tern && cargo test -p tern-guests` runs those that take seconds;
+//! `-- --ignored` the rest. The first run fetches Debian's kernels.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod bad_input;
+mod boot;
+mod console;
+mod endings;
+mod interactive;
+mod listings;
+mod processors;
