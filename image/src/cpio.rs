@@ -16,7 +16,7 @@ mod kind {
 
 /// An archive in the making. Parents must be added before what is in them.
 #[derive(Debug, Default)]
-pub(crate) struct Archive {
+pub struct Archive {
     bytes: Vec<u8>,
     inode: u32,
 }
@@ -43,6 +43,7 @@ impl Archive {
     }
 
     /// Ends the archive and hands it out.
+    #[must_use]
     pub fn finish(mut self) -> Vec<u8> {
         self.inode = 0;
         self.header("TRAILER!!!", [0, 0, 1], (0, 0), 0);

@@ -12,9 +12,14 @@ use std::process::{Command, Stdio};
 
 use crate::Error;
 
-/// Writes the first regular file of `deb` whose path (without a leading `./`) is `wanted` to
-/// `directory`, under its own name, which is returned.
-pub(crate) fn extract(deb: &Path, wanted: impl Fn(&str) -> bool, directory: &Path) -> Result<String, Error> {
+/// Writes the first `count` regular files of `deb` whose paths (without a leading `./`) are `wanted` to
+/// `directory`, under their own names.
+pub(crate) fn extract(
+    deb: &Path,
+    wanted: impl Fn(&str) -> bool,
+    count: usize,
+    directory: &Path,
+) -> Result<(), Error> {
     let mut child = Command::new("dpkg-deb")
         .arg("--fsys-tarfile")
         .arg(deb)
@@ -24,20 +29,26 @@ pub(crate) fn extract(deb: &Path, wanted: impl Fn(&str) -> bool, directory: &Pat
         .spawn()
         .map_err(|_| Error::NotDebian { tool: "dpkg-deb" })?;
     let stream = child.stdout.take().expect("stdout was asked for");
-    let found = extract_from_tar(stream, wanted, directory);
+    let found = extract_from_tar(stream, wanted, count, directory);
     // Having what we want, we no longer listen: dpkg-deb then ends with a broken pipe.
     child.wait().map_err(Error::io("unpack", deb))?;
-    found.map_err(Error::io("unpack", deb))?.ok_or_else(|| Error::Package {
-        package: deb.file_name().unwrap_or_default().display().to_string(),
-        why: "it does not hold the expected file".to_owned(),
-    })
+    if found.map_err(Error::io("unpack", deb))? < count {
+        return Err(Error::Package {
+            package: deb.file_name().unwrap_or_default().display().to_string(),
+            why: "it does not hold the expected files".to_owned(),
+        });
+    }
+    Ok(())
 }
 
+/// How many were found.
 fn extract_from_tar(
     stream: impl Read,
     wanted: impl Fn(&str) -> bool,
+    count: usize,
     directory: &Path,
-) -> io::Result<Option<String>> {
+) -> io::Result<usize> {
+    let mut found = 0;
     for member in tar::Archive::new(stream).entries()? {
         let mut member = member?;
         let path = member.path()?.into_owned();
@@ -48,10 +59,13 @@ fn extract_from_tar(
         };
         if member.header().entry_type().is_file() && wanted(path_text) {
             io::copy(&mut member, &mut File::create(directory.join(name))?)?;
-            return Ok(Some(name.to_owned()));
+            found += 1;
+            if found == count {
+                break;
+            }
         }
     }
-    Ok(None)
+    Ok(found)
 }
 
 #[cfg(test)]
@@ -73,8 +87,7 @@ mod tests {
     fn only_the_wanted_member_is_written() {
         let directory = tempfile::tempdir().unwrap();
         let wanted = |path: &str| path.starts_with("boot/vmlinuz-");
-        let name = extract_from_tar(archive().as_slice(), wanted, directory.path()).unwrap();
-        assert_eq!(name.as_deref(), Some("vmlinuz-6.1"));
+        assert_eq!(extract_from_tar(archive().as_slice(), wanted, 1, directory.path()).unwrap(), 1);
         let written = std::fs::read(directory.path().join("vmlinuz-6.1")).unwrap();
         assert_eq!(written, b"kernel");
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
@@ -83,7 +96,18 @@ mod tests {
     #[test]
     fn a_missing_member_is_not_an_error_of_the_stream() {
         let directory = tempfile::tempdir().unwrap();
-        let name = extract_from_tar(archive().as_slice(), |_| false, directory.path()).unwrap();
-        assert_eq!(name, None);
+        assert_eq!(extract_from_tar(archive().as_slice(), |_| false, 1, directory.path()).unwrap(), 0);
+    }
+
+    #[test]
+    fn no_more_members_are_written_than_were_asked_for() {
+        let directory = tempfile::tempdir().unwrap();
+        for (count, files) in [(1, 1), (2, 2)] {
+            assert_eq!(
+                extract_from_tar(archive().as_slice(), |_| true, count, directory.path()).unwrap(),
+                files
+            );
+            assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), files);
+        }
     }
 }

@@ -59,14 +59,53 @@ pub fn kernel(
         package: flavour.package(),
         in_dependency: Some("linux-image-"),
         file: |path| path.starts_with("boot/vmlinuz-"),
+        files: 1,
     };
     let entry = cache.get_or_build(&key, |directory| wanted.fetch(suite, directory, progress))?;
-    let listing = fs::read_dir(&entry).map_err(Error::io("read directory", &entry))?;
+    kernel_in(&entry, &key)
+}
+
+/// A kernel that hosts KVM guests on AMD processors, with what it needs to be loaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KvmHost {
+    /// The kernel, a bzImage.
+    pub kernel: PathBuf,
+    /// Its modules, in the order in which they are loaded.
+    pub modules: Vec<PathBuf>,
+}
+
+/// The modules of [`KvmHost`], in the order in which they are loaded.
+const KVM_MODULES: [&str; 3] = ["irqbypass.ko", "kvm.ko", "kvm-amd.ko"];
+
+/// The cloud kernel of the host's release with its KVM modules, which only it can load.
+///
+/// # Errors
+/// As [`kernel`].
+pub fn kvm_host(cache: &Cache, progress: &dyn Progress) -> Result<KvmHost, Error> {
+    let wanted = Wanted {
+        package: Flavour::Cloud.package(),
+        in_dependency: Some("linux-image-"),
+        file: |path| path.starts_with("boot/vmlinuz-") || KVM_MODULES.iter().any(|name| is_named(path, name)),
+        files: 1 + KVM_MODULES.len(),
+    };
+    let key = "kvm-host-amd";
+    let entry = cache.get_or_build(key, |directory| wanted.fetch(Suite::Host, directory, progress))?;
+    let modules = KVM_MODULES.map(|name| entry.join(name)).to_vec();
+    Ok(KvmHost { kernel: kernel_in(&entry, key)?, modules })
+}
+
+fn is_named(path: &str, name: &str) -> bool {
+    path.rsplit_once('/').is_some_and(|(_, last)| last == name)
+}
+
+/// The kernel in the cache's entry `key`.
+fn kernel_in(entry: &Path, key: &str) -> Result<PathBuf, Error> {
+    let listing = fs::read_dir(entry).map_err(Error::io("read directory", entry))?;
     listing
         .filter_map(|item| Some(item.ok()?.path()))
         .find(|path| path.file_name().is_some_and(is_kernel))
         .ok_or_else(|| Error::Package {
-            package: key,
+            package: key.to_owned(),
             why: "its cache entry holds no kernel; remove it with `tern image rm`".to_owned(),
         })
 }
@@ -84,22 +123,25 @@ pub(crate) fn busybox(cache: &Cache, progress: &dyn Progress) -> Result<PathBuf,
         package: "busybox-static",
         in_dependency: None,
         file: |path| matches!(path, "bin/busybox" | "usr/bin/busybox"),
+        files: 1,
     };
     let entry =
         cache.get_or_build(wanted.package, |directory| wanted.fetch(Suite::Host, directory, progress))?;
     Ok(entry.join("busybox"))
 }
 
-/// A file in a package.
+/// Files in a package.
 struct Wanted {
     package: &'static str,
-    /// If set: the file is in the package's first dependency whose name starts like this.
+    /// If set: the files are in the package's first dependency whose name starts like this.
     in_dependency: Option<&'static str>,
     file: fn(&str) -> bool,
+    /// How many such files there are.
+    files: usize,
 }
 
 impl Wanted {
-    /// Fetches the package and leaves the file, and nothing else, in `directory`.
+    /// Fetches the package and leaves the files, and nothing else, in `directory`.
     fn fetch(&self, suite: Suite, directory: &Path, progress: &dyn Progress) -> Result<(), Error> {
         let work = directory.join("work");
         fs::create_dir(&work).map_err(Error::io("create directory", &work))?;
@@ -108,7 +150,7 @@ impl Wanted {
             Suite::Trixie => self.fetch_from_suite("trixie", &work, progress),
         }?;
         progress.begin(&format!("unpacking {}", self.package), None);
-        let extracted = deb::extract(&deb, self.file, directory);
+        let extracted = deb::extract(&deb, self.file, self.files, directory);
         progress.end();
         extracted?;
         fs::remove_dir_all(&work).map_err(Error::io("remove", &work))

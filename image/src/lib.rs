@@ -16,7 +16,7 @@
 
 mod apt;
 mod cache;
-mod cpio;
+pub mod cpio;
 mod deb;
 pub mod debian;
 mod error;

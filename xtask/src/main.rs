@@ -11,6 +11,7 @@ mod bench;
 mod fuzz;
 mod install;
 mod lint;
+mod rig;
 mod run;
 mod step;
 mod test;
@@ -56,6 +57,14 @@ enum Command {
         arguments: Vec<OsString>,
     },
 
+    /// Run a command on an emulated computer with virtualization; `cargo xtask rig --help` tells how
+    #[command(disable_help_flag = true)]
+    Rig {
+        /// What the rig takes, such as `kvm --cpus 2 -- tern engines`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENTS")]
+        arguments: Vec<OsString>,
+    },
+
     /// Run a fuzz target on stable Rust until it finds something or is stopped
     Fuzz {
         /// The target; without one, they are listed
@@ -72,6 +81,7 @@ fn main() -> ExitCode {
         Command::Test { quick } => return test::test(quick),
         Command::Lint => lint::lint(),
         Command::Bench { arguments } => bench::bench(&arguments),
+        Command::Rig { arguments } => rig::rig(&arguments),
         Command::Fuzz { target, arguments } => fuzz::fuzz(target.as_deref(), &arguments),
     };
     match done {
@@ -107,5 +117,14 @@ mod tests {
         let expected = ["--cpus", "2", "--help"].map(OsString::from);
         assert_eq!(arguments_of_run(&["--cpus", "2", "--help"]), expected);
         assert_eq!(arguments_of_run(&["--", "--cpus", "2", "--help"]), expected);
+    }
+
+    #[test]
+    fn the_rigs_own_double_hyphen_reaches_it() {
+        let words = ["kvm", "--cpus", "1", "--", "tern", "engines"];
+        match Cli::parse_from(["xtask", "rig"].iter().chain(&words)).command {
+            Command::Rig { arguments } => assert_eq!(arguments, words.map(OsString::from)),
+            other => panic!("'rig' was taken for {other:?}"),
+        }
     }
 }

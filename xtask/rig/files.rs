@@ -1,0 +1,94 @@
+//! The rig's initramfs: the tiny guest's own (busybox and its applets), and behind it an archive with the rest, which Linux
+//! unpacks over it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use tern_image::Image;
+use tern_image::cpio::Archive;
+use tern_image::debian::KvmHost;
+
+/// The whole initramfs, with `tern` and the libraries that it is linked to.
+///
+/// # Errors
+/// If a file cannot be read, or the libraries cannot be found out.
+pub(crate) fn initramfs(host: &KvmHost, guest: &Image, tern: &Path, command: &str) -> Result<Vec<u8>> {
+    let initrd = read(guest.initrd.as_deref().context("the tiny guest has no initramfs")?)?;
+    let mut archive = Archive::default();
+    for directory in ["rig", "rig/modules", "rig/guest"] {
+        archive.directory(directory);
+    }
+    archive.file("init", 0o755, include_bytes!("init.sh"));
+    archive.file("bin/tiny", 0o755, include_bytes!("tiny.sh"));
+    archive.file("rig/command", 0o644, format!("{command}\n").as_bytes());
+    let mut order = String::new();
+    for module in &host.modules {
+        let name = module.file_name().unwrap_or_default().to_string_lossy();
+        archive.file(&format!("rig/modules/{name}"), 0o644, &read(module)?);
+        order.extend([&*name, "\n"]);
+    }
+    archive.file("rig/modules/order", 0o644, order.as_bytes());
+    archive.file("rig/guest/kernel", 0o644, &read(&guest.kernel)?);
+    archive.file("rig/guest/initrd", 0o644, &initrd);
+    archive.file("rig/guest/cmdline", 0o644, guest.cmdline.as_bytes());
+    archive.file("bin/tern", 0o755, &read(tern)?);
+    let libraries = libraries(tern)?;
+    for directory in directories(&libraries) {
+        archive.directory(&directory);
+    }
+    for library in &libraries {
+        archive.file(library.to_string_lossy().trim_start_matches('/'), 0o755, &read(library)?);
+    }
+    Ok([initrd, archive.finish()].concat())
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("cannot read '{}'", path.display()))
+}
+
+/// What a program is linked to, with the dynamic linker itself.
+fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
+    let output = Command::new("ldd").arg(program).output().context("cannot start ldd")?;
+    if !output.status.success() {
+        bail!("ldd does not understand '{}'", program.display());
+    }
+    Ok(paths(&String::from_utf8_lossy(&output.stdout)))
+}
+
+/// The paths in ldd's lines: `libc.so.6 => /lib/…/libc.so.6 (0x…)`, or `/lib64/ld-linux-x86-64.so.2 (0x…)`.
+fn paths(text: &str) -> Vec<PathBuf> {
+    text.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from).collect()
+}
+
+/// All folders above the files, parents first and each once.
+fn directories(files: &[PathBuf]) -> Vec<String> {
+    let mut directories: Vec<_> = files
+        .iter()
+        .flat_map(|file| file.ancestors().skip(1))
+        .map(|directory| directory.to_string_lossy().trim_start_matches('/').to_owned())
+        .filter(|directory| !directory.is_empty())
+        .collect();
+    // A parent's name is the beginning of its children's.
+    directories.sort();
+    directories.dedup();
+    directories
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libraries_and_the_linker_are_found_in_what_ldd_says() {
+        let text = "\tlinux-vdso.so.1 (0x00007f44)\n\tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f)\n\
+            \t/lib64/ld-linux-x86-64.so.2 (0x00007f44)\n";
+        let paths = paths(text);
+        assert_eq!(
+            paths,
+            ["/lib/x86_64-linux-gnu/libc.so.6", "/lib64/ld-linux-x86-64.so.2"].map(PathBuf::from)
+        );
+        assert_eq!(directories(&paths), ["lib", "lib/x86_64-linux-gnu", "lib64"]);
+    }
+}

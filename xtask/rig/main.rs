@@ -1,0 +1,91 @@
+//! Tern on a computer that this one is not: commands run under a Linux that QEMU emulates, with the hardware they need.
+//!
+//! ```text
+//! this host ─ QEMU (TCG, emulates AMD-V) ─ Debian's cloud kernel with kvm-amd ─ COMMAND, which may be `tern run`
+//!                 ▲ emulator.rs                 ▲ files.rs, init.sh
+//! ```
+//!
+//! The command's output is this program's, and so is its exit code. It finds `tern`, busybox, and the tiny guest, which
+//! `tiny` starts: `tiny --engine kvm --cpus 2` is `tern run` with the tiny guest's kernel, initramfs and command line.
+
+#![forbid(unsafe_code)]
+
+mod emulator;
+mod files;
+
+use std::env;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::{Parser, ValueEnum};
+use tern_image::{Cache, OnStderr, debian};
+
+use emulator::{Ended, Rig};
+
+/// Runs a command on an emulated computer.
+#[derive(Debug, Parser)]
+#[command(name = "tern-rig", bin_name = "cargo xtask rig")]
+struct Cli {
+    /// What the computer has that this one may lack
+    #[arg(value_enum)]
+    kind: Kind,
+
+    /// How many processors it has
+    #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    cpus: u32,
+
+    /// How much memory it has, in MiB
+    #[arg(long, default_value_t = 2048, value_name = "MIB")]
+    memory: u32,
+
+    /// Start a shell instead of a command; `exit` ends the computer
+    #[arg(long, conflicts_with = "command")]
+    shell: bool,
+
+    /// End a command that takes longer, in seconds
+    #[arg(long, default_value_t = 300, value_name = "SECONDS")]
+    timeout: u64,
+
+    /// What is run, by busybox's shell; without it, the tiny guest is started and switched off
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    /// AMD-V with nested paging, and Linux's KVM
+    Kvm,
+}
+
+/// What is run if nothing else is asked for: the proof that a guest boots on KVM and ends in order.
+const SMOKE: &str = "tern engines && echo poweroff | tiny --engine kvm --stats";
+
+/// What a shell returns for a command that was ended because of its time, as timeout(1) does.
+const TIMED_OUT: u8 = 124;
+
+fn main() -> Result<ExitCode> {
+    let cli = Cli::parse();
+    let Kind::Kvm = cli.kind;
+    let command = match (cli.shell, cli.command.is_empty()) {
+        (true, _) => "exec busybox setsid -c sh".to_owned(),
+        (false, true) => SMOKE.to_owned(),
+        (false, false) => cli.command.join(" "),
+    };
+    let cache = Cache::of_user()?;
+    let progress = OnStderr::new();
+    let host = debian::kvm_host(&cache, &progress)?;
+    let guest = tern_image::tiny(&cache, &progress)?;
+    let this = env::current_exe().context("cannot find out where this program is")?;
+    let initramfs = files::initramfs(&host, &guest, &this.with_file_name("tern"), &command)?;
+    let timeout = (!cli.shell).then(|| Duration::from_secs(cli.timeout));
+    let rig =
+        Rig { kernel: &host.kernel, initramfs: &initramfs, cpus: cli.cpus, memory: cli.memory, timeout };
+    Ok(match rig.run()? {
+        Ended::Status(status) => ExitCode::from(status),
+        Ended::TimedOut => {
+            eprintln!("tern-rig: ended after {} s; --timeout gives it more", cli.timeout);
+            ExitCode::from(TIMED_OUT)
+        }
+    })
+}
