@@ -25,6 +25,8 @@ mod cpuid;
 mod failure;
 mod host;
 mod kick;
+#[cfg(test)]
+mod round_trip;
 mod run_page;
 mod state;
 mod transfer;

@@ -149,6 +149,12 @@ impl KvmVm {
         Ok((vcpu, shared))
     }
 
+    /// The machine's file.
+    #[cfg(test)]
+    pub const fn fd(&self) -> &VmFd {
+        &self.fd
+    }
+
     fn vcpus(&self) -> MutexGuard<'_, Vec<Option<SharedFd>>> {
         self.vcpus.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,0 +1,101 @@
+//! Tests against the kernel itself: what is set is read back. They need a `/dev/kvm` that answers, not one that runs
+//! guests, and so are run where there is one: `cargo test -p tern-kvm -- --ignored`.
+
+use std::sync::Arc;
+
+use tern_chipset::lapic::LocalApic;
+use tern_chipset::pic::Pic;
+use tern_engine::{Clock, GuestMemory, Vcpu, VmConfig};
+use tern_x86::cpuid::CpuModel;
+use tern_x86::state::{Activity, Cr0, Cr4, DescriptorTable, Efer, FpuState, Rflags, VcpuState};
+use vm_memory::GuestAddress;
+
+use crate::chipset::{self, power_on};
+use crate::host::Host;
+use crate::vcpu::lock;
+use crate::vm::KvmVm;
+
+/// A machine whose clock stands still.
+fn machine() -> (KvmVm, Arc<Clock>) {
+    let clock = Arc::new(Clock::new());
+    clock.pause();
+    let config = VmConfig { cpu_model: CpuModel::default(), cpus: 1, clock: Arc::clone(&clock) };
+    let memory = GuestMemory::from_ranges(&[(GuestAddress(0), 0x1_0000)]).unwrap();
+    (KvmVm::new(Host::open().unwrap(), &config, memory).unwrap(), clock)
+}
+
+/// A kernel in 64-bit mode, waiting in HLT.
+fn kernel_state() -> VcpuState {
+    let mut state = VcpuState::reset();
+    for (value, register) in (0x1234_5678_9abc_0000_u64..).zip(&mut state.gpr) {
+        *register = value;
+    }
+    state.rip = 0xffff_ffff_8100_0000;
+    state.rflags = Rflags::FIXED | Rflags::IF;
+    for segment in &mut state.segments {
+        segment.attributes = tern_x86::state::Attributes::from_bits_retain(0xc93);
+        segment.limit = u32::MAX;
+    }
+    state.segments[1].attributes = tern_x86::state::Attributes::from_bits_retain(0xa9b);
+    state.gdtr = DescriptorTable { base: 0xffff_fe00_0000_1000, limit: 0x7f };
+    state.idtr = DescriptorTable { base: 0xffff_fe00_0000_0000, limit: 0xfff };
+    state.cr0 = Cr0::PE | Cr0::MP | Cr0::ET | Cr0::NE | Cr0::WP | Cr0::AM | Cr0::PG;
+    (state.cr2, state.cr3) = (0x7fff_dead_b000, 0x8000);
+    state.cr4 = Cr4::PAE | Cr4::OSFXSR | Cr4::PGE;
+    state.efer = Efer::LME | Efer::LMA | Efer::SCE | Efer::NXE;
+    state.dr = [0x1000, 0x2000, 0x3000, 0x4000];
+    state.msrs.lstar = 0xffff_ffff_8180_0000;
+    state.msrs.star = 0x0023_0010_0000_0000;
+    state.msrs.kernel_gs_base = 0xffff_8880_0000_0000;
+    state.msrs.mtrr_def_type = 0xc06;
+    let mut fpu = FpuState::new();
+    fpu.set_xmm(7, 0x0011_2233_4455_6677_8899_aabb_ccdd_eeff);
+    state.fpu = fpu;
+    state.pending.nmi_blocked = true;
+    state.activity = Activity::Halted;
+    state
+}
+
+#[test]
+#[ignore = "needs a /dev/kvm"]
+fn a_processors_state_comes_back_from_the_kernel() {
+    let (vm, _) = machine();
+    let (mut vcpu, _) = vm.make_vcpu(0).unwrap();
+    for mut state in [VcpuState::reset(), kernel_state()] {
+        vcpu.set_state(&state);
+        let mut back = vcpu.state();
+        // The counter goes on while it is read, and the host need not keep this register.
+        back.msrs.tsc_offset = 0;
+        state.msrs.misc_enable = back.msrs.misc_enable;
+        assert_eq!(back, state);
+    }
+}
+
+#[test]
+#[ignore = "needs a /dev/kvm"]
+fn the_controllers_states_come_back_from_the_kernel() {
+    let (vm, clock) = machine();
+    let (_, fd) = vm.make_vcpu(0).unwrap();
+    let mut pic = Pic::new();
+    for (port, value) in [(0x20, 0x11), (0x21, 0x30), (0x21, 0x04), (0x21, 0x01), (0x21, 0xfe), (0x4d1, 0x0c)]
+    {
+        pic.write(port, value);
+    }
+    let mut ioapic = power_on::ioapic();
+    ioapic.redirection[9] = 0x0100_0000_0001_8031;
+    chipset::set_lines(vm.fd(), &pic.save(), &ioapic).unwrap();
+    assert_eq!(chipset::lines(vm.fd()).unwrap(), (pic.save(), ioapic));
+
+    chipset::set_pit(vm.fd(), &power_on::pit(), clock.now()).unwrap();
+    assert_eq!(chipset::pit(vm.fd(), clock.now()).unwrap(), power_on::pit());
+
+    let mut apic = power_on::lapic(0);
+    apic.svr = 0x1ff;
+    apic.lvt[0] = 0x0001_00ec;
+    apic.tpr = 0x20;
+    apic.isr.insert(0x31);
+    chipset::set_lapic(&lock(&fd), &apic, clock.now()).unwrap();
+    let back = chipset::lapic(&lock(&fd), clock.now()).unwrap();
+    assert_eq!(back, apic);
+    LocalApic::new(0, true).restore(&back).unwrap();
+}
