@@ -6,8 +6,6 @@ use crate::guest::Emit;
 use crate::long::Long;
 use tern_chipset::layout::{IO_APIC, LOCAL_APIC};
 
-/// Register: APIC ID.
-pub const ID: u16 = 0x20;
 /// Register: task priority.
 pub const TPR: u16 = 0x80;
 /// Register: processor priority.
@@ -22,8 +20,6 @@ pub const ICR: u16 = 0x300;
 pub const ICR_HIGH: u16 = 0x310;
 /// Register: LVT entry of the timer.
 pub const LVT_TIMER: u16 = 0x320;
-/// Register: LVT entry of LINT0.
-pub const LVT_LINT0: u16 = 0x350;
 /// Register: the timer's initial count.
 pub const INITIAL_COUNT: u16 = 0x380;
 /// Register: the timer's current count.

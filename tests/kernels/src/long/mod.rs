@@ -1,7 +1,7 @@
 //! 64-bit mode: an environment in which a test's instructions run at level 0 and, on request, at level 3.
 //!
 //! The guest is entered through PVH, switches to long mode, loads its tables and runs the test's instructions; at their
-//! end it writes [`DONE`] to the debug-exit port. Every vector has a handler that reports (`handlers`) unless the test
+//! end it writes `DONE` to the debug-exit port. Every vector has a handler that reports (`handlers`) unless the test
 //! brings its own. [`layout`] says where things are, [`tables`] what is in them.
 
 mod handlers;
@@ -156,6 +156,11 @@ impl Long {
     /// [`frame`].
     pub fn put(&mut self, address: u64, words: &[u64]) {
         self.memory.put_words(address, words);
+    }
+
+    /// Puts bytes into memory before the guest starts; see [`Long::put`].
+    pub fn put_bytes(&mut self, address: u64, bytes: impl Into<Vec<u8>>) {
+        self.memory.put(address, bytes);
     }
 
     /// Maps page `n` of the window with this entry of its page table.
@@ -346,8 +351,16 @@ impl Long {
         Ok(here)
     }
 
-    /// Reports the frame that the handler of the last exception found, word `n`: 0 RIP, 1 CS, 2 RFLAGS, 3 RSP, 4 SS, and
-    /// 5 where the frame's RIP was.
+    /// Loads word `n` of the frame that the handler of the last exception found: 0 RIP, 1 CS, 2 RFLAGS, 3 RSP, 4 SS, and 5
+    /// where the frame's RIP was.
+    ///
+    /// # Errors
+    /// The instructions cannot be encoded.
+    pub fn load_frame(&mut self, register: AsmRegister64, n: u64) -> Emit {
+        self.mov(register, qword_ptr(variable::FRAME + 8 * n))
+    }
+
+    /// Reports word `n` of that frame, which must be `value`.
     ///
     /// # Errors
     /// The instructions cannot be encoded.

@@ -9,7 +9,7 @@ use iced_x86::code_asm::*;
 use tern_test_kernels::guest::{COM1, DEBUG_EXIT, Emit};
 use tern_test_kernels::run::DONE;
 
-/// Code of a kernel that stores what it finds at [`FOUND`] and transmits `count` words of four bytes from there.
+/// Where kernels note what they find.
 const FOUND: u32 = 0x30_0000;
 
 /// Transmits `count` words of four bytes from [`FOUND`] on, each with four bytes of zero, and ends. For 32- and 64-bit

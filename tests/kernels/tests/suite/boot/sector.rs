@@ -6,7 +6,6 @@ use tern_test_kernels::real::real;
 #[test]
 fn a_boot_sector_starts_at_7c00_with_the_disks_number_in_dl() {
     real(|g| {
-        // EAX and ESI are not used by what reports, which needs a stack.
         g.movzx(edx, dl)?;
         g.expect(edx, 0x80)?;
         g.mov(ax, cs)?;

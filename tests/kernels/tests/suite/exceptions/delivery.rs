@@ -41,13 +41,12 @@ fn flags_in_the_frame_are_those_of_the_fault_with_resume_set() {
         g.xor(eax, eax)?;
         g.stc()?;
         g.expect_fault(fault(UD), |g| g.ud2())?;
-        g.expect_memory(GDT, 0)?;
-        g.mov(rax, qword_ptr(0x14_3090))?;
+        g.load_frame(rax, 2)?;
         g.and(eax, (CF | RF) as u32)?;
         g.expect(rax, CF | RF)?;
         // A trap goes on behind its instruction: nothing is to be resumed.
         g.expect_fault(fault(BP).at(1), |g| g.int3())?;
-        g.mov(rax, qword_ptr(0x14_3090))?;
+        g.load_frame(rax, 2)?;
         g.and(eax, RF as u32)?;
         g.expect(rax, 0)
     });
@@ -162,8 +161,7 @@ fn a_page_fault_while_an_interrupt_is_delivered_takes_its_place() {
 #[test]
 fn a_third_fault_is_a_crash_with_the_registers_of_that_moment() {
     for ended in long_ended(|g| {
-        g.mov(qword_ptr(0x14_3040), 0)?;
-        g.lidt(ptr(0x14_3040))?;
+        g.lidt(ptr(frame(0)))?;
         g.mov(rbx, 0x1234_5678_9abc_u64)?;
         g.ud2()
     }) {

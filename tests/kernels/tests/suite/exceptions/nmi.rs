@@ -83,7 +83,7 @@ fn any_iret_ends_the_blocking() {
 #[test]
 fn it_wakes_a_halted_processor_with_interrupts_off() {
     long_with(2, |g| {
-        g.on_others(|g| send_nmi(g))?;
+        g.on_others(send_nmi)?;
         g.handler(NMI, |g| {
             g.inc(r8)?;
             g.iretq()

@@ -6,7 +6,7 @@ use tern_chipset::power::PM_TIMER;
 use tern_test_kernels::guest::Emit;
 use tern_test_kernels::long::*;
 
-/// TSC ticks per second: the counter counts nanoseconds on the software engine.
+/// Hz.
 const PM_FREQUENCY: u64 = 3_579_545;
 
 /// Reads the power-management timer into EAX. RDX is lost.

@@ -4,6 +4,8 @@ use iced_x86::code_asm::*;
 use tern_chipset::layout::port;
 use tern_chipset::power::{PM1A_CONTROL, SLP_TYP_S5};
 use tern_test_kernels::device::pic::out;
+use tern_test_kernels::expect::fault;
+use tern_test_kernels::expect::vector::UD;
 use tern_test_kernels::guest::Emit;
 use tern_test_kernels::long::*;
 use tern_vmm::machine::End;
@@ -60,7 +62,6 @@ fn the_debug_exit_port_gives_its_status() {
 fn a_jump_into_nothing_is_a_crash_that_shows_where() {
     // Without an interrupt descriptor table no exception finds a handler.
     for end in ends(|g| {
-        g.mov(qword_ptr(frame(0)), 0)?;
         g.lidt(ptr(frame(0)))?;
         g.mov(rax, WINDOW + 0x1234)?;
         g.mov(r15, 0x0123_4567_89ab_cdef_u64)?;
@@ -81,7 +82,7 @@ fn a_jump_to_where_no_memory_is_meets_an_invalid_opcode() {
     let nowhere = 0x8000_0000_u32;
     long(|g| {
         g.mov(eax, nowhere)?;
-        g.expect_fault(tern_test_kernels::expect::fault(6).elsewhere(), |g| g.jmp(rax))?;
+        g.expect_fault(fault(UD).elsewhere(), |g| g.jmp(rax))?;
         g.expect_frame(0, nowhere.into())?;
         g.mov(ebx, dword_ptr(rax))?;
         g.expect(rbx, 0xffff_ffff)

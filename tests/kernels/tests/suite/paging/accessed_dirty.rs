@@ -68,7 +68,7 @@ fn a_bit_that_was_cleared_is_set_again_after_invlpg() {
 #[test]
 fn execution_sets_accessed_and_not_dirty() {
     long(|g| {
-        g.put(frame(0), &[0xc3]);
+        g.put_bytes(frame(0), [0xc3]); // RET
         g.map(0, frame(0) | P | RW);
         g.mov(rbx, WINDOW)?;
         g.call(rbx)?;

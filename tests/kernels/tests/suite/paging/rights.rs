@@ -8,7 +8,7 @@ use tern_test_kernels::long::*;
 use super::{SMAP, SMEP, WP, set_cr4};
 
 /// RET.
-const RETURN: u64 = 0xc3;
+const RETURN: [u8; 1] = [0xc3];
 
 #[test]
 fn a_page_that_is_not_present_faults_with_the_kind_of_access() {
@@ -89,7 +89,7 @@ fn every_level_must_permit_an_access() {
 #[test]
 fn no_execute_holds_for_every_level_and_privilege() {
     long(|g| {
-        g.put(frame(0), &[RETURN]);
+        g.put_bytes(frame(0), RETURN);
         g.map(0, frame(0) | P | RW | US | NX);
         g.map(1, frame(0) | P | RW | US);
         let executable = WINDOW + 0x1000;
@@ -146,7 +146,7 @@ fn reserved_bits_fault_at_every_level() {
 #[test]
 fn smep_keeps_the_supervisor_from_executing_user_pages() {
     long(|g| {
-        g.put(frame(0), &[RETURN]);
+        g.put_bytes(frame(0), RETURN);
         g.map(0, frame(0) | P | RW | US);
         g.mov(rbx, WINDOW)?;
         g.call(rbx)?;

@@ -11,7 +11,7 @@ const HUGE: u64 = 1 << 30;
 fn pages_of_every_size_lead_to_their_frames() {
     long(|g| {
         g.map(3, frame(7) | P | RW);
-        g.put(WINDOW_DIRECTORY + 8, &[2 * LARGE | P | RW | PS]);
+        g.put(WINDOW_DIRECTORY + 8, &[DATA | P | RW | PS]);
         g.put(WINDOW_POINTERS + 8, &[P | RW | PS]);
         g.put(frame(7) + 0x10, &[7]);
         g.mov(rax, 0x4444_u64)?;
@@ -68,8 +68,8 @@ fn a_write_across_two_pages_that_faults_in_the_second_leaves_the_first() {
 fn an_instruction_across_two_pages_faults_at_the_byte_that_is_missing() {
     long(|g| {
         // MOV EAX, imm32 whose last three bytes lie in the second page; RET.
-        g.put(frame(0) + 0xff8, &[0x55b8_0000_0000_0000 >> 16 << 16]);
-        g.put(frame(1), &[0xc300_0000]);
+        g.put_bytes(frame(0) + 0xffe, [0xb8, 0x55]);
+        g.put_bytes(frame(1), [0, 0, 0, 0xc3]);
         g.map(0, frame(0) | P);
         g.mov(rbx, WINDOW + 0xffe)?;
         g.expect_fault(page_fault(0x10, WINDOW + 0x1000).elsewhere(), |g| g.jmp(rbx))?;

@@ -168,8 +168,8 @@ fn rights_that_are_taken_away_are_gone_after_invlpg() {
 fn code_is_fetched_through_new_translations_after_invlpg() {
     long(|g| {
         // MOV EAX, imm32; RET.
-        g.put(frame(0), &[0xc3_0000_000a_b8]);
-        g.put(frame(1), &[0xc3_0000_000b_b8]);
+        g.put_bytes(frame(0), [0xb8, 10, 0, 0, 0, 0xc3]);
+        g.put_bytes(frame(1), [0xb8, 11, 0, 0, 0, 0xc3]);
         g.map(0, frame(0) | P);
         g.mov(rbx, WINDOW)?;
         g.call(rbx)?;

@@ -4,7 +4,7 @@ use iced_x86::code_asm::*;
 use tern_test_kernels::long::*;
 
 /// MOV EAX, imm32; RET: the immediate is at offset 1.
-const FUNCTION: u64 = 0xc3_0000_0000_b8;
+const FUNCTION: [u8; 6] = [0xb8, 0, 0, 0, 0, 0xc3];
 const READY: u64 = DATA;
 const ANSWER: u64 = DATA + 0x40;
 const STOP: u64 = DATA + 0x80;
@@ -12,7 +12,7 @@ const STOP: u64 = DATA + 0x80;
 #[test]
 fn a_processor_sees_its_own_changes_at_once() {
     long(|g| {
-        g.put(frame(0), &[FUNCTION]);
+        g.put_bytes(frame(0), FUNCTION);
         let (mut again, mut fine) = (g.create_label(), g.create_label());
         g.mov(ebx, frame(0) as u32)?;
         g.xor(r12d, r12d)?;
@@ -65,7 +65,7 @@ fn a_change_of_the_very_next_instruction_counts() {
 #[test]
 fn a_change_through_another_address_counts_after_serialisation() {
     long(|g| {
-        g.put(frame(0), &[FUNCTION]);
+        g.put_bytes(frame(0), FUNCTION);
         g.map(0, frame(0) | P);
         g.map(1, frame(0) | P | RW);
         g.mov(r13, WINDOW)?;
@@ -90,7 +90,7 @@ fn a_change_through_another_address_counts_after_serialisation() {
 #[test]
 fn string_stores_and_locked_instructions_change_code_too() {
     long(|g| {
-        g.put(frame(0), &[FUNCTION]);
+        g.put_bytes(frame(0), FUNCTION);
         g.mov(ebx, frame(0) as u32)?;
         g.call(rbx)?;
         g.expect(rax, 0)?;
@@ -109,11 +109,11 @@ fn string_stores_and_locked_instructions_change_code_too() {
         g.lock().xor(dword_ptr(rbx + 1), 0x1111_1111)?;
         g.call(rbx)?;
         g.expect(rax, 0x2222_2222)?;
-        g.mov(rax, FUNCTION | 0x4444 << 8)?;
-        g.movq(xmm0, rax)?;
-        g.movq(qword_ptr(rbx), xmm0)?;
+        g.mov(eax, 0x4444_4444)?;
+        g.movd(xmm0, eax)?;
+        g.movd(dword_ptr(rbx + 1), xmm0)?;
         g.call(rbx)?;
-        g.expect(rax, 0x4444)
+        g.expect(rax, 0x4444_4444)
     });
 }
 
@@ -121,7 +121,7 @@ fn string_stores_and_locked_instructions_change_code_too() {
 fn another_processors_change_counts_after_serialisation() {
     const ROUNDS: i32 = 1000;
     long_with(2, |g| {
-        g.put(frame(0), &[FUNCTION]);
+        g.put_bytes(frame(0), FUNCTION);
         // The other processor: waits for the next round, serialises, calls, answers.
         g.on_others(|g| {
             let (mut again, mut wait) = (g.create_label(), g.create_label());
@@ -170,7 +170,7 @@ fn code_that_is_changed_while_another_processor_runs_it_is_the_old_or_the_new() 
     // The immediate is aligned, so that it changes as a whole. What is seen never goes back.
     const LAST: u32 = 20_000;
     long_with(2, |g| {
-        g.put(frame(0), &[FUNCTION << 24, FUNCTION >> 40]);
+        g.put_bytes(frame(0) + 3, FUNCTION);
         g.on_others(|g| {
             let mut again = g.create_label();
             g.xor(ecx, ecx)?;
@@ -207,7 +207,7 @@ fn code_that_is_changed_while_another_processor_runs_it_is_the_old_or_the_new() 
 fn data_in_the_page_of_the_code_that_writes_it_is_just_data() {
     long(|g| {
         // INC dword [RBX + 0x40]; DEC ECX; JNZ back; RET
-        g.put(frame(0), &[u64::from_le_bytes([0xff, 0x43, 0x40, 0xff, 0xc9, 0x75, 0xf9, 0xc3])]);
+        g.put_bytes(frame(0), [0xff, 0x43, 0x40, 0xff, 0xc9, 0x75, 0xf9, 0xc3]);
         g.mov(ebx, frame(0) as u32)?;
         g.mov(ecx, 200_000)?;
         g.call(rbx)?;
@@ -219,8 +219,9 @@ fn data_in_the_page_of_the_code_that_writes_it_is_just_data() {
 fn code_that_is_copied_over_other_code_in_the_same_place_is_what_runs() {
     // As boot loaders and decompressors do: the same page holds one function after the other.
     long(|g| {
-        g.put(frame(1), &[0xc3_0000_0001_b8, 0, 0, 0, 0, 0, 0, 0]);
-        g.put(frame(2), &[0x9090_c302_c083_90, 0, 0, 0, 0, 0, 0, 0]);
+        // MOV EAX, 1; RET. NOP; ADD EAX, 2; RET.
+        g.put_bytes(frame(1), [0xb8, 1, 0, 0, 0, 0xc3]);
+        g.put_bytes(frame(2), [0x90, 0x83, 0xc0, 2, 0xc3]);
         for _ in 0..3 {
             for (source, expected) in [(1, 1), (2, 3)] {
                 g.mov(esi, frame(source) as u32)?;

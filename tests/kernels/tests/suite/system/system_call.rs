@@ -121,7 +121,7 @@ fn a_return_can_go_to_compatibility_mode() {
         let linear = 0xc000_0000_u64;
         g.put(IDENTITY_LAST_GIB, &[0x20_0000 | P | RW | US | PS]);
         g.put(IDENTITY_POINTERS_LAST, &[IDENTITY_LAST_GIB | P | RW | US]);
-        g.put(frame(0), &[0x80cd_40]);
+        g.put_bytes(frame(0), [0x40, 0xcd, 0x80]);
         set_up(g, 0, |g| g.ud2())?;
         g.mov(ecx, linear as u32)?;
         g.mov(r11d, 2)?;
