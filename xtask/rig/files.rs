@@ -1,6 +1,7 @@
 //! The rig's initramfs: the tiny guest's own (busybox and its applets), and behind it an archive with the rest, which Linux
 //! unpacks over it.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,11 +11,16 @@ use tern_image::Image;
 use tern_image::cpio::Archive;
 use tern_image::debian::KvmHost;
 
-/// The whole initramfs, with `tern` and the libraries that it is linked to.
+/// The whole initramfs, with `programs` and the libraries that they are linked to.
 ///
 /// # Errors
 /// If a file cannot be read, or the libraries cannot be found out.
-pub(crate) fn initramfs(host: &KvmHost, guest: &Image, tern: &Path, command: &str) -> Result<Vec<u8>> {
+pub(crate) fn initramfs(
+    host: &KvmHost,
+    guest: &Image,
+    programs: &[PathBuf],
+    command: &str,
+) -> Result<Vec<u8>> {
     let initrd = read(guest.initrd.as_deref().context("the tiny guest has no initramfs")?)?;
     let mut archive = Archive::default();
     for directory in ["rig", "rig/modules", "rig/guest"] {
@@ -33,8 +39,12 @@ pub(crate) fn initramfs(host: &KvmHost, guest: &Image, tern: &Path, command: &st
     archive.file("rig/guest/kernel", 0o644, &read(&guest.kernel)?);
     archive.file("rig/guest/initrd", 0o644, &initrd);
     archive.file("rig/guest/cmdline", 0o644, guest.cmdline.as_bytes());
-    archive.file("bin/tern", 0o755, &read(tern)?);
-    let libraries = libraries(tern)?;
+    let mut libraries = BTreeSet::new();
+    for program in programs {
+        let name = program.file_name().unwrap_or_default().to_string_lossy();
+        archive.file(&format!("bin/{name}"), 0o755, &read(program)?);
+        libraries.extend(libraries_of(program)?);
+    }
     for directory in directories(&libraries) {
         archive.directory(&directory);
     }
@@ -49,7 +59,7 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 }
 
 /// What a program is linked to, with the dynamic linker itself.
-fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
+fn libraries_of(program: &Path) -> Result<Vec<PathBuf>> {
     let output = Command::new("ldd").arg(program).output().context("cannot start ldd")?;
     if !output.status.success() {
         bail!("ldd does not understand '{}'", program.display());
@@ -63,17 +73,14 @@ fn paths(text: &str) -> Vec<PathBuf> {
 }
 
 /// All folders above the files, parents first and each once.
-fn directories(files: &[PathBuf]) -> Vec<String> {
-    let mut directories: Vec<_> = files
-        .iter()
+fn directories<'a>(files: impl IntoIterator<Item = &'a PathBuf>) -> BTreeSet<String> {
+    // A parent's name is the beginning of its children's, and so comes before them.
+    files
+        .into_iter()
         .flat_map(|file| file.ancestors().skip(1))
         .map(|directory| directory.to_string_lossy().trim_start_matches('/').to_owned())
         .filter(|directory| !directory.is_empty())
-        .collect();
-    // A parent's name is the beginning of its children's.
-    directories.sort();
-    directories.dedup();
-    directories
+        .collect()
 }
 
 #[cfg(test)]
@@ -89,6 +96,6 @@ mod tests {
             paths,
             ["/lib/x86_64-linux-gnu/libc.so.6", "/lib64/ld-linux-x86-64.so.2"].map(PathBuf::from)
         );
-        assert_eq!(directories(&paths), ["lib", "lib/x86_64-linux-gnu", "lib64"]);
+        assert!(directories(&paths).iter().eq(["lib", "lib/x86_64-linux-gnu", "lib64"].iter()));
     }
 }

@@ -14,6 +14,7 @@ mod emulator;
 mod files;
 
 use std::env;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -42,6 +43,10 @@ struct Cli {
     /// Start a shell instead of a command; `exit` ends the computer
     #[arg(long, conflicts_with = "command")]
     shell: bool,
+
+    /// Bring this program along, as a command of its name; may be repeated
+    #[arg(long, value_name = "FILE")]
+    put: Vec<PathBuf>,
 
     /// End a command that takes longer, in seconds
     #[arg(long, default_value_t = 300, value_name = "SECONDS")]
@@ -77,7 +82,8 @@ fn main() -> Result<ExitCode> {
     let host = debian::kvm_host(&cache, &progress)?;
     let guest = tern_image::tiny(&cache, &progress)?;
     let this = env::current_exe().context("cannot find out where this program is")?;
-    let initramfs = files::initramfs(&host, &guest, &this.with_file_name("tern"), &command)?;
+    let programs = [vec![this.with_file_name("tern")], cli.put].concat();
+    let initramfs = files::initramfs(&host, &guest, &programs, &command)?;
     let timeout = (!cli.shell).then(|| Duration::from_secs(cli.timeout));
     let rig =
         Rig { kernel: &host.kernel, initramfs: &initramfs, cpus: cli.cpus, memory: cli.memory, timeout };
