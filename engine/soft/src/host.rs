@@ -97,14 +97,15 @@ pub unsafe fn compare_exchange<W: Word>(at: u64, old: W, new: W) -> W {
 #[inline]
 pub unsafe fn compare_exchange_16_bytes(at: u64, old: u128, new: u128) -> u128 {
     let (mut low, mut high) = (old as u64, (old >> 64) as u64);
-    // SAFETY: the caller vouches for the address. RBX is LLVM's own and therefore swapped in and out.
+    // SAFETY: the caller vouches for the address. RBX is LLVM's own and therefore swapped in and out; all other operands
+    // are in named registers, so that none of them is RBX.
     unsafe {
         asm!(
-            "xchg rbx, {new_low}",
-            "lock cmpxchg16b xmmword ptr [{p}]",
-            "mov rbx, {new_low}",
-            p = in(reg) at,
-            new_low = inout(reg) new as u64 => _,
+            "xchg rbx, rsi",
+            "lock cmpxchg16b xmmword ptr [rdi]",
+            "mov rbx, rsi",
+            in("rdi") at,
+            inout("rsi") new as u64 => _,
             in("rcx") (new >> 64) as u64,
             inout("rax") low,
             inout("rdx") high,
