@@ -74,6 +74,9 @@ pub struct Cpu {
     pub pending: PendingEvent,
     /// The exception that the last `Err(Stop::Exception)` stands for.
     pub exception: Exception,
+    /// An exception to be delivered before the next instruction, with `rip` as it is. Deliveries that lead to another
+    /// one leave it here, so that whoever runs the processor keeps control between them.
+    pub deferred: Option<Exception>,
     /// What CPUID says.
     pub model: CpuModel,
 }
@@ -110,6 +113,7 @@ impl Cpu {
             activity: reset.activity,
             pending: reset.pending,
             exception: Exception::default(),
+            deferred: None,
             model,
         };
         cpu.set_state(&reset);
@@ -172,6 +176,7 @@ impl Cpu {
         self.fpu = state.fpu;
         self.activity = state.activity;
         self.pending = state.pending;
+        self.deferred = None;
         self.derive_mode();
     }
 

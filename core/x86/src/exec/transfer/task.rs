@@ -3,7 +3,6 @@
 //! A switch commits once both TSSs were found good and the old one was written. What goes wrong after that belongs to the
 //! new task: the exception is delivered there, before its first instruction.
 
-use super::delivery::deliver_exception;
 use super::descriptor::{Descriptor, is_null, kind, rpl, selector_fault};
 use super::segment::resolve;
 use super::stack::Stack;
@@ -177,7 +176,10 @@ pub(super) fn enter_by_interrupt<E: Environment>(
         let mut stack = Stack::current(&p.cpu).with_fault(Exception::stack(ext));
         match stack.push(p, layout_of(p.cpu.tr.attributes).size, u64::from(code)) {
             Ok(()) => stack.commit(&mut p.cpu),
-            Err(Stop::Exception) => return deliver_exception(p, p.cpu.exception),
+            Err(Stop::Exception) => {
+                p.cpu.deferred = Some(p.cpu.exception);
+                return Ok(());
+            }
             Err(stop) => return Err(stop),
         }
     }
@@ -195,13 +197,14 @@ pub(super) fn leave<E: Environment>(p: &mut Processor<E>, return_rip: u64) -> Re
 /// The T bit of the task now running raises #DB before its first instruction.
 fn trap_if_asked<E: Environment>(p: &mut Processor<E>) -> Result<(), Stop> {
     let tss = p.cpu.tr;
-    if tss.attributes.kind() & 8 != 0 && field(p, tss, 0x64, 2)? & 1 != 0 {
-        return deliver_exception(p, Exception::debug(Dr6::BT.bits()));
+    let faulted = p.cpu.deferred.is_some();
+    if !faulted && tss.attributes.kind() & 8 != 0 && field(p, tss, 0x64, 2)? & 1 != 0 {
+        p.cpu.deferred = Some(Exception::debug(Dr6::BT.bits()));
     }
     Ok(())
 }
 
-/// Switches tasks. Returns whether the new task runs, rather than the handler of an exception in its context.
+/// Switches tasks. Returns whether the new task runs, rather than an exception in its context waiting to be delivered.
 fn switch<E: Environment>(
     p: &mut Processor<E>,
     descriptor: Descriptor,
@@ -230,7 +233,10 @@ fn switch<E: Environment>(
     commit(p, new, &image, entry);
     match load_segments(p, &image) {
         Ok(()) => Ok(true),
-        Err(Stop::Exception) => deliver_exception(p, p.cpu.exception).map(|()| false),
+        Err(Stop::Exception) => {
+            p.cpu.deferred = Some(p.cpu.exception);
+            Ok(false)
+        }
         Err(stop) => Err(stop),
     }
 }

@@ -238,7 +238,14 @@ impl Machine {
     /// Runs the next instruction and delivers the exception that it raises.
     pub fn step(&mut self) {
         if let Err(exception) = self.execute() {
-            deliver_exception(&mut self.p, exception).expect("nothing waits for a device");
+            self.deliver(exception);
+        }
+    }
+
+    fn deliver(&mut self, exception: Exception) {
+        deliver_exception(&mut self.p, exception).expect("nothing waits for a device");
+        if let Some(next) = self.p.cpu.deferred.take() {
+            self.deliver(next);
         }
     }
 
@@ -264,6 +271,9 @@ impl Machine {
                 if !op.flags.contains(OpFlags::SETS_RIP) {
                     self.p.cpu.rip += u64::from(op.length);
                     self.p.cpu.system_flags -= Rflags::RF;
+                }
+                if let Some(exception) = self.p.cpu.deferred.take() {
+                    self.deliver(exception);
                 }
                 Ok(())
             }

@@ -64,7 +64,12 @@ impl Event {
     }
 }
 
-/// Delivers an exception, with whatever other exceptions that leads to. `cpu.rip` is the pointer to push: for faults the
+/// How many exceptions one delivery may lead to before the processor's owner gets control back. A handler's stack that
+/// faults with the exception it handles would keep a processor here for ever.
+const ROUNDS: usize = 4;
+
+/// Delivers an exception, with whatever other exceptions that leads to; after some of them the next is left in
+/// `cpu.deferred`. `cpu.rip` is the pointer to push: for faults the
 /// instruction's own. If even a double fault cannot be delivered, the processor shuts down.
 ///
 /// # Errors
@@ -72,7 +77,7 @@ impl Event {
 /// for again.
 pub fn deliver_exception<E: Environment>(p: &mut Processor<E>, exception: Exception) -> Result<(), Stop> {
     let mut exception = exception;
-    loop {
+    for _ in 0..ROUNDS {
         record(p, exception);
         match deliver(p, Event::exception(exception)) {
             Ok(()) => return Ok(()),
@@ -92,6 +97,8 @@ pub fn deliver_exception<E: Environment>(p: &mut Processor<E>, exception: Except
             }
         };
     }
+    p.cpu.deferred = Some(exception);
+    Ok(())
 }
 
 /// Delivers an interrupt. `cpu.rip` points to the next instruction. An external interrupt whose delivery faults is lost to
