@@ -1,12 +1,25 @@
 //! Where the guest's physical memory lies in the host, and which of it holds decoded code.
 //!
 //! Blocks of decoded code are private to each processor, but a write by any of them must invalidate the blocks of all.
-//! Therefore every page has a [`CodePage`]: which of its 64-byte lines have been decoded from, and a version. Writers look
-//! at the lines *after* their store, decoders set them *before* they read the bytes, with a barrier on all threads in
-//! between ([`Ram::decode_begins`]): so one of the two always sees the other. Blocks remember the version and are stale
-//! when it has moved on.
+//! Therefore every page has a [`CodePage`]: which of its 64-byte lines have been decoded from, and a version. Blocks remember
+//! the version and are stale when it has moved on.
+//!
+//! ```text
+//! writer                                       decoder ([`Ram::decode_begins`])
+//! store the bytes                              read the version
+//! page without lines? then nothing to do       set the lines
+//! fence                                        the page's first under this version: barrier on all threads
+//! none of the written lines? nothing to do     read the bytes
+//! clear the lines
+//! move the version on
+//! ```
+//!
+//! One of the two always sees the other. A writer that finds no lines in the page does so without a fence: it would have
+//! to read them before its store becomes visible, and the decoder's barrier waits that out. Once a page has lines, writers
+//! fence by themselves, so one barrier for each page and version is enough; a decoder that relies on an earlier one's
+//! barrier has read the same version, and is stale if the lines were cleared since.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use tern_engine::GuestMemory;
 use vm_memory::{Address, GuestMemoryBackend, GuestMemoryRegion};
@@ -23,12 +36,14 @@ pub struct CodePage {
     lines: AtomicU64,
     /// Moves on whenever such a line is written.
     version: AtomicU32,
+    /// One more than the version under which the barrier was made; see the head of this file.
+    fenced: AtomicU32,
 }
 
 impl CodePage {
     /// A page without decoded code.
     pub const fn new() -> Self {
-        Self { lines: AtomicU64::new(0), version: AtomicU32::new(0) }
+        Self { lines: AtomicU64::new(0), version: AtomicU32::new(0), fenced: AtomicU32::new(0) }
     }
 
     /// The present version.
@@ -46,10 +61,10 @@ impl CodePage {
     /// After a write of `size` (at most a page) bytes at `offset`: whether it hit code, whose blocks are stale now.
     #[cold]
     pub fn written(&self, offset: u64, size: u64) -> bool {
+        fence(Ordering::SeqCst);
         if self.lines.load(Ordering::SeqCst) & lines(offset, size) == 0 {
             return false;
         }
-        // In this order, so that a decoder that reads the version now either has its lines kept or is stale.
         self.lines.store(0, Ordering::SeqCst);
         self.version.fetch_add(1, Ordering::SeqCst);
         true
@@ -130,13 +145,15 @@ impl Ram {
 
     /// Announces that code at `offset` of the page is about to be decoded, and returns the version the block will have.
     pub fn decode_begins(&self, page: &CodePage, offset: u64, size: u64) -> u32 {
-        let wanted = lines(offset, size);
-        let before = page.lines.fetch_or(wanted, Ordering::SeqCst);
-        if self.several_processors && before & wanted != wanted {
+        let version = page.version.load(Ordering::SeqCst);
+        page.lines.fetch_or(lines(offset, size), Ordering::SeqCst);
+        let mark = version.wrapping_add(1);
+        if self.several_processors && page.fenced.load(Ordering::SeqCst) != mark {
             // Registered above, the command cannot fail.
             let _ = membarrier(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED);
+            page.fenced.store(mark, Ordering::SeqCst);
         }
-        page.version.load(Ordering::SeqCst)
+        version
     }
 
     /// All of memory may have changed, while no processor ran: whatever was decoded is stale.
