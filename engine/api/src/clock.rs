@@ -39,10 +39,18 @@ impl Clock {
     #[must_use]
     #[inline]
     pub fn now(&self) -> Time {
-        Time::from_nanos(match self.paused_at.load(Ordering::Acquire) {
-            RUNNING => self.elapsed().wrapping_sub(self.skew.load(Ordering::Acquire)),
-            shown => shown,
-        })
+        loop {
+            let skew = self.skew.load(Ordering::Acquire);
+            let shown = self.paused_at.load(Ordering::Acquire);
+            if shown != RUNNING {
+                return Time::from_nanos(shown);
+            }
+            let now = self.elapsed().wrapping_sub(skew);
+            // A pause that came and went meanwhile has changed the skew.
+            if self.skew.load(Ordering::Acquire) == skew {
+                return Time::from_nanos(now);
+            }
+        }
     }
 
     /// Stops the clock; a stopped clock stays as it is.

@@ -17,8 +17,13 @@ pub type SoftOp = Op<SoftEnvironment>;
 
 /// Most operations of a block.
 pub const MAX_OPS: usize = 64;
-/// Operations that may be kept before everything is dropped and decoded anew: about 100 MiB.
-const CAPACITY: usize = 1 << 21;
+/// What all processors of a machine together may keep before they drop everything and decode anew, in operations: about
+/// 100 MiB.
+const CAPACITY: usize = 5 << 19;
+/// What one processor may keep in any case.
+const LEAST_CAPACITY: usize = 1 << 17;
+/// What a block itself takes, in operations.
+const BLOCK_WEIGHT: usize = 5;
 
 /// The page a block was decoded from, as it was then.
 #[derive(Debug, Clone, Copy)]
@@ -87,12 +92,12 @@ impl Hasher for AddressHasher {
 }
 
 /// All blocks of one processor.
-#[derive(Default)]
 pub struct Blocks {
     map: HashMap<u64, *mut Block, BuildHasherDefault<AddressHasher>>,
     /// Owns the blocks, stale ones included, until everything is dropped: links may lead to any of them.
     all: Vec<*mut Block>,
     operations: usize,
+    capacity: usize,
 }
 
 // SAFETY: the blocks are reachable from this owner only; what they point to beyond is `Ram`, which any thread may read.
@@ -103,6 +108,12 @@ fn key(physical: u64, mode: Mode) -> u64 {
 }
 
 impl Blocks {
+    /// No blocks, of a machine with `cpus` processors.
+    pub fn new(cpus: usize) -> Self {
+        let capacity = (CAPACITY / cpus.max(1)).max(LEAST_CAPACITY);
+        Self { map: HashMap::default(), all: Vec::new(), operations: 0, capacity }
+    }
+
     /// The block at `physical`, if there is a current one.
     pub fn find(&self, physical: u64, mode: Mode) -> Option<*mut Block> {
         let block = *self.map.get(&key(physical, mode))?;
@@ -112,7 +123,7 @@ impl Blocks {
 
     /// Whether [`Blocks::clear`] is due. It may be called only while no block runs.
     pub const fn is_full(&self) -> bool {
-        self.operations >= CAPACITY
+        self.operations >= self.capacity
     }
 
     /// Drops every block. No pointer to one may be used afterwards.
@@ -127,7 +138,7 @@ impl Blocks {
 
     /// Keeps a block and makes it the one at `physical`.
     pub fn insert(&mut self, physical: u64, mode: Mode, block: Block) -> *mut Block {
-        self.operations += block.ops.len();
+        self.operations += block.ops.len() + BLOCK_WEIGHT;
         let block = Box::into_raw(Box::new(block));
         self.all.push(block);
         self.map.insert(key(physical, mode), block);

@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tern_chipset::Time;
-use tern_chipset::interrupt::{DeliveryMode, Message};
+use tern_chipset::interrupt::{DeliveryMode, Message, lowest_priority};
 use tern_chipset::ioapic::IoApic;
 use tern_chipset::lapic::{Effect, LocalApic, Signal};
 use tern_chipset::layout::irq;
@@ -206,6 +206,11 @@ impl Interrupts {
         self.processors.get(index)
     }
 
+    /// How many processors there are.
+    pub fn processors(&self) -> usize {
+        self.processors.len()
+    }
+
     /// The clock.
     pub fn clock(&self) -> &Clock {
         &self.clock
@@ -243,13 +248,12 @@ impl Interrupts {
     /// Carries a message to the local APICs it is for. `sender` is an APIC ID, for shorthands.
     pub fn send(&self, message: &Message, sender: Option<u32>) {
         if message.delivery_mode == DeliveryMode::LowestPriority {
-            let chosen = self
-                .processors
-                .iter()
-                .filter(|mailbox| mailbox.apic().accepts(message, sender))
-                .min_by_key(|mailbox| mailbox.apic().processor_priority());
-            if let Some(mailbox) = chosen {
-                deliver(mailbox, message);
+            let accepting = self.processors.iter().enumerate().filter_map(|(n, mailbox)| {
+                let apic = mailbox.apic();
+                apic.accepts(message, sender).then(|| (n, apic.processor_priority()))
+            });
+            if let Some(n) = lowest_priority(accepting) {
+                deliver(&self.processors[n], message);
             }
             return;
         }

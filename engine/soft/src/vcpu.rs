@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 
 use tern_chipset::Time;
 use tern_engine::{EngineError, ExitKind, Kick, Statistics, Vcpu, VmEntry, VmExit};
-use tern_x86::cpu::Cpu;
 use tern_x86::cpu::word::BLOCK;
+use tern_x86::cpu::{Cpu, Mode};
 use tern_x86::decode::OpFlags;
 use tern_x86::environment::{Environment, Processor, Stale};
 use tern_x86::exception::{Exception, Stop, Vector};
@@ -33,6 +33,9 @@ use crate::interrupts::event;
 
 /// Guest instructions between two looks at the clock: some tens of microseconds.
 const POLL_INTERVAL: u64 = 4096;
+
+/// What an exception, or a part of a repeated instruction, counts for in that.
+const STOP_WEIGHT: u64 = 64;
 
 /// Something whose delivery to the guest was interrupted by a question to the machine.
 #[derive(Debug, Clone, Copy)]
@@ -78,6 +81,10 @@ impl SoftVcpu {
 
     fn run_guest(&mut self) -> VmExit {
         loop {
+            if self.p.env.tsc_offset != self.p.cpu.msrs.tsc_offset {
+                self.p.env.tsc_offset = self.p.cpu.msrs.tsc_offset;
+                self.p.env.mailbox.poll_timer(self.p.env.interrupts.clock().now(), self.p.env.tsc_offset);
+            }
             if (self.p.env.mailbox.attention() || self.window && self.interruptible() || self.nmi_due())
                 && let Some(exit) = self.attend()
             {
@@ -106,6 +113,9 @@ impl SoftVcpu {
         if let Some(delivery) = self.unfinished.take() {
             return self.deliver(delivery);
         }
+        if let Some(exception) = self.p.cpu.deferred.take() {
+            return self.deliver(Delivery::Exception(exception));
+        }
         let cpu = &self.p.cpu;
         let careful = cpu.pending.interrupt_shadow
             || cpu.system_flags.contains(Rflags::TF)
@@ -128,7 +138,8 @@ impl SoftVcpu {
         let mut block = p.env.block(&mut p.cpu)?;
         loop {
             let start = p.cpu.rip;
-            // SAFETY: the environment gave the block and drops blocks only in `SoftEnvironment::block`.
+            // SAFETY: the environment gave the block and drops blocks only when asked for another one or
+            // for a single operation, which is not while this one runs.
             let last = unsafe { execute(p, block)? };
             if last.contains(OpFlags::CHECK_INTERRUPTS)
                 || p.env.unchained
@@ -158,7 +169,9 @@ impl SoftVcpu {
             }
             let next = p.env.block(&mut p.cpu)?;
             // A new lookup may have dropped all blocks, and says so.
-            let same_page = (start ^ p.cpu.rip) >> 12 == 0;
+            // Only flat code's instruction pointers tell its linear pages.
+            let flat = p.cpu.mode.intersects(Mode::LONG | Mode::FLAT);
+            let same_page = flat && (start ^ p.cpu.rip) >> 12 == 0;
             if same_page && !p.env.unchained && (*next).second.is_none() {
                 let links = &mut (*block).links;
                 links[1] = links[0];
@@ -209,6 +222,7 @@ impl SoftVcpu {
     }
 
     fn stopped(&mut self, stop: Stop) -> Result<(), VmExit> {
+        self.next_poll = self.next_poll.saturating_sub(STOP_WEIGHT);
         match stop {
             Stop::Exception => {
                 self.p.env.forget_answers();
@@ -225,7 +239,11 @@ impl SoftVcpu {
                 self.asked = true;
                 exit
             }
-            None => VmExit::Kicked,
+            // One instruction asked for more than any can need.
+            None => {
+                self.p.cpu.activity = Activity::Shutdown;
+                VmExit::TripleFault
+            }
         }
     }
 
@@ -282,10 +300,8 @@ impl SoftVcpu {
             mailbox.notify();
             return Some(VmExit::Kicked);
         }
-        if self.p.cpu.activity == Activity::WaitForSipi
-            || self.unfinished.is_some()
-            || self.p.env.has_answers()
-        {
+        let delivering = self.unfinished.is_some() || self.p.cpu.deferred.is_some();
+        if self.p.cpu.activity == Activity::WaitForSipi || delivering || self.p.env.has_answers() {
             self.window = true;
             return None;
         }
@@ -310,7 +326,6 @@ impl SoftVcpu {
 
     fn poll_time(&mut self) {
         self.next_poll = self.p.env.statistics.instructions + POLL_INTERVAL;
-        self.p.env.tsc_offset = self.p.cpu.msrs.tsc_offset;
         let now = self.p.env.interrupts.clock().now();
         if self.is_first {
             self.p.env.interrupts.poll_pit(now);

@@ -11,7 +11,8 @@ mod guest;
 fn replay(target: &str, run: impl Fn(&[u8])) -> usize {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(target);
     let files = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-    files.map(|file| run(&std::fs::read(file.expect("the corpus is readable").path()).unwrap())).count()
+    let read = |file: std::io::Result<std::fs::DirEntry>| std::fs::read(file?.path());
+    files.map(|file| run(&read(file).expect("the corpus is readable"))).count()
 }
 
 #[test]

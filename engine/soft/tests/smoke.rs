@@ -1,5 +1,7 @@
 //! The engine from outside: a few instructions, and what the machine is asked.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 use std::sync::Arc;
 
 use tern_engine::{Clock, Engine, GuestMemory, Vcpu, VmConfig, VmEntry, VmExit};

@@ -18,7 +18,8 @@ const TSC_DEADLINE: u32 = 0x6e0;
 /// The x2APIC's registers.
 const X2APIC: std::ops::RangeInclusive<u32> = 0x800..=0x8ff;
 
-/// The most questions one instruction can ask: XRSTOR of an area in a device asks for some 80 words.
+/// The most questions one instruction can ask: XRSTOR of an area in a device asks for 72 words. An
+/// instruction that asks for more stops the processor.
 const MOST_ANSWERS: usize = 128;
 
 /// Questions and answers of the running instruction.
@@ -46,8 +47,8 @@ impl Conversation {
 
     /// Notes the answer to the last question; execution starts over.
     pub fn answer(&mut self, value: u64) {
-        if self.given < MOST_ANSWERS {
-            self.answers[self.given] = value;
+        if let Some(answer) = self.answers.get_mut(self.given) {
+            *answer = value;
             self.given += 1;
         }
         self.used = 0;
@@ -70,7 +71,7 @@ impl Conversation {
             self.used += 1;
             return Ok(self.answers[self.used - 1]);
         }
-        self.question = Some(question);
+        self.question = (self.given < MOST_ANSWERS).then_some(question);
         Err(Stop::Exit)
     }
 }

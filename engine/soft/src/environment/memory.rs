@@ -1,6 +1,6 @@
 //! Loads and stores: the TLB first, then the page walk, then page by page.
 
-use tern_x86::cpu::{Cpu, Mode, Word, canonical};
+use tern_x86::cpu::{Cpu, Word, canonical};
 use tern_x86::exception::{Exception, Stop, Vector};
 use tern_x86::exec::system::data_breakpoints_hit;
 use tern_x86::paging::{self, Access, AccessKind, Rights};
@@ -346,14 +346,19 @@ impl SoftEnvironment {
             }
             _ => {}
         }
-        for (n, &byte) in (0u64..).zip(&value.to_le_bytes()[..usize::from(size)]) {
-            match place_of(first, second, linear, n) {
-                Place::Ram(hit) => {
-                    // SAFETY: the place covers this byte.
-                    unsafe { host::store(hit.host, byte) };
-                    look_for_code!(self, hit, linear.wrapping_add(n), 1);
-                }
-                Place::Device(physical) => self.device_write(physical, 1, u64::from(byte))?,
+        let bytes = value.to_le_bytes();
+        let bytes = || (0u64..).zip(&bytes[..usize::from(size)]);
+        // Devices first: they may ask, and the instruction then starts over with memory as it was.
+        for (n, &byte) in bytes() {
+            if let Place::Device(physical) = place_of(first, second, linear, n) {
+                self.device_write(physical, 1, u64::from(byte))?;
+            }
+        }
+        for (n, &byte) in bytes() {
+            if let Place::Ram(hit) = place_of(first, second, linear, n) {
+                // SAFETY: the place covers this byte.
+                unsafe { host::store(hit.host, byte) };
+                look_for_code!(self, hit, linear.wrapping_add(n), 1);
             }
         }
         Ok(())
@@ -368,14 +373,15 @@ impl SoftEnvironment {
         size: u64,
         access: Access,
     ) -> Result<(Place, Option<Place>), Stop> {
-        if self.watching && (access.user || access.kind != AccessKind::Execute) {
+        if self.watching {
             self.watch_hits |= data_breakpoints_hit(cpu, linear, size, access.kind == AccessKind::Write);
         }
-        let wrap = if cpu.mode.contains(Mode::LONG) { u64::MAX } else { 0xffff_ffff };
+        // Compatibility code's own addresses have 32 bits already; those of its system structures have 64.
+        let wrap = if cpu.long_mode() { u64::MAX } else { 0xffff_ffff };
         if self.view == View::AlignedUser
             && access.user
             && matches!(size, 2 | 4 | 8 | 16)
-            && linear % size != 0
+            && !linear.is_multiple_of(size)
         {
             return Err(cpu.raise(Exception::with_code(Vector::Ac, 0)));
         }
