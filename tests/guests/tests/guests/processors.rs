@@ -1,9 +1,15 @@
 //! Several processors at work at once: they are there, they agree, and none gets stuck.
 
+use std::time::Duration;
+
 use tern_guests::{Guest, PROMPT, Tern};
 
 fn guest(cpus: usize) -> Guest {
-    let mut guest = Tern::run().arg("--cmdline").arg(tern_guests::debian::CMDLINE).cpus(cpus).start();
+    up(Tern::run(), cpus)
+}
+
+fn up(run: Tern, cpus: usize) -> Guest {
+    let mut guest = run.arg("--cmdline").arg(tern_guests::debian::CMDLINE).cpus(cpus).start();
     guest.wait_for(PROMPT);
     assert_eq!(guest.ask("nproc"), cpus.to_string());
     guest
@@ -74,10 +80,11 @@ fn every_processor_keeps_the_same_time() {
 #[test]
 #[ignore = "takes minutes: a soak of four processors"]
 fn four_processors_survive_a_long_mixed_load() {
-    let mut guest = guest(4);
+    let mut guest = up(Tern::run().within(Duration::from_secs(900)), 4);
     guest.ask("dd if=/dev/urandom of=/data bs=64k count=64 2>/dev/null");
     let alone = guest.ask("sha256sum </data");
-    for _ in 0..10 {
+    for round in 1..=10 {
+        println!("round {round} begins after {:.0} s", guest.age().as_secs_f64());
         guest.ask("for i in 1 2 3 4 5 6; do (gzip </data | gunzip | sha256sum >/sum$i) & done; wait");
         let sums = guest.ask("cat /sum*");
         if sums.lines().any(|sum| sum != alone) || sums.lines().count() != 6 {

@@ -5,8 +5,8 @@
 
 use super::operand::{following, in_one_page, probe};
 use super::unit::x87_enabled;
-use crate::cpu::{Cpu, canonical};
 use crate::cpu::word::{RAX, RDX};
+use crate::cpu::{Cpu, canonical};
 use crate::decode::Op;
 use crate::environment::{Environment, Processor};
 use crate::exception::{Exception, Stop};

@@ -20,7 +20,12 @@ pub(super) const fn following(cpu: &Cpu, linear: u64, offset: u64) -> u64 {
 }
 
 /// Makes sure that `size` bytes (at most a page) at `linear` can be written.
-pub(super) fn probe<E: Environment>(p: &mut Processor<E>, op: &Op<E>, linear: u64, size: u64) -> Result<(), Stop> {
+pub(super) fn probe<E: Environment>(
+    p: &mut Processor<E>,
+    op: &Op<E>,
+    linear: u64,
+    size: u64,
+) -> Result<(), Stop> {
     let second = (!in_one_page(linear, size)).then(|| 0x1000 - (linear & 0xfff));
     for offset in [Some(0), second].into_iter().flatten() {
         let address = following(&p.cpu, linear, offset);
