@@ -1,6 +1,6 @@
 //! The host's side: a child process that executes the code under the control of ptrace.
 //!
-//! The child maps [`AREAS`], which it shares with this process, and two pieces of its own ([`HARNESS`]); everything else is
+//! The child maps [`AREAS`], which it shares with this process, and two pieces of its own (`HARNESS`); everything else is
 //! unmapped, so that no address reaches anything. It cannot do harm: system calls are intercepted, and it dies with
 //! this process.
 //!
