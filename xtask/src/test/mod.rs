@@ -118,7 +118,7 @@ fn run_tests(command: &mut Command, shown: Shown) -> Result<Tally> {
 fn tell(section: &Section) {
     if section.failed() {
         eprintln!("  {} FAILED:\n{}", section.title, section.failures());
-    } else {
+    } else if section.tally != Tally::default() {
         eprintln!("  {}: {}", section.title, section.tally);
     }
 }
