@@ -119,7 +119,8 @@ impl Guest {
                 return shown;
             }
             if ended {
-                self.fail(&format!("the end came while waiting for {text:?}"));
+                let how = self.child.wait().expect("it has ended");
+                self.fail(&format!("it ended ({how}) while waiting for {text:?}"));
             }
             self.check_time(&format!("waiting for {text:?}"));
         }
