@@ -149,14 +149,9 @@ pub trait Environment: Sized + 'static {
     fn prepare_vector(&mut self, instruction: &Instruction, info: &VectorInfo) -> Option<u32>;
 
     /// Executes an instruction prepared under `handle` on `cpu`'s registers. Its memory operand, if it has one, has been
-    /// read into `operand` and is written back by the caller. `linear` is that operand's address.
-    fn execute_vector(
-        &mut self,
-        cpu: &mut Cpu,
-        handle: u32,
-        operand: &mut VectorOperand,
-        linear: u64,
-    ) -> Result<(), Stop>;
+    /// read into `operand` and is written back by the caller.
+    fn execute_vector(&mut self, cpu: &mut Cpu, handle: u32, operand: &mut VectorOperand)
+    -> Result<(), Stop>;
 }
 
 /// A memory operand on its way into or out of a vector instruction.

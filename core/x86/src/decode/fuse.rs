@@ -36,7 +36,6 @@ pub fn fuse<E: Environment>(
     op.rm = first_op.rm;
     op.offset = first_op.offset;
     op.length = first_op.length + branch.length;
-    op.flags |= OpFlags::FUSED;
     Some(op)
 }
 

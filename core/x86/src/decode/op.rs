@@ -28,14 +28,10 @@ bitflags! {
         const REP = 1 << 6;
         /// REPNE prefix.
         const REPNE = 1 << 7;
-        /// A segment override or default other than what `segment` says does not apply: no memory operand.
-        const NO_MEMORY = 1 << 8;
         /// The operation can change what interrupts are accepted: they are looked at after it.
-        const CHECK_INTERRUPTS = 1 << 9;
-        /// The operation stands for two guest instructions (a fused compare and branch).
-        const FUSED = 1 << 10;
+        const CHECK_INTERRUPTS = 1 << 8;
         /// The operation enters a handler: if that clears TF, no single-step trap follows.
-        const ENTERS_HANDLER = 1 << 11;
+        const ENTERS_HANDLER = 1 << 9;
     }
 }
 

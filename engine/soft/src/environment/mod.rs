@@ -296,7 +296,6 @@ impl Environment for SoftEnvironment {
         cpu: &mut Cpu,
         handle: u32,
         operand: &mut VectorOperand,
-        _: u64,
     ) -> Result<(), Stop> {
         use crate::native::{Outcome, StubId};
         let uses_flags = handle & USES_FLAGS != 0;

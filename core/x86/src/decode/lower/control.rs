@@ -68,7 +68,6 @@ fn branches<E: Environment>(instruction: &Instruction, mode: Mode, op: &mut Op<E
     if relative {
         op.displacement = instruction.near_branch_target();
         op.immediate = if size == 8 { u64::MAX } else { (1 << (8 * size)) - 1 };
-        op.flags &= !(OpFlags::PLAIN | OpFlags::NO_MEMORY);
         op.flags.set(OpFlags::PLAIN, mode.contains(Mode::LONG) && size == 8);
         op.flags |= match counter_bits(instruction) {
             16 => OpFlags::ADDRESS16,

@@ -139,10 +139,7 @@ fn address_bits(instruction: &Instruction) -> Option<usize> {
 }
 
 fn memory_operand<E>(instruction: &Instruction, mode: Mode, op: &mut Op<E>) {
-    let Some(bits) = address_bits(instruction) else {
-        op.flags |= OpFlags::NO_MEMORY;
-        return;
-    };
+    let Some(bits) = address_bits(instruction) else { return };
     op.flags |= match bits {
         16 => OpFlags::ADDRESS16,
         32 => OpFlags::ADDRESS32,

@@ -20,7 +20,7 @@ const PREVENTS_STORE: u16 = 0x001f;
 /// Operands in registers only.
 pub(super) fn registers<U: Unit, E: Environment>(p: &mut Processor<E>, op: &Op<E>) -> Outcome {
     U::available(&mut p.cpu)?;
-    execute(p, op, &mut VectorOperand([0; 64]), 0)?;
+    execute(p, op, &mut VectorOperand([0; 64]))?;
     if U::X87_STATE {
         record_exception(&mut p.cpu, op, false);
     }
@@ -33,7 +33,7 @@ pub(super) fn read<U: Unit, const SIZE: u8, E: Environment>(p: &mut Processor<E>
     let linear = address::<SIZE, E>(p, op, false)?;
     let mut operand = VectorOperand([0; 64]);
     load::<SIZE, E>(p, op, linear, &mut operand)?;
-    execute(p, op, &mut operand, linear)?;
+    execute(p, op, &mut operand)?;
     if U::X87_STATE {
         record_exception(&mut p.cpu, op, true);
     }
@@ -48,12 +48,12 @@ pub(super) fn write<U: Unit, const SIZE: u8, E: Environment>(p: &mut Processor<E
     let linear = address::<SIZE, E>(p, op, true)?;
     let mut operand = VectorOperand([0; 64]);
     if !U::X87_STATE {
-        execute(p, op, &mut operand, linear)?;
+        execute(p, op, &mut operand)?;
         return store::<SIZE, E>(p, op, linear, &operand);
     }
     let mut before = [0; X87_STATE];
     before.copy_from_slice(&p.cpu.fpu.image()[..X87_STATE]);
-    execute(p, op, &mut operand, linear)?;
+    execute(p, op, &mut operand)?;
     record_exception(&mut p.cpu, op, true);
     // An operand that is not stored must be writable all the same.
     let written = match store_prevented(&p.cpu.fpu) {
@@ -94,15 +94,8 @@ fn address<const SIZE: u8, E: Environment>(
 }
 
 #[inline(always)]
-fn execute<E: Environment>(
-    p: &mut Processor<E>,
-    op: &Op<E>,
-    operand: &mut VectorOperand,
-    linear: u64,
-) -> Outcome {
-    p.env
-        .execute_vector(&mut p.cpu, op.extra, operand, linear)
-        .map_err(|stop| simd_exception(&mut p.cpu, stop))
+fn execute<E: Environment>(p: &mut Processor<E>, op: &Op<E>, operand: &mut VectorOperand) -> Outcome {
+    p.env.execute_vector(&mut p.cpu, op.extra, operand).map_err(|stop| simd_exception(&mut p.cpu, stop))
 }
 
 /// An unmasked SIMD floating-point exception is #XF only if the operating system said that it handles that, else #UD

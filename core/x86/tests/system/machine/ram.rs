@@ -249,7 +249,7 @@ impl Environment for Ram {
         None
     }
 
-    fn execute_vector(&mut self, _: &mut Cpu, _: u32, _: &mut VectorOperand, _: u64) -> Result<(), Stop> {
+    fn execute_vector(&mut self, _: &mut Cpu, _: u32, _: &mut VectorOperand) -> Result<(), Stop> {
         unimplemented!("no vector instruction was prepared")
     }
 }

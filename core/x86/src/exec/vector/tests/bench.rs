@@ -137,13 +137,7 @@ impl Environment for Bench {
         Some(0)
     }
 
-    fn execute_vector(
-        &mut self,
-        cpu: &mut Cpu,
-        _: u32,
-        operand: &mut VectorOperand,
-        _: u64,
-    ) -> Result<(), Stop> {
+    fn execute_vector(&mut self, cpu: &mut Cpu, _: u32, operand: &mut VectorOperand) -> Result<(), Stop> {
         (self.script)(cpu, operand)
     }
 
