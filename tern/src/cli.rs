@@ -117,7 +117,7 @@ pub(crate) struct RunArguments {
     pub memory: u64,
 
     /// Processors
-    #[arg(short, long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64), help_heading = "Machine")]
+    #[arg(short, long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(tern_vmm::config::MOST_CPUS)), help_heading = "Machine")]
     pub cpus: u32,
 
     /// How guest code runs; `tern engines` tells what can run here

@@ -3,14 +3,10 @@
 //! A unit is required, because a bare number means bytes to some tools and mebibytes to others. Units
 //! are powers of 1024.
 
+use tern_vmm::config::{LEAST_MEMORY as LEAST, MOST_MEMORY as MOST};
+
 /// What a page is on this architecture; guest memory comes in these.
 const PAGE: u64 = 4096;
-
-/// The least memory of a machine: the first mebibyte is what every PC has.
-const LEAST: u64 = 1 << 20;
-
-/// The most memory of a machine: guest-physical addresses have at least 36 bits, and devices need room.
-const MOST: u64 = 1 << 38;
 
 /// Reads a size in bytes.
 ///

@@ -4,17 +4,15 @@
 
 use std::fmt;
 
-use iced_x86::{Decoder, DecoderOptions, Formatter, IntelFormatter};
+use iced_x86::{Decoder, Formatter, IntelFormatter};
 use vm_memory::{Bytes, GuestAddress};
 
 use tern_engine::GuestMemory;
 use tern_x86::cpu::Cpu;
 use tern_x86::cpuid::CpuModel;
+use tern_x86::decode::{DECODER_OPTIONS, MAX_INSTRUCTION_LENGTH};
 use tern_x86::paging::{Access, AccessKind, PhysicalMemory, translate};
 use tern_x86::state::{Cr0, SegmentRegister, VcpuState};
-
-/// The longest instruction.
-const LONGEST: u64 = 15;
 
 /// A crashed guest.
 #[derive(Debug)]
@@ -41,8 +39,7 @@ impl CrashReport {
         if self.instruction.is_empty() {
             return "(cannot be read: nothing is mapped there)".to_owned();
         }
-        let mut decoder =
-            Decoder::with_ip(self.bitness, &self.instruction, self.state.rip, DecoderOptions::NONE);
+        let mut decoder = Decoder::with_ip(self.bitness, &self.instruction, self.state.rip, DECODER_OPTIONS);
         let instruction = decoder.decode();
         if instruction.is_invalid() {
             return "(not an instruction)".to_owned();
@@ -135,7 +132,7 @@ fn read_instruction(cpu: &Cpu, memory: &GuestMemory) -> Vec<u8> {
         let physical = translate(cpu, &mut Untouched(memory), linear, access).ok()?.physical;
         memory.read_obj::<u8>(GuestAddress(physical)).ok()
     };
-    (0..LONGEST).map_while(read).collect()
+    (0..MAX_INSTRUCTION_LENGTH as u64).map_while(read).collect()
 }
 
 /// Guest memory for a look at its page tables that leaves no traces in them.

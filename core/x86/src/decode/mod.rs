@@ -22,7 +22,7 @@ pub const MAX_INSTRUCTION_LENGTH: usize = 15;
 
 /// The processor that `tern-v2` models has neither TZCNT nor LZCNT, so that their opcodes mean BSF and BSR; it follows
 /// AMD where the vendors differ. PAUSE is decoded as the opcode that it is, because with REX.B it is XCHG.
-const OPTIONS: u32 = DecoderOptions::AMD
+pub const DECODER_OPTIONS: u32 = DecoderOptions::AMD
     | DecoderOptions::NO_MPFX_0FBC
     | DecoderOptions::NO_MPFX_0FBD
     | DecoderOptions::NO_PAUSE;
@@ -31,7 +31,7 @@ const OPTIONS: u32 = DecoderOptions::AMD
 /// iced's invalid one, with the length that was looked at.
 #[must_use]
 pub fn decode(bytes: &[u8], mode: Mode) -> Option<Instruction> {
-    let mut decoder = Decoder::new(mode.bitness(), bytes, OPTIONS);
+    let mut decoder = Decoder::new(mode.bitness(), bytes, DECODER_OPTIONS);
     next_instruction(&mut decoder, bytes.len())
 }
 
@@ -55,7 +55,7 @@ impl<'a, E: Environment> BlockDecoder<'a, E> {
     #[must_use]
     pub fn new(bytes: &'a [u8], mode: Mode) -> Self {
         let bytes = &bytes[..bytes.len().min(usize::from(u16::MAX))];
-        let decoder = Decoder::new(mode.bitness(), bytes, OPTIONS);
+        let decoder = Decoder::new(mode.bitness(), bytes, DECODER_OPTIONS);
         Self { decoder, bytes, mode, previous: None }
     }
 

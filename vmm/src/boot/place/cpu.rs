@@ -3,14 +3,8 @@
 //! Interrupts are off in all of them; the A20 gate does not exist on this machine. What a protocol leaves undefined
 //! is as after reset, but for the caches, which are on.
 
+pub(super) use tern_x86::cpu::word::{RAX, RBX, RDX, RSI, RSP};
 use tern_x86::state::{Attributes, Cr0, Cr4, DescriptorTable, Efer, Segment, SegmentRegister, VcpuState};
-
-/// Numbers of general-purpose registers, as instructions encode them.
-pub(super) const RAX: usize = 0;
-pub(super) const RDX: usize = 2;
-pub(super) const RBX: usize = 3;
-pub(super) const RSP: usize = 4;
-pub(super) const RSI: usize = 6;
 
 /// `__BOOT_CS` and `__BOOT_DS` of the Linux protocol.
 const BOOT_CS: u16 = 0x10;
