@@ -15,6 +15,7 @@ use tern_x86::vector::{MemoryAccess, VectorClass, VectorInfo};
 use super::exceptions::TinyResult;
 
 /// A stub as a function: FXSAVE image (aligned to 64), memory operand, general registers by encoding number, flags.
+/// Calling one is as unsafe as `NativeUnit::run`, whose callers promise what it needs.
 pub(super) type StubFn = unsafe extern "sysv64" fn(*mut u8, *mut u8, *mut u64, *mut u64);
 
 /// No stub is longer, alignment included.
