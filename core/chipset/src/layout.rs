@@ -30,6 +30,10 @@ pub const LEGACY_HOLE: Range<u64> = 0xa_0000..0x10_0000;
 /// meets the corner cases of a partial window; the price, 256 MiB of addresses, is affordable.
 pub const ECAM: Range<u64> = 0xe000_0000..0xf000_0000;
 
+/// The highest PCI bus that guests are told of. There are no bridges yet; each bus that is declared and empty costs a guest
+/// the search of 32 devices.
+pub const PCI_LAST_BUS: u8 = 0;
+
 /// Where 32-bit BARs may be placed, on both sides of [`ECAM`].
 pub const PCI_MEMORY_32: [Range<u64>; 2] = [RAM_HOLE.start..ECAM.start, ECAM.end..IO_APIC.start];
 

@@ -54,7 +54,7 @@ fn resources(resources: Vec<&dyn Aml>) -> Name {
 
 /// The PCI Express root, with the windows that functions' BARs may be placed in.
 fn pci_root(config: &Config) -> Generated {
-    let buses = AddressSpace::new_bus_number(0u16, 255);
+    let buses = AddressSpace::new_bus_number(0u16, layout::PCI_LAST_BUS.into());
     let config_ports = IO::new(port::PCI_CONFIG_ADDRESS, port::PCI_CONFIG_ADDRESS, 1, 8);
     let Range { start, end } = layout::PCI_PORTS;
     let ports = AddressSpace::new_io(start as u16, (end - 1) as u16, None);

@@ -110,6 +110,6 @@ impl Aml for Generated {
 
 fn mcfg() -> MCFG {
     let mut mcfg = MCFG::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
-    mcfg.add_ecam(layout::ECAM.start, 0, 0, 255);
+    mcfg.add_ecam(layout::ECAM.start, 0, 0, layout::PCI_LAST_BUS);
     mcfg
 }

@@ -132,7 +132,7 @@ fn the_mcfg_covers_256_buses() {
     let tables = build(&config(), BASE);
     let mcfg = tables.by_signature()["MCFG"];
     assert_eq!((mcfg.len(), u64_at(mcfg, 44)), (60, 0xe000_0000));
-    assert_eq!(mcfg[52..56], [0, 0, 0, 255]);
+    assert_eq!(mcfg[52..56], [0, 0, 0, layout::PCI_LAST_BUS]);
 }
 
 #[test]
