@@ -11,7 +11,29 @@ use tern_image::Image;
 use tern_image::cpio::Archive;
 use tern_image::debian::KvmHost;
 
-/// The whole initramfs, with `programs` and the libraries that they are linked to.
+/// A file of this computer and where it goes in the rig.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Placed {
+    source: PathBuf,
+    /// Without the leading slash.
+    destination: String,
+}
+
+impl Placed {
+    /// `FILE` or `FILE=DESTINATION`.
+    ///
+    /// # Errors
+    /// If there is no such file.
+    pub(crate) fn parse(argument: &str) -> Result<Self> {
+        let (source, destination) = argument.split_once('=').unwrap_or((argument, argument));
+        let source = fs::canonicalize(source)
+            .with_context(|| format!("there is no file '{source}' to bring along"))?;
+        let destination = destination.trim_start_matches('/').to_owned();
+        Ok(Self { source, destination })
+    }
+}
+
+/// The whole initramfs, with `programs` and the libraries that they are linked to, and the files in `others`.
 ///
 /// # Errors
 /// If a file cannot be read, or the libraries cannot be found out.
@@ -19,6 +41,7 @@ pub(crate) fn initramfs(
     host: &KvmHost,
     guest: &Image,
     programs: &[PathBuf],
+    others: &[Placed],
     command: &str,
 ) -> Result<Vec<u8>> {
     let initrd = read(guest.initrd.as_deref().context("the tiny guest has no initramfs")?)?;
@@ -45,8 +68,12 @@ pub(crate) fn initramfs(
         archive.file(&format!("bin/{name}"), 0o755, &read(program)?);
         libraries.extend(libraries_of(program)?);
     }
-    for directory in directories(&libraries) {
+    let places: Vec<_> = others.iter().map(|file| PathBuf::from(&file.destination)).collect();
+    for directory in directories(libraries.iter().chain(&places)) {
         archive.directory(&directory);
+    }
+    for Placed { source, destination } in others {
+        archive.file(destination, 0o644, &read(source)?);
     }
     for library in &libraries {
         archive.file(library.to_string_lossy().trim_start_matches('/'), 0o755, &read(library)?);

@@ -48,6 +48,10 @@ struct Cli {
     #[arg(long, value_name = "FILE")]
     put: Vec<PathBuf>,
 
+    /// Bring this file along, at the place that it has here or at DESTINATION; may be repeated
+    #[arg(long, value_name = "FILE[=DESTINATION]")]
+    file: Vec<String>,
+
     /// End a command that takes longer, in seconds
     #[arg(long, default_value_t = 300, value_name = "SECONDS")]
     timeout: u64,
@@ -83,7 +87,9 @@ fn main() -> Result<ExitCode> {
     let guest = tern_image::tiny(&cache, &progress)?;
     let this = env::current_exe().context("cannot find out where this program is")?;
     let programs = [vec![this.with_file_name("tern")], cli.put].concat();
-    let initramfs = files::initramfs(&host, &guest, &programs, &command)?;
+    let others =
+        cli.file.iter().map(|argument| files::Placed::parse(argument)).collect::<Result<Vec<_>>>()?;
+    let initramfs = files::initramfs(&host, &guest, &programs, &others, &command)?;
     let timeout = (!cli.shell).then(|| Duration::from_secs(cli.timeout));
     let rig =
         Rig { kernel: &host.kernel, initramfs: &initramfs, cpus: cli.cpus, memory: cli.memory, timeout };
