@@ -25,10 +25,12 @@ impl Placed {
     /// # Errors
     /// If there is no such file.
     pub(crate) fn parse(argument: &str) -> Result<Self> {
-        let (source, destination) = argument.split_once('=').unwrap_or((argument, argument));
-        let source = fs::canonicalize(source)
-            .with_context(|| format!("there is no file '{source}' to bring along"))?;
-        let destination = destination.trim_start_matches('/').to_owned();
+        let (source, destination) = match argument.split_once('=') {
+            Some((source, destination)) => (PathBuf::from(source), PathBuf::from(destination)),
+            None => (argument.into(), std::path::absolute(argument)?),
+        };
+        anyhow::ensure!(source.is_file(), "there is no file '{}' to bring along", source.display());
+        let destination = destination.to_string_lossy().trim_start_matches('/').to_owned();
         Ok(Self { source, destination })
     }
 }
