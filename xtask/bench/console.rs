@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+/// The prompt of the tiny guest.
+pub(crate) const PROMPT: &str = "tern:/# ";
+
 /// How much of what was not yet waited for is kept: a guest may flood its console.
 const KEPT: usize = 1 << 20;
 
@@ -73,6 +76,11 @@ impl Console {
                 }
             }
         }
+    }
+
+    /// The process that runs the guest.
+    pub fn process(&self) -> u32 {
+        self.child.id()
     }
 
     /// Types a line.

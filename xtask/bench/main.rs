@@ -1,70 +1,42 @@
-//! Tern beside its peers, in one run on the same kernel, initramfs, command line and memory.
+//! Tern beside its peers, in one run.
 //!
 //! ```text
-//! contender.rs  how each is started          workload.rs  what is run in the guest
-//!        └──────────► session.rs ◄────────────────┘
-//!           console.rs: one guest, driven through its serial port, timed on the host
-//!                          └──► Sample ──► summary.rs (medians, ratios) ──► report.rs (table, JSON)
+//! soft/  the software engine: how fast guests run          kvm/  the KVM engine: how light machines are
+//!    └───────────► console.rs: a guest, driven through its serial port ◄───────────┘
+//!                  numbers.rs, table.rs: what is made of the measurements
 //! ```
 //!
 //! The contenders take turns, round by round, so that a host that is slow for a while is slow for
-//! all of them. A suite (an engine and its peers) is one list in `contender.rs`.
+//! all of them.
 
 #![forbid(unsafe_code)]
 
 mod console;
-mod contender;
-mod promise;
-mod report;
-mod session;
-mod statistics;
-mod summary;
-mod workload;
+mod kvm;
+mod numbers;
+mod soft;
+mod table;
 
-use std::fs;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
-use clap::{Parser, ValueEnum};
-use tern_image::{Cache, OnStderr};
-
-use self::contender::{Files, Suite};
-use self::session::Sample;
-use self::summary::Summary;
-
-const ABOUT: &str = "\
-Measures Tern beside QEMU: the time from starting the command to the guest's prompt, and shell
-commands in the guest, timed on the host between two marks that the guest prints.
-
-Both start the tiny guest: the same kernel, initramfs, kernel command line, memory and one
-processor. Tern is started as users start it, with the kernel as Debian packs it, and unpacks it
-itself. QEMU gets the same kernel unpacked, because it would have to emulate the unpacking, and
-enters it through PVH as Tern does, in its q35 machine. (Its leaner microvm machine has no clock
-that this kernel can rely on under TCG, and now and then stops there.) It emulates the most capable
-processor it can (`-cpu max`).
-
-Medians over all rounds; a ratio above 1 means that Tern is faster. The exit code tells whether
-what Tern promises was kept.";
+use anyhow::Result;
+use clap::{Parser, Subcommand, ValueEnum};
 
 /// Measures Tern beside its peers.
 #[derive(Debug, Parser)]
-#[command(name = "tern-bench", bin_name = "cargo xtask bench", long_about = ABOUT)]
+#[command(name = "tern-bench", bin_name = "cargo xtask bench", subcommand_required = true)]
 struct Cli {
-    /// Which engine, with its peers
-    #[arg(value_enum, default_value = "soft")]
+    #[command(subcommand)]
     suite: Suite,
+}
 
-    /// How often everything is measured
-    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    rounds: u32,
-
-    /// Measure only this one, by the name it has in the table; may be repeated
-    #[arg(long, value_name = "NAME")]
-    only: Vec<String>,
-
-    /// How to print
-    #[arg(short, long, value_enum, default_value = "text", value_name = "FORM")]
-    output: Form,
+/// An engine with its peers.
+#[derive(Debug, Subcommand)]
+enum Suite {
+    /// The software engine, and QEMU's TCG: how fast guests boot and work
+    Soft(soft::Options),
+    /// The KVM engine, and QEMU on KVM: time to the guest's init, exits until then, memory beside the guest's
+    Kvm(kvm::Options),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -76,38 +48,10 @@ enum Form {
 }
 
 fn main() -> Result<ExitCode> {
-    let cli = Cli::parse();
-    let mut contenders = cli.suite.contenders();
-    if !cli.only.is_empty() {
-        contenders.retain(|contender| cli.only.iter().any(|name| name == contender.name));
-        anyhow::ensure!(!contenders.is_empty(), "there is no contender with that name");
+    match Cli::parse().suite {
+        Suite::Soft(options) => soft::run(&options),
+        Suite::Kvm(options) => kvm::run(&options),
     }
-    let image = tern_image::tiny(&Cache::of_user()?, &OnStderr::new())?;
-    let packed = fs::read(&image.kernel).context("cannot read the kernel")?;
-    let directory = tempfile::tempdir().context("cannot make a directory for the unpacked kernel")?;
-    let unpacked = directory.path().join("vmlinux");
-    let elf = tern_vmm::boot::unpack(&packed).context("cannot unpack the kernel")?;
-    fs::write(&unpacked, elf).context("cannot write the unpacked kernel")?;
-    let files = Files { image, unpacked };
-
-    let mut samples: Vec<Vec<Sample>> = contenders.iter().map(|_| Vec::new()).collect();
-    for round in 1..=cli.rounds {
-        for (contender, samples) in contenders.iter().zip(&mut samples) {
-            eprintln!("bench: round {round} of {}: {}", cli.rounds, contender.name);
-            let sample =
-                session::run(contender, &files).with_context(|| format!("{} failed", contender.name))?;
-            samples.push(sample);
-        }
-    }
-    let names: Vec<_> = contenders.iter().map(|contender| contender.name).collect();
-    let summary = Summary::new(&names, &samples);
-    let promises = promise::judge(&summary);
-    match cli.output {
-        Form::Text => print!("{}", report::text(&summary, &promises)),
-        Form::Json => println!("{:#}", report::json(&summary, &promises)),
-    }
-    let kept = promises.iter().all(|promise| promise.kept);
-    Ok(if kept { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 #[cfg(test)]

@@ -1,37 +1,13 @@
-//! What is measured beside what, and how each is started.
+//! How each contender is started.
 
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
-use clap::ValueEnum;
 use tern_image::Image;
 
-/// The name of Tern itself: all others are compared to it.
-pub(crate) const TERN: &str = "tern";
-
-/// Guest memory for everybody, in MiB.
-const MEMORY: &str = "512";
-
-/// An engine with its peers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Suite {
-    /// The software engine, and QEMU's TCG
-    Soft,
-}
-
-impl Suite {
-    /// Who takes part; Tern is the first.
-    pub fn contenders(self) -> Vec<Contender> {
-        match self {
-            Self::Soft => vec![
-                Contender { name: TERN, command: tern_soft },
-                Contender { name: "qemu-tcg", command: qemu_tcg },
-            ],
-        }
-    }
-}
+use super::MEMORY;
 
 /// A program that runs the guest, with its serial port as standard input and output.
 #[derive(Debug)]
@@ -39,6 +15,17 @@ pub(crate) struct Contender {
     pub name: &'static str,
     pub command: fn(&Files) -> Result<Command>,
 }
+
+/// The name of Tern itself, and of the peer that it is compared to.
+pub(crate) const TERN: &str = "tern";
+pub(crate) const PEER: &str = "qemu-microvm";
+
+/// Who takes part.
+pub(crate) const CONTENDERS: [Contender; 3] = [
+    Contender { name: TERN, command: |files| tern(files, &files.unpacked) },
+    Contender { name: "tern-packed", command: |files| tern(files, &files.image.kernel) },
+    Contender { name: PEER, command: |files| Ok(qemu(files)) },
+];
 
 /// The guest that all of them run.
 #[derive(Debug)]
@@ -48,12 +35,12 @@ pub(crate) struct Files {
     pub unpacked: PathBuf,
 }
 
-fn tern_soft(files: &Files) -> Result<Command> {
+fn tern(files: &Files, kernel: &Path) -> Result<Command> {
     let this = env::current_exe().context("cannot find out where this program is")?;
     let mut command = Command::new(this.with_file_name("tern"));
-    command.args(["run", "--engine", "soft", "--quiet", "--stats"]);
+    command.args(["run", "--engine", "kvm", "--quiet"]);
     command.arg("--memory").arg(format!("{MEMORY}M"));
-    command.arg("--kernel").arg(&files.image.kernel);
+    command.arg("--kernel").arg(kernel);
     command.arg("--cmdline").arg(&files.image.cmdline);
     if let Some(initrd) = &files.image.initrd {
         command.arg("--initrd").arg(initrd);
@@ -61,14 +48,17 @@ fn tern_soft(files: &Files) -> Result<Command> {
     Ok(command)
 }
 
-fn qemu_tcg(files: &Files) -> Result<Command> {
+fn qemu(files: &Files) -> Command {
     let mut command = Command::new("qemu-system-x86_64");
-    command.args(["-machine", "q35", "-accel", "tcg", "-cpu", "max", "-m", MEMORY]);
+    // In the rig the program is not where it was installed, and would not find its firmware.
+    command.args(["-L", "/usr/share/qemu", "-L", "/usr/share/seabios"]);
+    command.args(["-machine", "microvm,x-option-roms=off,pic=off,pit=off,rtc=off,isa-serial=on"]);
+    command.args(["-accel", "kvm", "-cpu", "host", "-m", &MEMORY.to_string()]);
     command.args(["-no-user-config", "-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio"]);
     command.arg("-kernel").arg(&files.unpacked);
     command.arg("-append").arg(&files.image.cmdline);
     if let Some(initrd) = &files.image.initrd {
         command.arg("-initrd").arg(initrd);
     }
-    Ok(command)
+    command
 }

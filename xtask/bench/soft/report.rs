@@ -4,8 +4,10 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use crate::promise::Promise;
-use crate::summary::{Summary, median};
+use super::promise::Promise;
+use super::summary::Summary;
+use crate::numbers::median;
+use crate::table::align;
 
 /// What stands where nothing was measured.
 const NOTHING: &str = "-";
@@ -56,27 +58,6 @@ fn ratio(value: f64) -> String {
     format!("{value:.2} x as fast")
 }
 
-/// Columns two spaces apart: names to the left, numbers to the right.
-fn align(table: &[Vec<String>]) -> String {
-    let columns = table.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| table.iter().filter_map(|row| row.get(column)).map(String::len).max();
-    let widths: Vec<_> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
-    let mut text = String::new();
-    for row in table {
-        let mut line = String::new();
-        for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
-            match column {
-                0 => write!(line, "{cell:<width$}"),
-                _ => write!(line, "  {cell:>width$}"),
-            }
-            .expect("a string takes everything");
-        }
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
-    text
-}
-
 /// Everything that was measured, with medians and ratios.
 pub(crate) fn json(summary: &Summary, promises: &[Promise]) -> Value {
     let rows = summary.rows.iter().map(|row| {
@@ -104,7 +85,7 @@ pub(crate) fn json(summary: &Summary, promises: &[Promise]) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::summary::{BOOT, Row};
+    use crate::soft::summary::{BOOT, Row};
 
     fn summary() -> Summary {
         let row =

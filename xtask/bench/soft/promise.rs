@@ -1,6 +1,7 @@
 //! What Tern promises about its speed, and whether a run kept it.
 
-use crate::summary::{BOOT, Summary, median};
+use super::summary::{BOOT, Summary};
+use crate::numbers::median;
 
 /// Millions of guest instructions per second, at least.
 const MIPS: f64 = 80.0;
@@ -36,7 +37,7 @@ pub(crate) fn judge(summary: &Summary) -> Vec<Promise> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::summary::Row;
+    use crate::soft::summary::Row;
 
     fn kept(boot: f64, mips: Vec<f64>) -> Vec<bool> {
         let rows = vec![Row { name: BOOT, seconds: vec![vec![boot]] }];

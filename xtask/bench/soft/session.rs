@@ -4,13 +4,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::console::Console;
-use crate::contender::{Contender, Files};
-use crate::statistics;
-use crate::workload::{WORKLOADS, Workload};
-
-/// The prompt of the tiny guest.
-const PROMPT: &str = "tern:/# ";
+use super::contender::{Contender, Files};
+use super::statistics;
+use super::workload::{WORKLOADS, Workload};
+use crate::console::{Console, PROMPT};
 
 /// A guest that takes longer for anything does not work.
 const LIMIT: Duration = Duration::from_secs(180);
