@@ -17,13 +17,24 @@
 //! To add an engine, implement [`Engine`], [`Vm`] and [`Vcpu`] in a crate of its own beside this one.
 
 mod clock;
+mod coalesce;
+mod dirty;
 mod engine;
 mod exit;
+mod pause;
 mod statistics;
 mod vm;
+mod watch;
+mod wiring;
 
 pub use clock::Clock;
+pub use coalesce::{Coalescing, GatheredWrite, WriteRange, WriteSink};
+pub use dirty::{DirtyLog, DirtyRegion, LOG_PAGE};
 pub use engine::{Availability, Engine, EngineError};
 pub use exit::{VmEntry, VmExit};
+pub use pause::Standstill;
 pub use statistics::{ExitKind, Statistics};
 pub use vm::{GuestMemory, Kick, Vcpu, Vm, VmConfig};
+pub use vmm_sys_util::eventfd::EventFd;
+pub use watch::{WatchSlice, WriteListener, WriteWatch};
+pub use wiring::{Doorbell, DoorbellPlace, DoorbellValue, LineInterrupt, Message, MessageInterrupt, Wiring};

@@ -6,10 +6,10 @@ use tern_x86::cpuid::CpuModel;
 use tern_x86::state::VcpuState;
 use vm_memory::GuestMemoryMmap;
 
-use crate::{Clock, EngineError, Statistics, VmEntry, VmExit};
+use crate::{Clock, EngineError, Statistics, VmEntry, VmExit, WriteWatch};
 
 /// The guest's physical memory; cloning shares it.
-pub type GuestMemory = GuestMemoryMmap<()>;
+pub type GuestMemory = GuestMemoryMmap<WriteWatch>;
 
 /// What an engine must know to make a virtual machine.
 #[derive(Debug, Clone)]
