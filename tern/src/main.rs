@@ -17,6 +17,7 @@
 mod cli;
 mod engines;
 mod exit;
+mod files;
 mod guest;
 mod images;
 mod run;

@@ -15,7 +15,7 @@ use tern_vmm::machine::{End, Machine, MachineError, Outcome};
 use crate::cli::RunArguments;
 use crate::engines::Chosen;
 use crate::exit::{Code, Failure};
-use crate::guest::Guest;
+use crate::files::FromFiles;
 use crate::terminal::{self, Console, Leaving};
 use crate::{engines, guest, statistics};
 
@@ -47,16 +47,13 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<Code, Failure> {
     code
 }
 
-fn config(arguments: &RunArguments, guest: Guest) -> MachineConfig {
+fn config(arguments: &RunArguments, guest: FromFiles) -> MachineConfig {
     MachineConfig {
         memory: arguments.memory,
         cpus: arguments.cpus,
-        initrd: guest.initrd,
-        command_line: guest.cmdline,
-        modules: guest.modules,
         debug_exit: arguments.debug_exit,
         on_reboot: if arguments.no_reboot { OnReboot::End } else { OnReboot::Restart },
-        ..MachineConfig::new(guest.kernel)
+        ..MachineConfig::new(guest)
     }
 }
 

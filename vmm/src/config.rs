@@ -4,7 +4,7 @@ use thiserror::Error;
 
 use tern_x86::cpuid::CpuModel;
 
-use crate::boot::Kernel;
+use crate::guest::GuestSource;
 
 /// Guest memory comes in pages of this many bytes.
 const PAGE: u64 = 4096;
@@ -28,15 +28,6 @@ pub enum OnReboot {
     End,
 }
 
-/// A file that a multiboot or PVH kernel gets besides its initramfs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Module {
-    /// The contents.
-    pub bytes: Vec<u8>,
-    /// What the kernel is told about it.
-    pub command_line: String,
-}
-
 /// A machine and its guest.
 #[derive(Debug)]
 pub struct MachineConfig {
@@ -46,14 +37,8 @@ pub struct MachineConfig {
     pub cpus: u32,
     /// The processor that the guest sees.
     pub cpu_model: CpuModel,
-    /// The kernel. It is loaded again at every reboot.
-    pub kernel: Kernel<'static>,
-    /// The initramfs.
-    pub initrd: Option<Vec<u8>>,
-    /// The kernel's command line.
-    pub command_line: String,
-    /// Further files for the kernel.
-    pub modules: Vec<Module>,
+    /// Where the guest comes from, at the start and at every reboot.
+    pub guest: Box<dyn GuestSource>,
     /// Whether there is a debug-exit port at 0xf4.
     pub debug_exit: bool,
     /// What happens when the guest asks for a reboot.
@@ -79,17 +64,14 @@ pub enum ConfigError {
 }
 
 impl MachineConfig {
-    /// A machine of 512 MiB and one processor that starts `kernel` with nothing else.
+    /// A machine of 512 MiB and one processor.
     #[must_use]
-    pub fn new(kernel: Kernel<'static>) -> Self {
+    pub fn new(guest: impl GuestSource + 'static) -> Self {
         Self {
             memory: 512 << 20,
             cpus: 1,
             cpu_model: CpuModel::default(),
-            kernel,
-            initrd: None,
-            command_line: String::new(),
-            modules: Vec::new(),
+            guest: Box::new(guest),
             debug_exit: false,
             on_reboot: OnReboot::Restart,
         }
@@ -116,10 +98,13 @@ impl MachineConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::boot::KernelKind;
+    use crate::boot::{Kernel, KernelKind};
+    use crate::guest::Guest;
+    use std::sync::Arc;
 
     fn config() -> MachineConfig {
-        MachineConfig::new(Kernel::parse(vec![0xf4], Some(KernelKind::BootSector)).unwrap())
+        let kernel = Kernel::parse(vec![0xf4], Some(KernelKind::BootSector)).unwrap();
+        MachineConfig::new(Arc::new(Guest::new(kernel)))
     }
 
     #[test]

@@ -13,6 +13,7 @@ use crate::boot::memory_map::{EXTENDED_MEMORY_START, MemoryKind, MemoryMap, Memo
 use crate::boot::{BootParameters, Module, PlaceError, load};
 use crate::config::MachineConfig;
 use crate::device::PRESENT_SERIAL_PORTS;
+use crate::guest::SourceError;
 
 /// Where the tables lie: in what a PC's BIOS occupies, where also kernels that nobody tells look for the root pointer
 /// (ACPI 6.5, section 5.2.5.1).
@@ -24,6 +25,9 @@ const PCI_MEMORY_64: Range<u64> = 0x48_0000_0000..0x80_0000_0000;
 /// Why a guest cannot be put into its machine.
 #[derive(Debug, Error)]
 pub enum LoadError {
+    /// Its files cannot be had.
+    #[error(transparent)]
+    Source(SourceError),
     /// The kernel or what belongs to it does not fit.
     #[error(transparent)]
     Place(#[from] PlaceError),
@@ -48,16 +52,17 @@ pub(crate) fn load_guest(config: &MachineConfig, memory: &GuestMemory) -> Result
     let mut memory_map = MemoryMap::pc(config.memory)?;
     memory_map.insert(layout::ECAM.start, layout::ECAM.end - layout::ECAM.start, MemoryKind::Reserved)?;
     let rsdp = write_tables(config.cpus, memory)?;
-    let modules = config.modules.iter();
+    let guest = config.guest.guest().map_err(LoadError::Source)?;
+    let modules = guest.modules.iter();
     let modules = modules.map(|module| Module { bytes: &module.bytes, command_line: &module.command_line });
     let parameters = BootParameters {
-        command_line: &config.command_line,
-        initrd: config.initrd.as_deref(),
+        command_line: &guest.command_line,
+        initrd: guest.initrd.as_deref(),
         modules: &modules.collect::<Vec<_>>(),
         rsdp,
         memory_map: &memory_map,
     };
-    Ok(load(&config.kernel, &parameters, memory)?)
+    Ok(load(&guest.kernel, &parameters, memory)?)
 }
 
 /// Writes the ACPI tables and returns the root pointer's address.
@@ -81,12 +86,15 @@ mod tests {
     use super::*;
     use crate::boot::{Kernel, KernelKind};
     use crate::config::MOST_CPUS;
+    use crate::guest::Guest;
     use crate::memory;
+    use std::sync::Arc;
 
     #[test]
     fn the_smallest_machine_has_room_for_the_most_processors() {
         let kernel = Kernel::parse(vec![0xf4], Some(KernelKind::BootSector)).unwrap();
-        let config = MachineConfig { memory: 1 << 20, cpus: MOST_CPUS, ..MachineConfig::new(kernel) };
+        let guest = Arc::new(Guest::new(kernel));
+        let config = MachineConfig { memory: 1 << 20, cpus: MOST_CPUS, ..MachineConfig::new(guest) };
         let memory = memory::create(config.memory).unwrap();
         load_guest(&config, &memory).unwrap();
         let mut root = [0; 8];

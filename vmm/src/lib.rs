@@ -11,6 +11,7 @@
 //! |---|---|
 //! | [`config`] | what a machine is made of, checked |
 //! | [`memory`] | guest memory in the host |
+//! | [`guest`] | what a machine starts, and where it comes from |
 //! | [`boot`], `firmware` | kernel formats and boot protocols; ACPI tables |
 //! | [`bus`] | which device answers which address |
 //! | `irq`, `schedule` | how devices interrupt, and how they are called when time passes |
@@ -32,6 +33,7 @@ pub mod bus;
 pub mod config;
 pub mod console;
 pub mod crash;
+pub mod guest;
 pub mod machine;
 pub mod memory;
 

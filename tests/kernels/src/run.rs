@@ -9,6 +9,7 @@ use std::time::Duration;
 use tern_engine::Engine;
 use tern_vmm::boot::{Kernel, KernelKind};
 use tern_vmm::config::{MachineConfig, OnReboot};
+use tern_vmm::guest::Guest;
 use tern_vmm::machine::{End, Machine, MachineHandle};
 
 use crate::engines;
@@ -32,28 +33,28 @@ pub struct Setup {
     pub kind: KernelKind,
     /// Processors.
     pub cpus: u32,
-    /// What else the test changes.
-    pub adjust: fn(&mut MachineConfig),
+    /// What the kernel gets besides.
+    pub equip: fn(&mut Guest),
 }
 
 impl Setup {
     /// A machine with one processor for this kernel.
     #[must_use]
     pub fn new(image: Vec<u8>, kind: KernelKind) -> Self {
-        Self { image, kind, cpus: 1, adjust: |_| {} }
+        Self { image, kind, cpus: 1, equip: |_| {} }
     }
 
     fn config(&self) -> MachineConfig {
         let kernel = Kernel::parse(self.image.clone(), Some(self.kind)).expect("the image is a kernel");
-        let mut config = MachineConfig {
+        let mut guest = Guest::new(kernel);
+        (self.equip)(&mut guest);
+        MachineConfig {
             memory: MEMORY,
             cpus: self.cpus,
             debug_exit: true,
             on_reboot: OnReboot::End,
-            ..MachineConfig::new(kernel)
-        };
-        (self.adjust)(&mut config);
-        config
+            ..MachineConfig::new(Arc::new(guest))
+        }
     }
 }
 

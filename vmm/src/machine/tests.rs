@@ -11,6 +11,7 @@ use tern_x86::state::Activity;
 use super::fake::{FakeEngine, Step, Told};
 use super::*;
 use crate::boot::{Kernel, KernelKind};
+use crate::guest::Guest;
 
 /// Switches off: SLP_EN and SLP_TYP of S5 into PM1a_CNT.
 const POWER_OFF: Step = out(0x604, 2, 0x3400);
@@ -38,7 +39,8 @@ impl Write for Output {
 
 fn config() -> MachineConfig {
     let kernel = Kernel::parse(vec![0xeb, 0xfe], Some(KernelKind::BootSector)).unwrap();
-    MachineConfig { memory: 1 << 20, ..MachineConfig::new(kernel) }
+    let guest = Arc::new(Guest::new(kernel));
+    MachineConfig { memory: 1 << 20, ..MachineConfig::new(guest) }
 }
 
 fn machine<const N: usize>(scripts: [&[Step]; N]) -> (Machine, Arc<fake::FakeVm>, Output) {
@@ -216,6 +218,7 @@ fn impossible_machines_are_refused_before_anything_is_made() {
     let engine = FakeEngine::new([]);
     let refused = |config| Machine::new(config, &engine, io::sink()).err();
     assert!(matches!(refused(MachineConfig { cpus: 0, ..config() }), Some(MachineError::Config(_))));
-    let initrd = Some(vec![0; 8]);
-    assert!(matches!(refused(MachineConfig { initrd, ..config() }), Some(MachineError::Load(_))));
+    let kernel = Kernel::parse(vec![0xf4], Some(KernelKind::BootSector)).unwrap();
+    let with_initrd = Arc::new(Guest { initrd: Some(vec![0; 8]), ..Guest::new(kernel) });
+    assert!(matches!(refused(MachineConfig::new(with_initrd)), Some(MachineError::Load(_))));
 }

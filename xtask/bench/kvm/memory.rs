@@ -20,11 +20,10 @@ struct Mapping {
 pub(crate) fn beside_guest(process: u32, guest: u64) -> Result<u64> {
     let path = format!("/proc/{process}/smaps");
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read '{path}'"))?;
-    let areas = areas(&mappings(&text));
     let (guests, others): (Vec<_>, Vec<_>) =
-        areas.into_iter().partition(|area| (area.end - area.start) >> 10 >= guest);
+        mappings(&text).into_iter().partition(|mapping| (mapping.end - mapping.start) >> 10 >= guest);
     ensure!(!guests.is_empty(), "process {process} has no mapping as large as its guest's memory");
-    Ok(others.iter().map(|area| area.rss).sum())
+    Ok(others.iter().map(|mapping| mapping.rss).sum())
 }
 
 fn mappings(text: &str) -> Vec<Mapping> {
@@ -43,27 +42,12 @@ fn mappings(text: &str) -> Vec<Mapping> {
     mappings
 }
 
-/// Mappings without a gap between them as one: the kernel splits one whose pages are treated differently.
-fn areas(mappings: &[Mapping]) -> Vec<Mapping> {
-    let mut areas: Vec<Mapping> = Vec::new();
-    for mapping in mappings {
-        match areas.last_mut() {
-            Some(last) if last.end == mapping.start => {
-                last.end = mapping.end;
-                last.rss += mapping.rss;
-            }
-            _ => areas.push(*mapping),
-        }
-    }
-    areas
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn parts_of_the_guests_memory_are_taken_together() {
+    fn each_mapping_has_its_own_size() {
         let text = "\
 10000000-30000000 rw-p 00000000 00:00 0
 Size:             524288 kB
@@ -74,10 +58,9 @@ Rss:                   8 kB
 Rss:                  12 kB
 VmFlags: rd ex mr mw me sd
 ";
-        let areas = areas(&mappings(text));
-        assert_eq!(areas.len(), 2);
-        assert_eq!((areas[0].end - areas[0].start, areas[0].rss), (1 << 30, 70008));
-        assert_eq!(areas[1].rss, 12);
+        let mappings = mappings(text);
+        assert_eq!(mappings.iter().map(|mapping| mapping.rss).collect::<Vec<_>>(), [70000, 8, 12]);
+        assert_eq!(mappings[0].end - mappings[0].start, 512 << 20);
     }
 
     #[test]

@@ -54,9 +54,9 @@ fn a_kernel_is_entered_in_64_bit_mode_with_boot_parameters() {
     write(&mut a).unwrap();
     let code = a.assemble(BZIMAGE_ENTRY).unwrap();
     let mut setup = Setup::new(bzimage(&code), KernelKind::BzImage);
-    setup.adjust = |config| {
-        "words".clone_into(&mut config.command_line);
-        config.initrd = Some(b"initramfs".to_vec());
+    setup.equip = |guest| {
+        "words".clone_into(&mut guest.command_line);
+        guest.initrd = Some(b"initramfs".to_vec());
     };
     for engine in engines() {
         let ended = run_on(&*engine, &setup);

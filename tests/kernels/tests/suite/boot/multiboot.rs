@@ -6,7 +6,7 @@ use tern_test_kernels::guest::Emit;
 use tern_test_kernels::image::{multiboot, multiboot_entry};
 use tern_test_kernels::run::{MEMORY, Setup, run_on};
 use tern_vmm::boot::KernelKind;
-use tern_vmm::config::Module;
+use tern_vmm::guest::Module;
 
 use super::{FOUND, transmit};
 
@@ -64,9 +64,9 @@ fn a_kernel_finds_its_modules_command_line_and_memory_map() {
     write(&mut a).unwrap();
     let code = a.assemble(multiboot_entry(ADDRESS).into()).unwrap();
     let mut setup = Setup::new(multiboot(ADDRESS, &code), KernelKind::Multiboot);
-    setup.adjust = |config| {
-        "words".clone_into(&mut config.command_line);
-        config.modules = [("first module", "one."), ("second", "two.")]
+    setup.equip = |guest| {
+        "words".clone_into(&mut guest.command_line);
+        guest.modules = [("first module", "one."), ("second", "two.")]
             .map(|(bytes, line)| Module { bytes: bytes.into(), command_line: line.to_owned() })
             .into();
     };

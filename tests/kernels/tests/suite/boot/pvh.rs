@@ -6,7 +6,7 @@ use tern_test_kernels::guest::Emit;
 use tern_test_kernels::image::{Piece, pvh};
 use tern_test_kernels::run::{MEMORY, Setup, run_on};
 use tern_vmm::boot::KernelKind;
-use tern_vmm::config::Module;
+use tern_vmm::guest::Module;
 
 use super::{FOUND, transmit};
 
@@ -71,10 +71,10 @@ fn a_kernel_is_entered_in_flat_protected_mode_with_start_info() {
     let bytes = a.assemble(ENTRY.into()).unwrap();
     let image = pvh(ENTRY, &[Piece { address: ENTRY.into(), bytes }]);
     let mut setup = Setup::new(image, KernelKind::Elf);
-    setup.adjust = |config| {
-        "words".clone_into(&mut config.command_line);
-        config.initrd = Some(b"initramfs".to_vec());
-        config.modules = vec![Module { bytes: b"module".to_vec(), command_line: "more".to_owned() }];
+    setup.equip = |guest| {
+        "words".clone_into(&mut guest.command_line);
+        guest.initrd = Some(b"initramfs".to_vec());
+        guest.modules = vec![Module { bytes: b"module".to_vec(), command_line: "more".to_owned() }];
     };
     for engine in engines() {
         let ended = run_on(&*engine, &setup);
