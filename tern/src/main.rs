@@ -4,6 +4,8 @@
 //! cli.rs        what can be said; one definition gives parser, help and completions
 //! run.rs        `tern run`: from words to a machine, and from its end to an exit code
 //! guest.rs      from file names to a kernel and what belongs to it
+//! files.rs      a guest's files, read when the machine needs them
+//! heap.rs       the allocator, told to keep nothing large
 //! statistics.rs what a machine did, for people
 //! engines.rs    the engines, and `tern engines`
 //! images.rs     `tern image`
@@ -12,13 +14,14 @@
 //! size.rs       sizes as people write them
 //! ```
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod cli;
 mod engines;
 mod exit;
 mod files;
 mod guest;
+mod heap;
 mod images;
 mod run;
 mod size;
@@ -34,6 +37,7 @@ use cli::{Cli, Command};
 use exit::{Code, Failure};
 
 fn main() -> ExitCode {
+    heap::give_back_large_blocks();
     let done = match Cli::parse().command {
         Command::Run(arguments) => run::run(&arguments),
         Command::Engines { output } => engines::list(output).map(|()| Code::SUCCESS),

@@ -16,6 +16,9 @@ use crate::boot::memory_map::{HIGH_MEMORY_START, HOLE_START};
 /// memory can be huge pages of the host's.
 const HUGE_PAGE: usize = 2 << 20;
 
+/// There is hardly a gap of this size among a process's mappings; a multiple of [`HUGE_PAGE`].
+const NO_GAP: usize = 1 << 30;
+
 /// How much is looked at at a time when memory is cleared.
 const CHUNK: usize = 64 << 10;
 
@@ -56,10 +59,11 @@ pub fn create(size: u64) -> Result<GuestMemory, MemoryError> {
     if excess == 0 {
         return Ok(memory);
     }
-    // Linux places a mapping right below the one before, so one of `excess` bytes shifts the next to a boundary. Should it
-    // come to lie elsewhere, nothing is lost but speed.
+    // Linux places a mapping right below the one before unless it finds a gap that is large enough: one that no gap is
+    // large enough for, and that is `excess` bytes more than whole huge pages, shifts the next to a boundary. It takes
+    // addresses only. Should it come to lie elsewhere, nothing is lost but speed.
     drop(memory);
-    let _shift = MmapRegion::<()>::new(excess);
+    let _shift = MmapRegion::<()>::new(NO_GAP + excess);
     make()
 }
 
