@@ -9,7 +9,10 @@
 //!  guest writes a doorbell ──▶ EventFd ──▶ device's thread ──▶ EventFd ──▶ message or line ──▶ guest's interrupt
 //! ```
 
+use std::time::Duration;
+
 use vmm_sys_util::eventfd::EventFd;
+use vmm_sys_util::poll::PollContext;
 
 use crate::EngineError;
 
@@ -83,7 +86,21 @@ pub trait MessageInterrupt: Send + Sync {
     fn set_message(&self, message: Option<Message>) -> Result<(), EngineError>;
 
     /// Whether a signal waits for a message: the vector's pending bit.
-    fn is_pending(&self) -> bool;
+    fn is_pending(&self) -> bool {
+        is_signalled(self.event())
+    }
+}
+
+/// Whether an event was signalled and nobody has taken the signal yet.
+fn is_signalled(event: &EventFd) -> bool {
+    let wait = || -> Result<bool, vmm_sys_util::errno::Error> {
+        let context = PollContext::<u32>::new()?;
+        context.add(event, 0)?;
+        let events = context.wait_timeout(Duration::ZERO)?;
+        Ok(events.iter_readable().next().is_some())
+    };
+    // The host has no memory or no descriptors: what is not known to wait does not.
+    wait().unwrap_or(false)
 }
 
 /// A level-triggered interrupt line that is driven by events. Dropped, it is disconnected.
@@ -130,6 +147,16 @@ pub trait Wiring {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_signal_waits_until_it_is_taken() {
+        let event = EventFd::new(0).unwrap();
+        assert!(!is_signalled(&event));
+        event.write(1).unwrap();
+        assert!(is_signalled(&event));
+        event.read().unwrap();
+        assert!(!is_signalled(&event));
+    }
 
     #[test]
     fn a_value_is_compared_in_its_own_size_only() {

@@ -12,6 +12,11 @@
 //! | `run_page` | the page that a processor shares with the kernel |
 //! | `transfer` | port and memory accesses, answered piece by piece |
 //! | `kick` | making a processor leave the guest |
+//! | `wiring` | doorbells and interrupt events in the kernel |
+//! | `gathered` | writes that the kernel gathers |
+//! | `dirty` | guest memory, and the log of its written pages |
+//! | `standstill` | the guest's time while the machine is paused |
+//! | `kernel_statistics` | the kernel's own counters |
 //! | `failure` | KVM's reasons for giving up, in words |
 //! | `cpuid` | what the guest sees of the processor |
 //! | `state` | a processor's state, to and from `VcpuState` |
@@ -22,17 +27,22 @@
 
 pub mod chipset;
 mod cpuid;
+mod dirty;
 mod failure;
+mod gathered;
 mod host;
+mod kernel_statistics;
 mod kick;
 #[cfg(test)]
 mod round_trip;
 mod run_page;
+mod standstill;
 mod state;
 mod transfer;
 mod trial;
 mod vcpu;
 mod vm;
+mod wiring;
 
 use std::sync::{Arc, OnceLock};
 

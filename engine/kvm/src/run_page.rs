@@ -8,12 +8,15 @@ use std::mem::offset_of;
 use std::os::fd::AsRawFd;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU8;
+use std::sync::atomic::{AtomicU8, AtomicU32};
 
 use kvm_bindings::{
     KVM_EXIT_FAIL_ENTRY, KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_INTR, KVM_EXIT_IO, KVM_EXIT_IO_IN, KVM_EXIT_MMIO,
     KVM_EXIT_SHUTDOWN, kvm_run,
 };
+
+/// Where in the mapping the processor's own pages end (`kvm_run`, port data), and what the whole machine shares begins.
+const FIRST_SHARED: usize = 0x2000;
 
 /// A mapping of the shared memory.
 #[derive(Debug)]
@@ -22,7 +25,7 @@ pub struct Mapping {
     size: usize,
 }
 
-// SAFETY: the memory belongs to the value, not to a thread. Through a shared reference only the atomic byte is reachable.
+// SAFETY: the memory belongs to the value, not to a thread. Through a shared reference only atomics are reachable.
 unsafe impl Send for Mapping {}
 // SAFETY: as above.
 unsafe impl Sync for Mapping {}
@@ -52,6 +55,17 @@ impl Mapping {
     pub fn immediate_exit(&self) -> &AtomicU8 {
         // SAFETY: the byte lies in the mapping, which lives as long as `self`; it is accessed as an atomic only.
         unsafe { AtomicU8::from_ptr(self.start.add(offset_of!(kvm_run, immediate_exit)).as_ptr()) }
+    }
+
+    /// The four bytes at a multiple of 4 that lies behind the first page, which the kernel changes at any time; none if the
+    /// mapping ends before.
+    pub fn atomic(&self, offset: usize) -> Option<&AtomicU32> {
+        if offset < FIRST_SHARED || !offset.is_multiple_of(4) || offset.checked_add(4)? > self.size {
+            return None;
+        }
+        // SAFETY: the bytes lie in the mapping, which lives as long as `self`, and are aligned. Behind the page of `kvm_run`
+        // and the page for port data nobody of ours accesses the mapping in any other way.
+        Some(unsafe { AtomicU32::from_ptr(self.start.add(offset).as_ptr().cast()) })
     }
 }
 
@@ -169,7 +183,7 @@ impl RunPage {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use std::fs::File;
     use std::sync::atomic::Ordering;
 
@@ -177,6 +191,11 @@ mod tests {
 
     /// A page that a test fills in instead of the kernel.
     fn page() -> RunPage {
+        RunPage::new(mapping())
+    }
+
+    /// Three pages of memory.
+    pub fn mapping() -> Arc<Mapping> {
         let name = c"kvm_run";
         // SAFETY: the name is a C string; the result is checked by `from_raw_fd`'s user.
         let fd = unsafe { libc::memfd_create(name.as_ptr(), 0) };
@@ -184,7 +203,7 @@ mod tests {
         // SAFETY: the descriptor is new and ours.
         let file = unsafe { <File as std::os::fd::FromRawFd>::from_raw_fd(fd) };
         file.set_len(0x3000).unwrap();
-        RunPage::new(Arc::new(Mapping::new(&file, 0x3000).unwrap()))
+        Arc::new(Mapping::new(&file, 0x3000).unwrap())
     }
 
     #[test]

@@ -8,7 +8,9 @@ use tern_engine::{Clock, EngineError, ExitKind, Kick, Statistics, Vcpu, VmEntry,
 use tern_x86::state::{Activity, VcpuState};
 
 use crate::failure::{self, Deferred};
+use crate::gathered::Gathered;
 use crate::host::refused;
+use crate::kernel_statistics::KernelStatistics;
 use crate::kick::Kicker;
 use crate::run_page::{Reason, RunPage};
 use crate::state::{self, Abilities, Optional};
@@ -51,7 +53,10 @@ pub struct KvmVcpu {
     /// After a triple fault, until the state is replaced.
     shut_down: bool,
     deferred: Arc<Deferred>,
+    gathered: Arc<Gathered>,
     statistics: Statistics,
+    /// The kernel's own: the processor's, and the first one's also the machine's.
+    kernel_statistics: Vec<KernelStatistics>,
 }
 
 impl KvmVcpu {
@@ -61,6 +66,8 @@ impl KvmVcpu {
         page: RunPage,
         kicker: Arc<Kicker>,
         deferred: Arc<Deferred>,
+        gathered: Arc<Gathered>,
+        kernel_statistics: Vec<KernelStatistics>,
         traits: Traits,
     ) -> Self {
         Self {
@@ -71,7 +78,9 @@ impl KvmVcpu {
             transfer: None,
             shut_down: false,
             deferred,
+            gathered,
             statistics: Statistics::default(),
+            kernel_statistics,
         }
     }
 
@@ -96,7 +105,10 @@ impl KvmVcpu {
             return Ok(VmExit::TripleFault);
         }
         loop {
-            match self.enter_once() {
+            let entered = self.enter_once();
+            // What was written before is carried out before what is asked now.
+            self.gathered.flush();
+            match entered {
                 Ok(()) => {}
                 // An application processor that waits for INIT says EAGAIN when it has come.
                 Err(libc::EAGAIN) => continue,
@@ -216,6 +228,9 @@ impl Vcpu for KvmVcpu {
     fn statistics(&self) -> Statistics {
         let used = clock_gettime(ClockId::ThreadCPUTime);
         let nanoseconds = used.tv_sec.saturating_mul(1_000_000_000).saturating_add(used.tv_nsec);
-        Statistics { busy_nanoseconds: nanoseconds.try_into().unwrap_or(0), ..self.statistics.clone() }
+        let mut statistics = self.statistics.clone();
+        statistics.busy_nanoseconds = nanoseconds.try_into().unwrap_or(0);
+        statistics.engine.extend(self.kernel_statistics.iter().flat_map(KernelStatistics::read));
+        statistics
     }
 }

@@ -2,25 +2,28 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use kvm_bindings::{
-    CpuId, KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE,
-    KVM_PIT_SPEAKER_DUMMY, KvmIrqRouting, kvm_irq_routing_entry, kvm_irq_routing_irqchip, kvm_msi,
-    kvm_pit_config, kvm_userspace_memory_region,
-};
-use kvm_ioctls::{Cap, VmFd};
+use kvm_bindings::{CpuId, KVM_PIT_SPEAKER_DUMMY, kvm_msi, kvm_pit_config};
+use kvm_ioctls::{Cap, IoEventAddress, VmFd};
 use tern_chipset::ioapic;
-use tern_chipset::layout::{MSI, irq};
-use tern_engine::{EngineError, GuestMemory, Vcpu, Vm, VmConfig};
-use vm_memory::{GuestMemoryBackend as _, GuestMemoryRegion};
+use tern_chipset::layout::MSI;
+use tern_engine::{
+    Coalescing, DirtyLog, DirtyRegion, Doorbell, EngineError, EventFd, GuestMemory, LineInterrupt,
+    MessageInterrupt, Standstill, Vcpu, Vm, VmConfig, Wiring, WriteRange, WriteSink,
+};
 
 use crate::chipset::{self, power_on};
 use crate::cpuid::{HostCpuid, guest_cpuid};
+use crate::dirty::Slots;
 use crate::failure::Deferred;
+use crate::gathered::Gathered;
 use crate::host::{Host, refused};
+use crate::kernel_statistics::KernelStatistics;
 use crate::kick::Kicker;
 use crate::run_page::{Mapping, RunPage};
+use crate::standstill::{self, Stopped};
 use crate::state::Optional;
 use crate::vcpu::{KvmVcpu, SharedFd, Traits};
+use crate::wiring::{self, Routes};
 
 /// Where VT-x without "unrestricted guest" keeps what it needs for real mode: one page, then three. Nothing else is there.
 const IDENTITY_MAP: u64 = 0xfffb_c000;
@@ -35,13 +38,17 @@ const HAS_XSAVE: u32 = 1 << 26;
 /// A virtual machine.
 pub struct KvmVm {
     host: Host,
-    fd: VmFd,
+    fd: Arc<VmFd>,
     config: VmConfig,
     /// The processors that were made, by number.
     vcpus: Mutex<Vec<Option<SharedFd>>>,
     deferred: Arc<Deferred>,
-    /// Outlives the kernel's use of it, which ends with `fd`.
-    _memory: GuestMemory,
+    memory: Slots,
+    /// Where interrupts lead; none without interrupt controllers.
+    routes: Option<Arc<Routes>>,
+    gathered: Arc<Gathered>,
+    /// What the guest's time showed, while it stands still.
+    stopped: Mutex<Option<Stopped>>,
 }
 
 impl KvmVm {
@@ -50,12 +57,13 @@ impl KvmVm {
     /// # Errors
     /// The host refuses something, or cannot run as many processors.
     pub fn new(host: Host, config: &VmConfig, memory: GuestMemory) -> Result<Self, EngineError> {
-        let vm = Self::without_chipset(host, config, memory)?;
+        let mut vm = Self::without_chipset(host, config, memory)?;
         let fd = &vm.fd;
         fd.set_identity_map_address(IDENTITY_MAP).map_err(refused("place the identity map"))?;
         fd.set_tss_address(TSS).map_err(refused("place the task-state segment"))?;
         fd.create_irq_chip().map_err(refused("make the interrupt controllers"))?;
-        fd.set_gsi_routing(&routing()?).map_err(refused("connect the interrupt lines"))?;
+        vm.routes = Some(Routes::new(Arc::clone(fd))?);
+        let fd = &vm.fd;
         // Port 0x61 belongs to the timer here, as in a PC: KVM calls that the speaker's dummy.
         let pit = kvm_pit_config { flags: KVM_PIT_SPEAKER_DUMMY, ..Default::default() };
         fd.create_pit2(pit).map_err(refused("make the interval timer"))?;
@@ -75,23 +83,19 @@ impl KvmVm {
             )));
         }
         let fd = host.kvm().create_vm().map_err(refused("make a virtual machine"))?;
-        for (slot, region) in (0..).zip(memory.iter()) {
-            let address = region.get_host_address(vm_memory::MemoryRegionAddress(0)).map_err(|error| {
-                EngineError::Unsupported(format!("guest memory cannot be reached: {error}"))
-            })?;
-            let slot = kvm_userspace_memory_region {
-                slot,
-                flags: 0,
-                guest_phys_addr: region.start_addr().0,
-                memory_size: region.len(),
-                userspace_addr: address as u64,
-            };
-            // SAFETY: the region is a mapping of its own, which `_memory` keeps for as long as `fd` is open, and which is
-            // guest memory: everybody who accesses it expects others to change it.
-            unsafe { fd.set_user_memory_region(slot) }.map_err(refused("give the guest its memory"))?;
-        }
+        let memory = Slots::new(&fd, memory)?;
         let vcpus = Mutex::new(vec![None; config.cpus as usize]);
-        Ok(Self { host, fd, config: config.clone(), vcpus, deferred: Arc::default(), _memory: memory })
+        Ok(Self {
+            host,
+            fd: Arc::new(fd),
+            config: config.clone(),
+            vcpus,
+            deferred: Arc::default(),
+            memory,
+            routes: None,
+            gathered: Arc::default(),
+            stopped: Mutex::default(),
+        })
     }
 
     /// Makes a processor, as [`Vm::create_vcpu`] does.
@@ -133,6 +137,11 @@ impl KvmVm {
         };
         let shared_page = |source| EngineError::Host { action: "share a page with the kernel", source };
         let mapping = Arc::new(Mapping::new(&fd, self.fd.run_size()).map_err(shared_page)?);
+        self.gathered.show(&mapping);
+        let mut kernel_statistics: Vec<_> = KernelStatistics::of_processor(&fd).into_iter().collect();
+        if index == 0 {
+            kernel_statistics.extend(KernelStatistics::of_machine(&*self.fd));
+        }
         let kicker = Kicker::new(Arc::clone(&mapping)).map_err(|source| EngineError::Host {
             action: "handle the signal that stops a processor",
             source,
@@ -144,6 +153,8 @@ impl KvmVm {
             RunPage::new(mapping),
             Arc::new(kicker),
             Arc::clone(&self.deferred),
+            Arc::clone(&self.gathered),
+            kernel_statistics,
             traits,
         );
         Ok((vcpu, shared))
@@ -151,7 +162,7 @@ impl KvmVm {
 
     /// The machine's file.
     #[cfg(test)]
-    pub const fn fd(&self) -> &VmFd {
+    pub fn fd(&self) -> &VmFd {
         &self.fd
     }
 
@@ -201,46 +212,76 @@ impl Vm for KvmVm {
     }
 }
 
-/// Lines 0 to 15 to the 8259s, all 24 to the IO-APIC; the timer's arrives there at a pin of its own.
-fn routing() -> Result<KvmIrqRouting, EngineError> {
-    let entry = |gsi: u8, irqchip: u32, pin: u8| {
-        let mut entry =
-            kvm_irq_routing_entry { gsi: gsi.into(), type_: KVM_IRQ_ROUTING_IRQCHIP, ..Default::default() };
-        entry.u.irqchip = kvm_irq_routing_irqchip { irqchip, pin: pin.into() };
-        entry
-    };
-    let mut entries = Vec::new();
-    for line in 0..ioapic::PINS {
-        match line {
-            0..8 => entries.push(entry(line, KVM_IRQCHIP_PIC_MASTER, line)),
-            8..16 => entries.push(entry(line, KVM_IRQCHIP_PIC_SLAVE, line - 8)),
-            _ => {}
-        }
-        match line {
-            irq::TIMER => entries.push(entry(line, KVM_IRQCHIP_IOAPIC, irq::TIMER_PIN)),
-            irq::TIMER_PIN => {}
-            _ => entries.push(entry(line, KVM_IRQCHIP_IOAPIC, line)),
-        }
+impl Wiring for KvmVm {
+    fn attach_doorbell(&self, doorbell: &Doorbell, event: &EventFd) -> Result<(), EngineError> {
+        wiring::attach(&self.fd, doorbell, event)
     }
-    KvmIrqRouting::from_entries(&entries)
-        .map_err(|_| EngineError::Unsupported("more interrupt lines than KVM routes".into()))
+
+    fn detach_doorbell(&self, doorbell: &Doorbell, event: &EventFd) -> Result<(), EngineError> {
+        wiring::detach(&self.fd, doorbell, event)
+    }
+
+    fn message_interrupt(&self) -> Result<Box<dyn MessageInterrupt>, EngineError> {
+        wiring::message(self.routes.as_ref().ok_or_else(no_controllers)?)
+    }
+
+    fn line_interrupt(&self, gsi: u32) -> Result<Box<dyn LineInterrupt>, EngineError> {
+        self.routes.as_ref().ok_or_else(no_controllers)?;
+        wiring::line(&self.fd, gsi)
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+fn no_controllers() -> EngineError {
+    EngineError::Unsupported("this machine has no interrupt controllers".into())
+}
 
-    #[test]
-    fn the_timer_reaches_the_first_8259_and_its_pin_of_the_io_apic() {
-        let routing = routing().unwrap();
-        let targets: Vec<_> = routing
-            .as_slice()
-            .iter()
-            .filter(|entry| entry.gsi == 0)
-            // SAFETY: every entry's type is that of this member.
-            .map(|entry| unsafe { (entry.u.irqchip.irqchip, entry.u.irqchip.pin) })
-            .collect();
-        assert_eq!(targets, [(KVM_IRQCHIP_PIC_MASTER, 0), (KVM_IRQCHIP_IOAPIC, 2)]);
-        assert_eq!(routing.as_slice().len(), 16 + 23);
+impl Coalescing for KvmVm {
+    fn set_write_sink(&self, sink: Box<WriteSink>) {
+        self.gathered.set_sink(sink);
+    }
+
+    fn coalesce(&self, range: WriteRange) -> Result<(), EngineError> {
+        let (is_offered, first, length) = match range {
+            WriteRange::Ports { first, count } => {
+                (Cap::CoalescedPio, IoEventAddress::Pio(first.into()), count.into())
+            }
+            WriteRange::Memory { first, length } => (Cap::CoalescedMmio, IoEventAddress::Mmio(first), length),
+        };
+        // Where the kernel cannot (ports: before Linux 4.20), the writes are exits.
+        if !self.fd.check_extension(is_offered) {
+            return Ok(());
+        }
+        self.fd.register_coalesced_mmio(first, length).map_err(refused("gather writes"))
+    }
+
+    fn flush_writes(&self) {
+        self.gathered.flush();
+    }
+}
+
+impl DirtyLog for KvmVm {
+    fn start_dirty_log(&self) -> Result<(), EngineError> {
+        self.memory.start_log(&self.fd)
+    }
+
+    fn take_dirty_log(&self) -> Result<Vec<DirtyRegion>, EngineError> {
+        self.memory.take_log(&self.fd)
+    }
+
+    fn stop_dirty_log(&self) -> Result<(), EngineError> {
+        self.memory.stop_log(&self.fd)
+    }
+}
+
+impl Standstill for KvmVm {
+    fn pause_time(&self) -> Result<(), EngineError> {
+        let stopped = standstill::stop(&self.fd, &self.vcpus(), self.config.clock.now())?;
+        *self.stopped.lock().unwrap_or_else(PoisonError::into_inner) = Some(stopped);
+        Ok(())
+    }
+
+    fn resume_time(&self) -> Result<(), EngineError> {
+        let stopped = self.stopped.lock().unwrap_or_else(PoisonError::into_inner).take();
+        stopped.map_or(Ok(()), |stopped| stopped.go_on(&self.fd, self.config.clock.now()))
     }
 }
