@@ -6,7 +6,9 @@ use tern_x86::cpuid::CpuModel;
 use tern_x86::state::VcpuState;
 use vm_memory::GuestMemoryMmap;
 
-use crate::{Clock, EngineError, Statistics, VmEntry, VmExit, WriteWatch};
+use crate::{
+    Clock, Coalescing, DirtyLog, EngineError, Standstill, Statistics, VmEntry, VmExit, Wiring, WriteWatch,
+};
 
 /// The guest's physical memory; cloning shares it.
 pub type GuestMemory = GuestMemoryMmap<WriteWatch>;
@@ -23,7 +25,7 @@ pub struct VmConfig {
 }
 
 /// A virtual machine: processors, interrupt controllers and interval timer.
-pub trait Vm: Send + Sync {
+pub trait Vm: Wiring + Coalescing + DirtyLog + Standstill + Send + Sync {
     /// Makes processor `index` (below [`VmConfig::cpus`]), in its reset state: the first runs, the others wait for a
     /// start-up interrupt. Each processor is made once and run by one thread at a time.
     ///

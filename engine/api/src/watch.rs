@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use vm_memory::GuestRegionMmap;
 use vm_memory::bitmap::{Bitmap, BitmapSlice, NewBitmap, WithBitmapSlice};
@@ -28,7 +28,7 @@ struct Watched {
     is_logging: AtomicBool,
     /// One bit per page, made when it is first needed.
     pages: OnceLock<Box<[AtomicU64]>>,
-    listener: OnceLock<Box<WriteListener>>,
+    listener: RwLock<Option<Box<WriteListener>>>,
 }
 
 impl WriteWatch {
@@ -56,12 +56,16 @@ impl WriteWatch {
         self.pages().iter().map(|word| word.swap(0, Ordering::SeqCst)).collect()
     }
 
-    /// Who is told of writes. An engine sets it when it is given the memory; whoever comes first stays.
-    ///
-    /// # Errors
-    /// Somebody listens already: the memory belongs to another engine's machine.
-    pub fn listen(&self, listener: Box<WriteListener>) -> Result<(), Box<WriteListener>> {
-        self.0.listener.set(listener)
+    /// Who is told of writes, in place of whoever was before: the engine that was given the memory last.
+    pub fn listen(&self, listener: Box<WriteListener>) {
+        *self.0.listener.write().unwrap_or_else(PoisonError::into_inner) = Some(listener);
+    }
+
+    /// Whether pages are noted.
+    #[must_use]
+    #[inline]
+    pub fn is_logging(&self) -> bool {
+        self.0.is_logging.load(Ordering::SeqCst)
     }
 
     /// Notes the pages of `length` bytes at `offset`, if a log is kept.
@@ -149,7 +153,7 @@ impl Bitmap for WatchSlice<'_> {
     fn mark_dirty(&self, offset: usize, length: usize) {
         let offset = self.start.wrapping_add(offset as u64);
         self.watch.note(offset, length as u64);
-        if let Some(listener) = self.watch.listener.get() {
+        if let Some(listener) = &*self.watch.listener.read().unwrap_or_else(PoisonError::into_inner) {
             listener(offset, length as u64);
         }
     }
@@ -208,11 +212,10 @@ mod tests {
         let heard = Arc::new(Mutex::new(Vec::new()));
         let log = Arc::clone(&heard);
         let listener = Box::new(move |offset, length| log.lock().unwrap().push((offset, length)));
-        assert!(watch(&memory).listen(listener).is_ok());
+        watch(&memory).listen(listener);
         memory.write_slice(&[7; 3], GuestAddress(0x1234)).unwrap();
         let slice = memory.get_slice(GuestAddress(0x2000), 0x100).unwrap();
         slice.subslice(0x10, 4).unwrap().copy_from(&[9_u8; 4]);
         assert_eq!(*heard.lock().unwrap(), [(0x1234, 3), (0x2010, 4)]);
-        assert!(watch(&memory).listen(Box::new(|_, _| {})).is_err());
     }
 }

@@ -29,6 +29,12 @@ pub mod event {
     pub const STARTUP: u32 = 1 << 3;
 }
 
+/// A redirection entry's Remote IRR: its interrupt is being served.
+const REMOTE_IRR: u64 = 1 << 14;
+/// OCW2 of the 8259: the bits that tell it from other commands and that it ends an interrupt.
+const PIC_COMMAND: u8 = 0b0011_1000;
+const PIC_END_OF_INTERRUPT: u8 = 0b0010_0000;
+
 /// No deadline.
 const NEVER: u64 = u64::MAX;
 
@@ -159,11 +165,51 @@ fn power_on_apic(id: u32) -> LocalApic {
     apic
 }
 
+/// Is called when the guest has ended the interrupt of a line.
+pub type EndObserver = Box<dyn Fn() + Send + Sync>;
+
+/// Who is told of the ends of lines' interrupts.
+#[derive(Default)]
+struct Observers {
+    /// Bit `n`: somebody observes line `n`.
+    observed: AtomicU32,
+    observers: Mutex<[Option<EndObserver>; 24]>,
+}
+
+impl std::fmt::Debug for Observers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Observers").field("observed", &self.observed).finish_non_exhaustive()
+    }
+}
+
 /// The pins of the machine's two kinds of interrupt controller.
 #[derive(Debug)]
 struct Lines {
     pic: Pic,
     ioapic: IoApic,
+}
+
+impl Lines {
+    /// The line is not asserted any more.
+    fn release(&mut self, gsi: u8) {
+        if gsi < 16 {
+            self.pic.set_line(gsi, false);
+        }
+        // A line that falls sends nothing.
+        let _ = self.ioapic.set_line(pin(gsi), false);
+    }
+
+    /// Whether a local APIC that has ended `vector` has ended this line's level-triggered interrupt.
+    fn serves(&self, gsi: u8, vector: u8) -> bool {
+        let entry = self.ioapic.save().redirection[usize::from(pin(gsi))];
+        let [its_vector, ..] = entry.to_le_bytes();
+        its_vector == vector && entry & REMOTE_IRR != 0
+    }
+}
+
+/// Where a line (below 24) arrives at the IO-APIC.
+fn pin(gsi: u8) -> u8 {
+    if gsi == irq::TIMER { irq::TIMER_PIN } else { gsi }
 }
 
 /// All of it.
@@ -174,6 +220,7 @@ pub struct Interrupts {
     /// When channel 0 of the PIT is due next, in nanoseconds.
     pit_deadline: AtomicU64,
     processors: Vec<Arc<Mailbox>>,
+    observers: Observers,
     clock: Arc<Clock>,
 }
 
@@ -185,6 +232,7 @@ impl Interrupts {
             pit: Mutex::new(Pit::new()),
             pit_deadline: AtomicU64::new(NEVER),
             processors: (0..cpus).map(|id| Arc::new(Mailbox::new(id))).collect(),
+            observers: Observers::default(),
             clock,
         }
     }
@@ -216,6 +264,56 @@ impl Interrupts {
         &self.clock
     }
 
+    /// Makes every processor look.
+    pub fn notify_all(&self) {
+        self.processors.iter().for_each(|mailbox| mailbox.notify());
+    }
+
+    /// Lets `observer` be told whenever the guest has ended line `gsi`'s interrupt; the line is released then. False if
+    /// there is no such line or it has an observer.
+    pub fn observe_end(&self, gsi: u32, observer: EndObserver) -> bool {
+        let mut observers = lock(&self.observers.observers);
+        match observers.get_mut(gsi as usize) {
+            Some(place @ None) => {
+                *place = Some(observer);
+                self.observers.observed.fetch_or(1 << gsi, Ordering::SeqCst);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Undoes [`Interrupts::observe_end`].
+    pub fn forget_end(&self, gsi: u32) {
+        let mut observers = lock(&self.observers.observers);
+        if let Some(place) = observers.get_mut(gsi as usize) {
+            *place = None;
+            self.observers.observed.fetch_and(!(1 << gsi), Ordering::SeqCst);
+        }
+    }
+
+    /// Releases the observed lines that `concerned` picks, and tells their observers.
+    fn lines_ended(&self, concerned: impl Fn(&Lines, u8) -> bool) {
+        let observed = self.observers.observed.load(Ordering::SeqCst);
+        if observed == 0 {
+            return;
+        }
+        let mut ended = 0_u32;
+        let mut lines = lock(&self.lines);
+        for gsi in (0..24).filter(|gsi| observed >> gsi & 1 != 0) {
+            if concerned(&lines, gsi) {
+                lines.release(gsi);
+                ended |= 1 << gsi;
+            }
+        }
+        drop(lines);
+        let observers = lock(&self.observers.observers);
+        for observer in (0..24).filter(|gsi| ended >> gsi & 1 != 0).filter_map(|gsi| observers[gsi].as_ref())
+        {
+            observer();
+        }
+    }
+
     /// Drives a line: 0 to 15 reach both kinds of controller, 16 to 23 the IO-APIC alone.
     pub fn set_line(&self, gsi: u32, level: bool) {
         let Ok(gsi) = u8::try_from(gsi) else { return };
@@ -224,8 +322,7 @@ impl Interrupts {
             if gsi < 16 {
                 lines.pic.set_line(gsi, level);
             }
-            let pin = if gsi == irq::TIMER { irq::TIMER_PIN } else { gsi };
-            if pin < 24 { lines.ioapic.set_line(pin, level) } else { None }
+            if gsi < 24 { lines.ioapic.set_line(pin(gsi), level) } else { None }
         };
         if let Some(message) = message {
             self.send(&message, None);
@@ -270,6 +367,7 @@ impl Interrupts {
             Effect::None => {}
             Effect::Send(message) => self.send(&message, Some(sender)),
             Effect::EndOfInterrupt(vector) => {
+                self.lines_ended(|lines, gsi| lines.serves(gsi, vector));
                 let messages = lock(&self.lines).ioapic.end_of_interrupt(vector);
                 for message in messages {
                     self.send(&message, None);
@@ -341,6 +439,10 @@ impl Interrupts {
         match port {
             0x20 | 0x21 | 0xa0 | 0xa1 | 0x4d0 | 0x4d1 => {
                 lock(&self.lines).pic.write(port, value);
+                // Which interrupt a command ends is not asked: devices that want attention still say so again.
+                if matches!(port, 0x20 | 0xa0) && value & PIC_COMMAND == PIC_END_OF_INTERRUPT {
+                    self.lines_ended(|_, gsi| gsi < 16);
+                }
                 self.offer_legacy();
             }
             0x40..=0x43 | 0x61 => {

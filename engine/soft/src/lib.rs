@@ -13,6 +13,8 @@
 //! | `host` | the host instructions that access guest memory |
 //! | `native` | vector and x87 instructions, executed by the host's own units |
 //! | `interrupts` | interrupt controllers and interval timer, shared by the processors |
+//! | `doorbells`, `wiring` | events out of the guest, and into it |
+//! | `rendezvous` | making every processor forget which pages it may write, for the log of written pages |
 //!
 //! A translator for hot code will be a room of its own here, beside `blocks`, and will enter from the run loop.
 //!
@@ -20,15 +22,18 @@
 #![allow(unsafe_code)]
 
 mod blocks;
+mod doorbells;
 mod environment;
 mod host;
 mod interrupts;
 mod native;
 mod ram;
 mod random;
+mod rendezvous;
 mod tlb;
 mod vcpu;
 mod vm;
+mod wiring;
 
 use std::sync::Arc;
 

@@ -19,9 +19,10 @@
 //! fence by themselves, so one barrier for each page and version is enough; a decoder that relies on an earlier one's
 //! barrier has read the same version, and is stale if the lines were cleared since.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
-use tern_engine::GuestMemory;
+use tern_engine::{GuestMemory, WriteWatch};
 use vm_memory::{Address, GuestMemoryBackend, GuestMemoryRegion};
 
 use crate::host;
@@ -84,6 +85,8 @@ struct Region {
     length: u64,
     host: u64,
     first_page: usize,
+    /// Notes written pages, and tells of what the machine itself writes.
+    watch: WriteWatch,
 }
 
 /// One page of RAM.
@@ -93,13 +96,28 @@ pub struct RamPage<'a> {
     pub host: u64,
     /// What is known of code in it.
     pub code: &'a CodePage,
+    /// Where it is noted that the page was written, and the page's place there.
+    watch: &'a WriteWatch,
+    offset: u64,
+}
+
+impl RamPage<'_> {
+    /// Notes that the page was written, or may be from now on without another note, if a log is kept.
+    pub fn note_write(&self) {
+        self.watch.note(self.offset, PAGE);
+    }
+
+    /// Whether written pages are noted: then a page may be written only after a note.
+    pub fn is_logged(&self) -> bool {
+        self.watch.is_logging()
+    }
 }
 
 /// The guest's physical memory.
 #[derive(Debug)]
 pub struct Ram {
     regions: Vec<Region>,
-    pages: Box<[CodePage]>,
+    pages: Arc<[CodePage]>,
     several_processors: bool,
     /// Keeps the mappings alive.
     _memory: GuestMemory,
@@ -121,7 +139,8 @@ impl Ram {
             let host = region
                 .get_host_address(vm_memory::MemoryRegionAddress(0))
                 .map_err(std::io::Error::other)? as u64;
-            regions.push(Region { start, length, host, first_page: pages });
+            let watch = WriteWatch::of(region).clone();
+            regions.push(Region { start, length, host, first_page: pages, watch });
             pages += usize::try_from(length / PAGE).map_err(std::io::Error::other)?;
         }
         let several_processors = cpus > 1;
@@ -129,7 +148,11 @@ impl Ram {
             membarrier(libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED)?;
         }
         // SAFETY: all-zero bytes are the valid default of the atomics in a CodePage.
-        let pages = unsafe { Box::new_zeroed_slice(pages).assume_init() };
+        let pages: Arc<[CodePage]> = unsafe { Arc::new_zeroed_slice(pages).assume_init() };
+        for region in &regions {
+            let (first, pages) = (region.first_page, Arc::clone(&pages));
+            region.watch.listen(Box::new(move |offset, length| written(&pages[first..], offset, length)));
+        }
         Ok(Self { regions, pages, several_processors, _memory: memory })
     }
 
@@ -140,7 +163,7 @@ impl Ram {
         let region = self.regions.iter().find(|r| page.wrapping_sub(r.start) < r.length)?;
         let offset = page - region.start;
         let code = &self.pages[region.first_page + (offset / PAGE) as usize];
-        Some(RamPage { host: region.host + offset, code })
+        Some(RamPage { host: region.host + offset, code, watch: &region.watch, offset })
     }
 
     /// Announces that code at `offset` of the page is about to be decoded, and returns the version the block will have.
@@ -168,9 +191,34 @@ impl Ram {
         self.page(physical).map(|page| page.host + physical % PAGE)
     }
 
+    /// The watch over each region, with its start.
+    pub fn watches(&self) -> impl Iterator<Item = (u64, &WriteWatch)> {
+        self.regions.iter().map(|region| (region.start, &region.watch))
+    }
+
     fn table_written(&self, physical: u64, size: u64) {
-        if let Some(page) = self.page(physical).filter(|page| page.code.has_code()) {
+        let Some(page) = self.page(physical) else { return };
+        page.note_write();
+        if page.code.has_code() {
             page.code.written(physical % PAGE, size);
+        }
+    }
+}
+
+/// The machine itself wrote `length` bytes at `offset` of a region with these `pages`. Unlike processors it cannot rely on
+/// the decoder's barrier, which there is with several processors only.
+fn written(pages: &[CodePage], offset: u64, length: u64) {
+    if length == 0 {
+        return;
+    }
+    fence(Ordering::SeqCst);
+    let last = offset.saturating_add(length - 1);
+    for number in offset / PAGE..=last / PAGE {
+        let Some(page) = usize::try_from(number).ok().and_then(|number| pages.get(number)) else { return };
+        if page.has_code() {
+            let start = offset.max(number * PAGE);
+            let end = last.min(number * PAGE + (PAGE - 1));
+            page.written(start % PAGE, end - start + 1);
         }
     }
 }
@@ -226,6 +274,19 @@ mod tests {
         assert_eq!(lines(4095, 1), 1 << 63);
         assert_eq!(lines(0, 4096), u64::MAX);
         assert_eq!(lines(4090, 100), 1 << 63);
+    }
+
+    #[test]
+    fn what_the_machine_writes_moves_the_versions_of_decoded_lines() {
+        let pages = [CodePage::default(), CodePage::default(), CodePage::default()];
+        pages.iter().for_each(|page| page.lines.store(1, Ordering::SeqCst));
+        let versions = || pages.each_ref().map(CodePage::version);
+        written(&pages, 64, PAGE - 64);
+        assert_eq!(versions(), [0, 0, 0]);
+        written(&pages, 63, 2 * PAGE);
+        assert_eq!(versions(), [1, 1, 1]);
+        written(&pages, 3 * PAGE, u64::MAX);
+        assert_eq!(versions(), [1, 1, 1]);
     }
 
     #[test]

@@ -47,7 +47,7 @@ enum Delivery {
 /// One processor.
 pub struct SoftVcpu {
     p: Processor<SoftEnvironment>,
-    is_first: bool,
+    index: usize,
     /// The last exit was a question; the next entry answers it.
     asked: bool,
     /// A delivery to be tried again.
@@ -64,7 +64,7 @@ impl SoftVcpu {
     pub fn new(cpu: Cpu, env: SoftEnvironment, index: u32) -> Self {
         let mut vcpu = Self {
             p: Processor { cpu, env },
-            is_first: index == 0,
+            index: index as usize,
             asked: false,
             unfinished: None,
             window: false,
@@ -285,6 +285,9 @@ impl SoftVcpu {
     fn attend(&mut self) -> Option<VmExit> {
         let mailbox = Arc::clone(&self.p.env.mailbox);
         mailbox.take_attention();
+        if self.p.env.rendezvous.catch_up(self.index) {
+            self.p.env.forget_writable_pages();
+        }
         let events = mailbox.take_events();
         if events & event::INIT != 0 {
             mailbox.apic().init();
@@ -327,7 +330,7 @@ impl SoftVcpu {
     fn poll_time(&mut self) {
         self.next_poll = self.p.env.statistics.instructions + POLL_INTERVAL;
         let now = self.p.env.interrupts.clock().now();
-        if self.is_first {
+        if self.index == 0 {
             self.p.env.interrupts.poll_pit(now);
         }
         if now >= self.p.env.mailbox.deadline() {
@@ -341,7 +344,7 @@ impl SoftVcpu {
         let began = Instant::now();
         self.poll_time();
         let mut deadline = self.p.env.mailbox.deadline();
-        if self.is_first {
+        if self.index == 0 {
             deadline = deadline.min(self.p.env.interrupts.pit_deadline());
         }
         let left = deadline - self.p.env.interrupts.clock().now();
@@ -372,7 +375,11 @@ impl Vcpu for SoftVcpu {
             });
         }
         let (began, slept) = (Instant::now(), self.slept);
+        if self.p.env.rendezvous.enter(self.index) {
+            self.p.env.forget_writable_pages();
+        }
         let exit = self.run_guest();
+        self.p.env.rendezvous.leave(self.index);
         let busy = began.elapsed().saturating_sub(self.slept - slept);
         let statistics = &mut self.p.env.statistics;
         statistics.busy_nanoseconds += u64::try_from(busy.as_nanos()).unwrap_or(u64::MAX);

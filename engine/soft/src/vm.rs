@@ -1,22 +1,33 @@
 //! A virtual machine on the software engine.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tern_chipset::interrupt::Message;
-use tern_engine::{EngineError, GuestMemory, Vcpu, Vm, VmConfig};
+use tern_engine::{
+    Coalescing, DirtyLog, DirtyRegion, Doorbell, EngineError, EventFd, GuestMemory, LineInterrupt,
+    MessageInterrupt, Standstill, Vcpu, Vm, VmConfig, Wiring, WriteRange, WriteSink,
+};
 use tern_x86::cpu::Cpu;
 
-use crate::environment::SoftEnvironment;
+use crate::doorbells::Doorbells;
+use crate::environment::{Shared, SoftEnvironment};
 use crate::interrupts::Interrupts;
 use crate::ram::Ram;
+use crate::rendezvous::Rendezvous;
 use crate::vcpu::SoftVcpu;
+use crate::wiring::Events;
 
 /// Memory, interrupt controllers, and which processors have been handed out.
 pub struct SoftVm {
     config: VmConfig,
     ram: Arc<Ram>,
     interrupts: Arc<Interrupts>,
+    doorbells: Arc<Doorbells>,
+    rendezvous: Arc<Rendezvous>,
+    events: Events,
     made: Mutex<Vec<bool>>,
+    /// Whether the log of written pages is kept.
+    is_logging: Mutex<bool>,
 }
 
 impl SoftVm {
@@ -34,12 +45,26 @@ impl SoftVm {
         }
         let ram = Ram::new(memory, config.cpus)
             .map_err(|source| EngineError::Host { action: "set up guest memory", source })?;
+        let interrupts = Arc::new(Interrupts::new(config.cpus, Arc::clone(&config.clock)));
         Ok(Self {
             config: config.clone(),
             ram: Arc::new(ram),
-            interrupts: Arc::new(Interrupts::new(config.cpus, Arc::clone(&config.clock))),
+            events: Events::new(Arc::clone(&interrupts)),
+            interrupts,
+            doorbells: Arc::default(),
+            rendezvous: Arc::new(Rendezvous::new(config.cpus)),
             made: Mutex::new(vec![false; config.cpus as usize]),
+            is_logging: Mutex::default(),
         })
+    }
+
+    fn is_logging(&self) -> MutexGuard<'_, bool> {
+        self.is_logging.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes every processor ask again before it writes a page.
+    fn forget_writable_pages(&self) {
+        self.rendezvous.all(|| self.interrupts.notify_all());
     }
 }
 
@@ -53,9 +78,14 @@ impl Vm for SoftVm {
         if std::mem::replace(&mut made[n], true) {
             return Err(EngineError::Unsupported(format!("processor {index} exists already")));
         }
-        let env =
-            SoftEnvironment::new(Arc::clone(&self.ram), Arc::clone(&self.interrupts), Arc::clone(mailbox))
-                .map_err(|source| EngineError::Host { action: "get memory for native code", source })?;
+        let shared = Shared {
+            ram: Arc::clone(&self.ram),
+            interrupts: Arc::clone(&self.interrupts),
+            doorbells: Arc::clone(&self.doorbells),
+            rendezvous: Arc::clone(&self.rendezvous),
+        };
+        let env = SoftEnvironment::new(shared, Arc::clone(mailbox))
+            .map_err(|source| EngineError::Host { action: "get memory for native code", source })?;
         let cpu = Cpu::new(self.config.cpu_model.clone());
         Ok(Box::new(SoftVcpu::new(cpu, env, index)))
     }
@@ -73,5 +103,75 @@ impl Vm for SoftVm {
     fn reset(&self) {
         self.interrupts.reset();
         self.ram.replaced();
+    }
+}
+
+impl Wiring for SoftVm {
+    fn attach_doorbell(&self, doorbell: &Doorbell, event: &EventFd) -> Result<(), EngineError> {
+        self.doorbells.attach(doorbell, event)
+    }
+
+    fn detach_doorbell(&self, doorbell: &Doorbell, _event: &EventFd) -> Result<(), EngineError> {
+        self.doorbells.detach(doorbell)
+    }
+
+    fn message_interrupt(&self) -> Result<Box<dyn MessageInterrupt>, EngineError> {
+        self.events.message()
+    }
+
+    fn line_interrupt(&self, gsi: u32) -> Result<Box<dyn LineInterrupt>, EngineError> {
+        self.events.line(gsi)
+    }
+}
+
+/// An exit costs little here: nothing is gathered.
+impl Coalescing for SoftVm {
+    fn set_write_sink(&self, _sink: Box<WriteSink>) {}
+
+    fn coalesce(&self, _range: WriteRange) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    fn flush_writes(&self) {}
+}
+
+impl DirtyLog for SoftVm {
+    fn start_dirty_log(&self) -> Result<(), EngineError> {
+        let mut is_logging = self.is_logging();
+        if std::mem::replace(&mut *is_logging, true) {
+            return Err(EngineError::Unsupported("the log of written pages is kept already".into()));
+        }
+        self.ram.watches().for_each(|(_, watch)| watch.start());
+        self.forget_writable_pages();
+        Ok(())
+    }
+
+    fn take_dirty_log(&self) -> Result<Vec<DirtyRegion>, EngineError> {
+        let is_logging = self.is_logging();
+        if !*is_logging {
+            return Err(EngineError::Unsupported("no log of written pages is kept: start it first".into()));
+        }
+        let region =
+            |(start, watch): (u64, &tern_engine::WriteWatch)| DirtyRegion { start, bitmap: watch.take() };
+        let regions = self.ram.watches().map(region).collect();
+        self.forget_writable_pages();
+        Ok(regions)
+    }
+
+    fn stop_dirty_log(&self) -> Result<(), EngineError> {
+        *self.is_logging() = false;
+        self.ram.watches().for_each(|(_, watch)| watch.stop());
+        Ok(())
+    }
+}
+
+/// All time is the machine's clock.
+impl Standstill for SoftVm {
+    fn pause_time(&self) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    fn resume_time(&self) -> Result<(), EngineError> {
+        Ok(())
     }
 }

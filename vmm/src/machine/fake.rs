@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
 use tern_engine::{
-    Availability, Engine, EngineError, ExitKind, GuestMemory, Kick, Statistics, Vcpu, Vm, VmConfig, VmEntry,
-    VmExit,
+    Availability, Coalescing, DirtyLog, DirtyRegion, Doorbell, Engine, EngineError, EventFd, ExitKind,
+    GuestMemory, Kick, LineInterrupt, MessageInterrupt, Standstill, Statistics, Vcpu, Vm, VmConfig, VmEntry,
+    VmExit, Wiring, WriteRange, WriteSink,
 };
 use tern_x86::state::{Activity, VcpuState};
 
@@ -115,6 +116,70 @@ impl Vm for FakeMachine {
         self.0.reset();
     }
 }
+
+/// What a script cannot ask for.
+fn none<T>() -> Result<T, EngineError> {
+    Err(EngineError::Unsupported("the script has no such thing".into()))
+}
+
+macro_rules! nothing_else {
+    ($vm:ty) => {
+        impl Wiring for $vm {
+            fn attach_doorbell(&self, _: &Doorbell, _: &EventFd) -> Result<(), EngineError> {
+                none()
+            }
+
+            fn detach_doorbell(&self, _: &Doorbell, _: &EventFd) -> Result<(), EngineError> {
+                none()
+            }
+
+            fn message_interrupt(&self) -> Result<Box<dyn MessageInterrupt>, EngineError> {
+                none()
+            }
+
+            fn line_interrupt(&self, _: u32) -> Result<Box<dyn LineInterrupt>, EngineError> {
+                none()
+            }
+        }
+
+        impl Coalescing for $vm {
+            fn set_write_sink(&self, _: Box<WriteSink>) {}
+
+            fn coalesce(&self, _: WriteRange) -> Result<(), EngineError> {
+                Ok(())
+            }
+
+            fn flush_writes(&self) {}
+        }
+
+        impl DirtyLog for $vm {
+            fn start_dirty_log(&self) -> Result<(), EngineError> {
+                none()
+            }
+
+            fn take_dirty_log(&self) -> Result<Vec<DirtyRegion>, EngineError> {
+                none()
+            }
+
+            fn stop_dirty_log(&self) -> Result<(), EngineError> {
+                none()
+            }
+        }
+
+        impl Standstill for $vm {
+            fn pause_time(&self) -> Result<(), EngineError> {
+                Ok(())
+            }
+
+            fn resume_time(&self) -> Result<(), EngineError> {
+                Ok(())
+            }
+        }
+    };
+}
+
+nothing_else!(FakeVm);
+nothing_else!(FakeMachine);
 
 pub(crate) struct FakeEngine(pub(crate) Arc<FakeVm>);
 

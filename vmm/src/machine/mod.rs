@@ -186,8 +186,7 @@ impl Machine {
         let timer = timer.map_err(MachineError::Thread)?;
         let mut director = Director { config, memory, clock, schedule, vm, devices, crew, paused: true };
         director.crew.reset(&first_state);
-        director.resume();
-        let end = director.direct();
+        let end = director.resume().and_then(|()| director.direct());
         director.schedule.end();
         let statistics = director.crew.end();
         // It only calls devices; if that panicked, the machine's end is as it is.
@@ -214,11 +213,11 @@ impl Director {
             match self.crew.next_event() {
                 Event::Stop => return Ok(End::Stopped),
                 Event::Pause(done) => {
-                    self.pause();
+                    self.pause()?;
                     // Whoever asked may not wait for it.
                     let _ = done.send(());
                 }
-                Event::Resume => self.resume(),
+                Event::Resume => self.resume()?,
                 Event::Vcpu(_, Notice::Requested(Request::PowerOff)) => return Ok(End::PowerOff),
                 Event::Vcpu(_, Notice::Requested(Request::DebugExit(status))) => {
                     return Ok(End::DebugExit(status));
@@ -240,22 +239,26 @@ impl Director {
         }
     }
 
-    fn pause(&mut self) {
+    fn pause(&mut self) -> Result<(), MachineError> {
         if !self.paused {
             self.paused = true;
             self.crew.pause();
             self.schedule.set_paused(true);
+            self.vm.pause_time()?;
             self.clock.pause();
         }
+        Ok(())
     }
 
-    fn resume(&mut self) {
+    fn resume(&mut self) -> Result<(), MachineError> {
         if self.paused {
             self.paused = false;
             self.clock.resume();
+            self.vm.resume_time()?;
             self.schedule.set_paused(false);
             self.crew.run();
         }
+        Ok(())
     }
 
     /// Starts the machine over, as after a press on the reset button.

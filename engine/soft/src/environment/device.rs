@@ -5,7 +5,7 @@
 //! from its start. The answers it has got so far are kept in order and used up by the accesses that asked for them.
 
 use tern_chipset::layout;
-use tern_engine::{ExitKind, VmExit};
+use tern_engine::{DoorbellPlace, ExitKind, VmExit};
 use tern_x86::environment::MsrAnswer;
 use tern_x86::exception::Stop;
 
@@ -118,6 +118,9 @@ impl SoftEnvironment {
             self.interrupts.ioapic_write((physical - layout::IO_APIC.start) as u16, data as u32);
             return Ok(());
         }
+        if self.doorbells.ring(DoorbellPlace::Memory(physical), size, data) {
+            return Ok(());
+        }
         let data = if size >= 8 { data } else { data & ((1 << (8 * size)) - 1) };
         self.ask(ExitKind::MmioWrite, VmExit::MmioWrite { address: physical, size, data }).map(|_| ())
     }
@@ -153,6 +156,9 @@ impl SoftEnvironment {
             for n in 1..u16::from(size) {
                 self.interrupts.port_out(port.wrapping_add(n), (value >> (8 * n)) as u8);
             }
+            return Ok(());
+        }
+        if self.doorbells.ring(DoorbellPlace::Port(port), size, value.into()) {
             return Ok(());
         }
         self.ask(ExitKind::PortOut, VmExit::PortOut { port, size, data: value }).map(|_| ())

@@ -422,7 +422,12 @@ impl SoftEnvironment {
                 View::User => (rights.contains(Rights::USER_READ), rights.contains(Rights::USER_WRITE)),
                 _ => (rights.contains(Rights::SUPERVISOR_READ), rights.contains(Rights::SUPERVISOR_WRITE)),
             };
+            // While a log is kept, a page is opened for writing by the write that is noted.
+            let write = write && (access.kind == AccessKind::Write || !page.is_logged());
             self.tlb.insert(view, linear, page.host, code, read, write);
+        }
+        if access.kind == AccessKind::Write {
+            page.note_write();
         }
         Ok(Place::Ram(Hit { host: page.host + translation.physical % PAGE, code }))
     }

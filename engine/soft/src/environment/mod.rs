@@ -23,12 +23,26 @@ use tern_x86::state::{Cr0, Dr7, Rflags, SegmentRegister};
 use tern_x86::vector::VectorInfo;
 
 use crate::blocks::{Blocks, JumpCache, SoftOp};
+use crate::doorbells::Doorbells;
 use crate::interrupts::{Interrupts, Mailbox};
 use crate::native::NativeUnit;
 use crate::ram::Ram;
 use crate::random::RandomSource;
+use crate::rendezvous::Rendezvous;
 use crate::tlb::{Tlb, View};
 use device::Conversation;
+
+/// What all processors of a machine share.
+pub struct Shared {
+    /// Guest memory.
+    pub ram: Arc<Ram>,
+    /// Interrupt controllers and interval timer.
+    pub interrupts: Arc<Interrupts>,
+    /// Writes that signal events.
+    pub doorbells: Arc<Doorbells>,
+    /// For the log of written pages.
+    pub rendezvous: Arc<Rendezvous>,
+}
 
 /// One processor's surroundings.
 pub struct SoftEnvironment {
@@ -41,6 +55,8 @@ pub struct SoftEnvironment {
     pub(crate) watch_hits: u64,
     pub(crate) interrupts: Arc<Interrupts>,
     pub(crate) mailbox: Arc<Mailbox>,
+    doorbells: Arc<Doorbells>,
+    pub(crate) rendezvous: Arc<Rendezvous>,
     conversation: Conversation,
     native: NativeUnit,
     random: RandomSource,
@@ -66,7 +82,8 @@ impl SoftEnvironment {
     ///
     /// # Errors
     /// The host gives no executable memory.
-    pub fn new(ram: Arc<Ram>, interrupts: Arc<Interrupts>, mailbox: Arc<Mailbox>) -> std::io::Result<Self> {
+    pub fn new(shared: Shared, mailbox: Arc<Mailbox>) -> std::io::Result<Self> {
+        let Shared { ram, interrupts, doorbells, rendezvous } = shared;
         Ok(Self {
             ram,
             tlb: Tlb::new(),
@@ -76,6 +93,8 @@ impl SoftEnvironment {
             blocks: Blocks::new(interrupts.processors()),
             interrupts,
             mailbox,
+            doorbells,
+            rendezvous,
             conversation: Conversation::default(),
             native: NativeUnit::new()?,
             random: RandomSource::new(),
@@ -107,6 +126,11 @@ impl SoftEnvironment {
     /// The instruction that the answers were for is complete.
     pub fn forget_answers(&mut self) {
         self.conversation.clear();
+    }
+
+    /// Forgets which pages may be written; see `rendezvous`.
+    pub fn forget_writable_pages(&mut self) {
+        self.tlb.flush();
     }
 
     /// The number of blocks in the cache.
