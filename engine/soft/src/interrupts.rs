@@ -438,11 +438,11 @@ impl Interrupts {
     pub fn port_out(&self, port: u16, value: u8) -> bool {
         match port {
             0x20 | 0x21 | 0xa0 | 0xa1 | 0x4d0 | 0x4d1 => {
-                lock(&self.lines).pic.write(port, value);
                 // Which interrupt a command ends is not asked: devices that want attention still say so again.
                 if matches!(port, 0x20 | 0xa0) && value & PIC_COMMAND == PIC_END_OF_INTERRUPT {
                     self.lines_ended(|_, gsi| gsi < 16);
                 }
+                lock(&self.lines).pic.write(port, value);
                 self.offer_legacy();
             }
             0x40..=0x43 | 0x61 => {
