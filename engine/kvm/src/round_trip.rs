@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tern_chipset::lapic::LocalApic;
 use tern_chipset::pic::Pic;
-use tern_engine::{Clock, GuestMemory, Vcpu, VmConfig};
+use tern_engine::{Clock, GuestMemory, Standstill as _, Vcpu, VmConfig};
 use tern_x86::cpuid::CpuModel;
 use tern_x86::state::{Activity, Cr0, Cr4, DescriptorTable, Efer, FpuState, Rflags, VcpuState};
 use vm_memory::GuestAddress;
@@ -69,6 +69,37 @@ fn a_processors_state_comes_back_from_the_kernel() {
         state.msrs.misc_enable = back.msrs.misc_enable;
         assert_eq!(back, state);
     }
+}
+
+#[test]
+#[ignore = "needs a /dev/kvm"]
+fn kvm_clock_and_the_local_apics_timer_stand_still_with_the_machines_clock() {
+    let (vm, clock) = machine();
+    let (_, fd) = vm.make_vcpu(0).unwrap();
+    clock.resume();
+    let now = clock.now();
+    let mut apic = power_on::lapic(0);
+    apic.svr = 0x1ff;
+    apic.lvt[0] = 0xec;
+    // 100 s at most, of which nothing may pass during the pause.
+    apic.timer.divide_configuration = 0b1010;
+    apic.timer.initial_count = 1_000_000_000;
+    apic.timer.expiry = Some(now + tern_chipset::Time::from_nanos(100_000_000_000));
+    chipset::set_lapic(&lock(&fd), &apic, now).unwrap();
+    let kvm_clock = || vm.fd().get_clock().unwrap().clock;
+    let left = || chipset::lapic(&lock(&fd), clock.now()).unwrap().timer.expiry.unwrap() - clock.now();
+    let (began, clock_before, left_before) = (std::time::Instant::now(), kvm_clock(), left());
+    vm.pause_time().unwrap();
+    clock.pause();
+    let pause = std::time::Instant::now();
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    let paused = pause.elapsed();
+    clock.resume();
+    vm.resume_time().unwrap();
+    let (clock_after, left_after) = (kvm_clock(), left());
+    let most = u64::try_from((began.elapsed() - paused).as_nanos()).unwrap();
+    assert!(clock_after >= clock_before && clock_after - clock_before <= most, "kvm-clock");
+    assert!((left_before - left_after).as_nanos() <= most, "the timer");
 }
 
 #[test]

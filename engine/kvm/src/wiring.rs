@@ -138,6 +138,9 @@ impl KvmMessage {
         let fd = &self.routes.fd;
         if wanted {
             fd.register_irqfd(&self.event, self.number).map_err(refused("connect an interrupt's event"))?;
+            // A signal that waited makes an interrupt, but the kernel leaves it in the event, where it would make another one
+            // the next time. An error: none waited.
+            let _ = self.event.read();
         } else {
             fd.unregister_irqfd(&self.event, self.number)
                 .map_err(refused("disconnect an interrupt's event"))?;

