@@ -19,6 +19,9 @@ const HUGE_PAGE: usize = 2 << 20;
 /// There is hardly a gap of this size among a process's mappings; a multiple of [`HUGE_PAGE`].
 const NO_GAP: usize = 1 << 30;
 
+/// How often it is tried to align memory.
+const ATTEMPTS: usize = 3;
+
 /// How much is looked at at a time when memory is cleared.
 const CHUNK: usize = 64 << 10;
 
@@ -54,16 +57,20 @@ pub fn create(size: u64) -> Result<GuestMemory, MemoryError> {
             })
         })
     };
-    let memory = make()?;
-    let excess = host_address(&memory) % HUGE_PAGE;
-    if excess == 0 {
-        return Ok(memory);
+    // Linux places a mapping right below the one before unless it finds a gap that is large enough. One that no gap is large
+    // enough for, and that is `excess` bytes more than whole huge pages, shifts the next to a boundary; the first such may
+    // find out that the memory had been in a gap. They take addresses only. Should none of this help, nothing is lost but
+    // speed.
+    let mut shifts = Vec::new();
+    for _ in 0..ATTEMPTS {
+        let memory = make()?;
+        let excess = host_address(&memory) % HUGE_PAGE;
+        if excess == 0 {
+            return Ok(memory);
+        }
+        drop(memory);
+        shifts.extend(MmapRegion::<()>::new(NO_GAP + excess));
     }
-    // Linux places a mapping right below the one before unless it finds a gap that is large enough: one that no gap is
-    // large enough for, and that is `excess` bytes more than whole huge pages, shifts the next to a boundary. It takes
-    // addresses only. Should it come to lie elsewhere, nothing is lost but speed.
-    drop(memory);
-    let _shift = MmapRegion::<()>::new(NO_GAP + excess);
     make()
 }
 
