@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use tern_vmm::config::CpuModel;
 
 use crate::engines::EngineChoice;
 use crate::exit;
@@ -76,6 +77,17 @@ pub(crate) enum Command {
     },
 }
 
+/// The names of the processor models, the default first.
+const CPU_MODELS: [&str; CpuModel::ALL.len()] = {
+    let mut names = [""; CpuModel::ALL.len()];
+    let mut index = 0;
+    while index < names.len() {
+        names[index] = CpuModel::ALL[index].name;
+        index += 1;
+    }
+    names
+};
+
 /// What `tern run` takes.
 #[derive(Debug, Args)]
 pub(crate) struct RunArguments {
@@ -119,6 +131,11 @@ pub(crate) struct RunArguments {
     /// Processors
     #[arg(short, long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(tern_vmm::config::MOST_CPUS)), help_heading = "Machine")]
     pub cpus: u32,
+
+    /// The processor that the guest sees: `tern-v2` is the same everywhere, `host` has all that this host and the engine can
+    /// give, in a machine that stays on this host
+    #[arg(long, default_value = CPU_MODELS[0], value_name = "MODEL", value_parser = CPU_MODELS, help_heading = "Machine")]
+    pub cpu: String,
 
     /// How guest code runs; `tern engines` tells what can run here
     #[arg(long, value_enum, default_value = "auto", value_name = "ENGINE", help_heading = "Machine")]
@@ -197,6 +214,7 @@ mod tests {
         let arguments = run(&[]).unwrap();
         assert_eq!((arguments.image.as_str(), arguments.kernel), ("tiny", None));
         assert_eq!((arguments.memory, arguments.cpus), (512 << 20, 1));
+        assert_eq!(arguments.cpu, "tern-v2");
     }
 
     #[test]

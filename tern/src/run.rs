@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use tern_vmm::config::{MachineConfig, OnReboot};
+use tern_vmm::config::{CpuModel, MachineConfig, OnReboot};
 use tern_vmm::console::ConsoleInput;
 use tern_vmm::machine::{End, Machine, MachineError, Outcome};
 
@@ -51,6 +51,8 @@ fn config(arguments: &RunArguments, guest: FromFiles) -> MachineConfig {
     MachineConfig {
         memory: arguments.memory,
         cpus: arguments.cpus,
+        // The command line takes no other names.
+        cpu_model: CpuModel::by_name(&arguments.cpu).unwrap_or_default(),
         debug_exit: arguments.debug_exit,
         on_reboot: if arguments.no_reboot { OnReboot::End } else { OnReboot::Restart },
         ..MachineConfig::new(guest)

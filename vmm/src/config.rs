@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use tern_x86::cpuid::CpuModel;
+pub use tern_x86::cpuid::CpuModel;
 
 use crate::guest::GuestSource;
 

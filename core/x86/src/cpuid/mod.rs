@@ -4,6 +4,7 @@
 //! or on the processor's present state is filled in by [`CpuModel::leaf`]: APIC ID, number of processors, OSXSAVE.
 
 pub mod feature;
+mod host;
 mod tern_v2;
 
 use crate::cpu::Cpu;
@@ -50,6 +51,16 @@ impl CpuidContext {
     }
 }
 
+/// What of a processor its model decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Basis {
+    /// Everything: the model is the same on every engine and host that can carry it out.
+    Model,
+    /// The least; an engine adds what it and its host can. A machine with such a processor stays where it is: another host
+    /// need not be able to go on, and [`crate::state::VcpuState`] holds no more than the model asks for.
+    Host,
+}
+
 /// A processor model in a machine with a certain number of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CpuModel {
@@ -57,6 +68,8 @@ pub struct CpuModel {
     pub name: &'static str,
     /// What the brand string says, at most 47 bytes.
     pub brand: &'static str,
+    /// Whether that is all.
+    pub basis: Basis,
     /// How many processors the machine has: single-threaded cores of one package, with APIC IDs from 0.
     pub cpus: u32,
     leaves: &'static [Leaf],
@@ -73,7 +86,7 @@ const HYPERVISOR_SIGNATURE: u32 = u32::from_le_bytes(*b"Tern");
 
 impl CpuModel {
     /// All models, the default first.
-    pub const ALL: &'static [Self] = &[tern_v2::MODEL];
+    pub const ALL: &'static [Self] = &[tern_v2::MODEL, host::MODEL];
 
     /// The model of the given name.
     #[must_use]

@@ -6,11 +6,11 @@
 //! There is no machine-check architecture and no virtual-8086 mode extension.
 
 use super::feature::{self, masks};
-use super::{CpuModel, CpuidResult, Leaf};
+use super::{Basis, CpuModel, CpuidResult, Leaf};
 use crate::vector::XSAVE_AREA_SIZE;
 
 pub(super) const MODEL: CpuModel =
-    CpuModel { name: "tern-v2", brand: "Tern v2 Processor", cpus: 1, leaves: LEAVES };
+    CpuModel { name: "tern-v2", brand: "Tern v2 Processor", basis: Basis::Model, cpus: 1, leaves: LEAVES };
 
 /// Family 0x19, model 0x11, stepping 1.
 const SIGNATURE: u32 = 0x00a1_0f11;
@@ -59,7 +59,7 @@ const fn vendor(function: u32, largest: u32) -> Leaf {
     leaf(function, registers)
 }
 
-const LEAVES: &[Leaf] = &[
+pub(super) const LEAVES: &[Leaf] = &[
     vendor(0, 0xd),
     leaf(
         1,

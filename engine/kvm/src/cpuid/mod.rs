@@ -4,8 +4,12 @@
 //! flaws of the hardware to work around: vendor and signature, the speculation controls, and the caches. What depends on the
 //! machine alone (topology, brand) is the model's. KVM's own leaves stand at 0x4000_0000 (`Documentation/virt/kvm/x86/cpuid.rst`).
 
+mod passed;
+#[cfg(test)]
+mod recorded;
+
 use kvm_bindings::{KVM_CPUID_FLAG_SIGNIFCANT_INDEX, kvm_cpuid_entry2};
-use tern_x86::cpuid::{CpuModel, CpuidContext, CpuidResult, feature};
+use tern_x86::cpuid::{Basis, CpuModel, CpuidContext, CpuidResult, feature};
 
 /// Where KVM announces itself.
 const KVM_SIGNATURE: u32 = 0x4000_0000;
@@ -63,6 +67,9 @@ impl HostCpuid<'_> {
 
 /// All leaves for the processor with this APIC ID.
 pub fn guest_cpuid(model: &CpuModel, apic_id: u32, host: &HostCpuid<'_>) -> Vec<kvm_cpuid_entry2> {
+    if model.basis == Basis::Host {
+        return passed::all(model, apic_id, host);
+    }
     // KVM shows CR4.OSXSAVE by itself.
     let context = CpuidContext { apic_id, osxsave: false };
     let largest = |range: u32| model.leaf(range, 0, &context).eax;
@@ -81,11 +88,18 @@ pub fn guest_cpuid(model: &CpuModel, apic_id: u32, host: &HostCpuid<'_>) -> Vec<
             entries.push(entry(function, index, flags, result));
         }
     }
-    let [ebx, ecx, edx] = [*b"KVMK", *b"VMKV", *b"M\0\0\0"].map(u32::from_le_bytes);
-    entries.push(entry(KVM_SIGNATURE, 0, 0, CpuidResult { eax: KVM_FEATURES, ebx, ecx, edx }));
-    let eax = host.leaf(KVM_FEATURES, 0).eax & OFFERED;
-    entries.push(entry(KVM_FEATURES, 0, 0, CpuidResult { eax, ..CpuidResult::default() }));
+    entries.extend(kvm_leaves(host));
     entries
+}
+
+/// The leaves by which KVM announces itself.
+fn kvm_leaves(host: &HostCpuid<'_>) -> [kvm_cpuid_entry2; 2] {
+    let [ebx, ecx, edx] = [*b"KVMK", *b"VMKV", *b"M\0\0\0"].map(u32::from_le_bytes);
+    let eax = host.leaf(KVM_FEATURES, 0).eax & OFFERED;
+    [
+        entry(KVM_SIGNATURE, 0, 0, CpuidResult { eax: KVM_FEATURES, ebx, ecx, edx }),
+        entry(KVM_FEATURES, 0, 0, CpuidResult { eax, ..CpuidResult::default() }),
+    ]
 }
 
 /// One leaf of the model as this host can carry it out.
@@ -165,28 +179,8 @@ fn entry(function: u32, index: u32, flags: u32, result: CpuidResult) -> kvm_cpui
 
 #[cfg(test)]
 mod tests {
+    use super::recorded::{amd, intel};
     use super::*;
-
-    /// What a server with Intel's Cascade Lake tells, as far as it matters here.
-    fn intel() -> Vec<kvm_cpuid_entry2> {
-        let leaf = |function, index, flags, [eax, ebx, ecx, edx]: [u32; 4]| {
-            entry(function, index, flags, CpuidResult { eax, ebx, ecx, edx })
-        };
-        vec![
-            leaf(0, 0, 0, [0x16, 0x756e_6547, 0x6c65_746e, 0x4965_6e69]),
-            leaf(1, 0, 0, [0x5_0657, 0x10_0800, 0xfeda_3203, 0x0f8b_fbff]),
-            leaf(4, 0, 1, [0x1c00_4121, 0x01c0_003f, 0x3f, 0]),
-            leaf(4, 3, 1, [0x1c03_c163, 0x0280_003f, 0x6fff, 4]),
-            leaf(7, 0, 1, [0, 0xd19f_4fbb, 0x808, 0xac00_0400]),
-            leaf(0xd, 0, 1, [0x2e7, 0xa88, 0xa88, 0]),
-            leaf(0xd, 1, 1, [0xf, 0x9c0, 0, 0]),
-            leaf(0x4000_0001, 0, 0, [0x0100_7efb, 0, 0, 0]),
-            leaf(0x8000_0000, 0, 0, [0x8000_0008, 0, 0, 0]),
-            leaf(0x8000_0001, 0, 0, [0, 0, 0x121, 0x2c10_0800]),
-            leaf(0x8000_0007, 0, 0, [0, 0, 0, 0x100]),
-            leaf(0x8000_0008, 0, 0, [0x302e, 0x0100_d000, 0, 0]),
-        ]
-    }
 
     fn on_intel(cpus: u32) -> impl Fn(u32, u32) -> CpuidResult {
         let supported = intel();
@@ -200,6 +194,23 @@ mod tests {
         let leaf = on_intel(2);
         assert_eq!(leaf(0, 0).ebx, u32::from_le_bytes(*b"Genu"));
         assert_eq!(leaf(1, 0).eax, 0x5_0657);
+    }
+
+    #[test]
+    fn on_amd_the_model_is_all_there_but_for_what_milan_lacks() {
+        let supported = amd();
+        let host = HostCpuid { supported: &supported, tsc_deadline: true };
+        let entries = guest_cpuid(&CpuModel::default().with_cpus(2), 1, &host);
+        let leaf = |function| HostCpuid { supported: &entries, tsc_deadline: true }.leaf(function, 0);
+        assert_eq!(leaf(0).ebx, u32::from_le_bytes(*b"Auth"));
+        assert_eq!(leaf(0x8000_0008).ecx, 1 | 1 << 12, "the number of cores");
+        assert_ne!(leaf(0x8000_0001).ecx & feature::CMP_LEGACY.mask(), 0);
+        // LFENCE serializes, null selectors clear bases; automatic IBRS came later.
+        assert_eq!(leaf(0x8000_0021).eax, 0x45);
+        // IBPB, STIBP and SSBD reach the guest; SVM and topology extensions are not the model's.
+        assert_ne!(leaf(0x8000_0008).ebx & 1 << 12, 0);
+        assert_eq!(leaf(0x8000_0001).ecx & (1 << 2 | 1 << 22), 0);
+        assert_eq!(leaf(4), CpuidResult::default());
     }
 
     #[test]
