@@ -9,7 +9,7 @@ use tern_vmm::config::CpuModel;
 use crate::engines::EngineChoice;
 use crate::exit;
 use crate::guest::{Format, Module};
-use crate::size::parse_memory;
+use crate::size::{Memory, parse_memory};
 
 /// Runs virtual machines anywhere: on a computer with virtualization hardware or without, with or
 /// without privileges.
@@ -124,9 +124,10 @@ pub(crate) struct RunArguments {
     )]
     pub format: Format,
 
-    /// Memory, with a unit: 512M, 2G
-    #[arg(short, long, default_value = "512M", value_name = "SIZE", value_parser = parse_memory, help_heading = "Machine")]
-    pub memory: u64,
+    /// Memory, with a unit: 512M, 2G. After a comma the host's pages that it is made of: `hugepages=2M` (or `on`) and `hugepages=1G`
+    /// are reserved ones, `hugepages=thp` asks for transparent ones
+    #[arg(short, long, default_value = "512M", value_name = "SIZE[,hugepages=KIND]", value_parser = parse_memory, help_heading = "Machine")]
+    pub memory: Memory,
 
     /// Processors
     #[arg(short, long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(tern_vmm::config::MOST_CPUS)), help_heading = "Machine")]
@@ -213,7 +214,7 @@ mod tests {
     fn without_arguments_it_is_the_tiny_guest() {
         let arguments = run(&[]).unwrap();
         assert_eq!((arguments.image.as_str(), arguments.kernel), ("tiny", None));
-        assert_eq!((arguments.memory, arguments.cpus), (512 << 20, 1));
+        assert_eq!((arguments.memory.size, arguments.cpus), (512 << 20, 1));
         assert_eq!(arguments.cpu, "tern-v2");
     }
 

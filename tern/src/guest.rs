@@ -76,7 +76,7 @@ pub(crate) fn load(arguments: &RunArguments) -> Result<FromFiles, Failure> {
     let kernel = Input::open("kernel", &path, LARGEST_KERNEL, "no kernel has")?;
     // What does not fit into the machine's memory need not be read.
     let fitting = |role, path: &Path| {
-        Input::open(role, path, arguments.memory, "the machine's memory has; see --memory")
+        Input::open(role, path, arguments.memory.size, "the machine's memory has; see --memory")
     };
     let initrd = arguments.initrd.clone().or(initrd);
     let initrd = initrd.map(|path| fitting("initramfs", &path)).transpose()?;

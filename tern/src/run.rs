@@ -49,7 +49,8 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<Code, Failure> {
 
 fn config(arguments: &RunArguments, guest: FromFiles) -> MachineConfig {
     MachineConfig {
-        memory: arguments.memory,
+        memory: arguments.memory.size,
+        pages: arguments.memory.pages,
         cpus: arguments.cpus,
         // The command line takes no other names.
         cpu_model: CpuModel::by_name(&arguments.cpu).unwrap_or_default(),

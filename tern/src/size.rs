@@ -3,7 +3,7 @@
 //! A unit is required, because a bare number means bytes to some tools and mebibytes to others. Units
 //! are powers of 1024.
 
-use tern_vmm::config::{LEAST_MEMORY as LEAST, MOST_MEMORY as MOST};
+use tern_vmm::config::{HostPages, LEAST_MEMORY as LEAST, MOST_MEMORY as MOST};
 
 /// What a page is on this architecture; guest memory comes in these.
 const PAGE: u64 = 4096;
@@ -36,11 +36,41 @@ fn parse(text: &str) -> Result<u64, String> {
         .ok_or_else(|| "that is more than any computer has".to_owned())
 }
 
-/// Reads the size of a machine's memory: 1M to 256G, in whole pages.
+/// A machine's memory, as it is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Memory {
+    /// Bytes.
+    pub size: u64,
+    /// The host's pages that it is made of.
+    pub pages: HostPages,
+}
+
+/// Reads a machine's memory: a size, and after a comma `hugepages=KIND`.
 ///
 /// # Errors
 /// A text for the user, with what would work.
-pub(crate) fn parse_memory(text: &str) -> Result<u64, String> {
+pub(crate) fn parse_memory(text: &str) -> Result<Memory, String> {
+    let (size, options) = text.split_once(',').map_or((text, None), |(size, options)| (size, Some(options)));
+    let size = parse_memory_size(size)?;
+    let pages = match options {
+        None => HostPages::Usual,
+        Some("hugepages=thp") => HostPages::Transparent,
+        Some("hugepages=on" | "hugepages=2M") => HostPages::Huge2M,
+        Some("hugepages=1G") => HostPages::Huge1G,
+        Some(other) => {
+            return Err(format!(
+                "'{other}' is no option of memory: write hugepages=thp, hugepages=2M or hugepages=1G"
+            ));
+        }
+    };
+    if size % pages.size() != 0 {
+        return Err(format!("memory of huge pages comes in multiples of {}M", pages.size() >> 20));
+    }
+    Ok(Memory { size, pages })
+}
+
+/// Reads the size of a machine's memory: 1M to 256G, in whole pages.
+fn parse_memory_size(text: &str) -> Result<u64, String> {
     let size = parse(text)?;
     match size {
         ..LEAST => Err("a machine needs at least 1M; Linux wants 128M or more".to_owned()),
@@ -94,9 +124,22 @@ mod tests {
     }
 
     #[test]
+    fn memory_can_be_of_huge_pages_of_which_it_is_a_multiple() {
+        let gibibyte = |pages| Ok(Memory { size: 1 << 30, pages });
+        assert_eq!(parse_memory("1G,hugepages=on"), gibibyte(HostPages::Huge2M));
+        assert_eq!(parse_memory("1G,hugepages=2M"), gibibyte(HostPages::Huge2M));
+        assert_eq!(parse_memory("1024M,hugepages=1G"), gibibyte(HostPages::Huge1G));
+        assert_eq!(parse_memory("1G,hugepages=thp"), gibibyte(HostPages::Transparent));
+        for text in ["1536M,hugepages=1G", "1M,hugepages=on", "1G,hugepages=4K", "1G,", ",hugepages=on"] {
+            assert!(parse_memory(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn memory_has_a_least_and_a_most() {
-        assert_eq!(parse_memory("1M"), Ok(LEAST));
-        assert_eq!(parse_memory("256G"), Ok(MOST));
+        let usual = |size| Ok(Memory { size, pages: HostPages::Usual });
+        assert_eq!(parse_memory("1M"), usual(LEAST));
+        assert_eq!(parse_memory("256G"), usual(MOST));
         for text in ["0M", "1023K", "257G", "1T", "1025K"] {
             assert!(parse_memory(text).is_err(), "{text}");
         }

@@ -5,6 +5,7 @@ use thiserror::Error;
 pub use tern_x86::cpuid::CpuModel;
 
 use crate::guest::GuestSource;
+pub use crate::memory::HostPages;
 
 /// Guest memory comes in pages of this many bytes.
 const PAGE: u64 = 4096;
@@ -33,6 +34,8 @@ pub enum OnReboot {
 pub struct MachineConfig {
     /// Bytes of memory: [`LEAST_MEMORY`] to [`MOST_MEMORY`], whole pages.
     pub memory: u64,
+    /// The host's pages that it is made of.
+    pub pages: HostPages,
     /// Processors: 1 to [`MOST_CPUS`].
     pub cpus: u32,
     /// The processor that the guest sees.
@@ -58,6 +61,16 @@ pub enum ConfigError {
     /// Not a whole number of pages.
     #[error("memory comes in pages of {PAGE} bytes, and {0} bytes are no multiple of that")]
     MemoryPages(u64),
+    /// Not a whole number of huge pages.
+    #[error(
+        "memory of huge pages comes in multiples of {page} MiB, and {memory} bytes are none: choose another size, or smaller pages"
+    )]
+    MemoryHugePages {
+        /// What was asked for, in bytes.
+        memory: u64,
+        /// The huge page's size, in MiB.
+        page: u64,
+    },
     /// No processors or too many.
     #[error("a machine has 1 to {MOST_CPUS} processors, not {0}")]
     Cpus(u32),
@@ -69,6 +82,7 @@ impl MachineConfig {
     pub fn new(guest: impl GuestSource + 'static) -> Self {
         Self {
             memory: 512 << 20,
+            pages: HostPages::Usual,
             cpus: 1,
             cpu_model: CpuModel::default(),
             guest: Box::new(guest),
@@ -87,6 +101,9 @@ impl MachineConfig {
         }
         if !self.memory.is_multiple_of(PAGE) {
             return Err(ConfigError::MemoryPages(self.memory));
+        }
+        if !self.memory.is_multiple_of(self.pages.size()) {
+            return Err(ConfigError::MemoryHugePages { memory: self.memory, page: self.pages.size() >> 20 });
         }
         if !(1..=MOST_CPUS).contains(&self.cpus) {
             return Err(ConfigError::Cpus(self.cpus));
@@ -124,6 +141,11 @@ mod tests {
         }
         let odd = LEAST_MEMORY + 1;
         assert_eq!(MachineConfig { memory: odd, ..config() }.validate(), Err(ConfigError::MemoryPages(odd)));
+        let error = ConfigError::MemoryHugePages { memory: LEAST_MEMORY, page: 2 };
+        assert_eq!(
+            MachineConfig { memory: LEAST_MEMORY, pages: HostPages::Huge2M, ..config() }.validate(),
+            Err(error)
+        );
         for cpus in [0, MOST_CPUS + 1] {
             assert_eq!(MachineConfig { cpus, ..config() }.validate(), Err(ConfigError::Cpus(cpus)));
         }

@@ -164,7 +164,7 @@ mod tests {
     use crate::memory;
 
     fn memory_with(bytes: &[u8], address: u64) -> GuestMemory {
-        let memory = memory::create(1 << 20).unwrap();
+        let memory = memory::create(1 << 20, memory::HostPages::Usual).unwrap();
         memory.write_slice(bytes, GuestAddress(address)).unwrap();
         memory
     }

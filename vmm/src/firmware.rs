@@ -95,7 +95,7 @@ mod tests {
         let kernel = Kernel::parse(vec![0xf4], Some(KernelKind::BootSector)).unwrap();
         let guest = Arc::new(Guest::new(kernel));
         let config = MachineConfig { memory: 1 << 20, cpus: MOST_CPUS, ..MachineConfig::new(guest) };
-        let memory = memory::create(config.memory).unwrap();
+        let memory = memory::create(config.memory, config.pages).unwrap();
         load_guest(&config, &memory).unwrap();
         let mut root = [0; 8];
         memory.read_slice(&mut root, GuestAddress(TABLES.start)).unwrap();

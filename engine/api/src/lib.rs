@@ -16,6 +16,7 @@
 //!
 //! To add an engine, implement [`Engine`], [`Vm`] and [`Vcpu`] in a crate of its own beside this one.
 
+mod advise;
 mod clock;
 mod coalesce;
 mod dirty;
@@ -27,6 +28,7 @@ mod vm;
 mod watch;
 mod wiring;
 
+pub use advise::advise_huge_pages;
 pub use clock::Clock;
 pub use coalesce::{Coalescing, GatheredWrite, WriteRange, WriteSink};
 pub use dirty::{DirtyLog, DirtyRegion, LOG_PAGE};

@@ -131,7 +131,7 @@ impl Machine {
         output: impl Write + Send + 'static,
     ) -> Result<Self, MachineError> {
         config.validate()?;
-        let memory = memory::create(config.memory)?;
+        let memory = memory::create(config.memory, config.pages)?;
         let first_state = load_guest(&config, &memory)?;
         let clock = Arc::new(Clock::new());
         clock.pause();
