@@ -154,6 +154,10 @@ pub(crate) struct RunArguments {
     #[arg(long)]
     pub stats: bool,
 
+    /// How --stats prints, on standard error: `json` is one object in the last line
+    #[arg(short, long, value_enum, default_value = "text", value_name = "FORM", requires = "stats")]
+    pub output: OutputForm,
+
     /// Say nothing but errors; standard error stays empty otherwise
     #[arg(short, long)]
     pub quiet: bool,
@@ -234,6 +238,8 @@ mod tests {
     fn what_would_be_ignored_is_refused() {
         assert!(run(&["--module", "m"]).is_err());
         assert!(run(&["--format", "elf"]).is_err());
+        assert!(run(&["-o", "json"]).is_err());
+        assert!(run(&["--stats", "-o", "json"]).is_ok());
         for cpus in ["0", "65", "-1", "two"] {
             assert!(run(&["--cpus", cpus]).is_err(), "{cpus}");
         }

@@ -12,7 +12,7 @@ use tern_vmm::config::{CpuModel, MachineConfig, OnReboot};
 use tern_vmm::console::ConsoleInput;
 use tern_vmm::machine::{End, Machine, MachineError, Outcome};
 
-use crate::cli::RunArguments;
+use crate::cli::{OutputForm, RunArguments};
 use crate::engines::Chosen;
 use crate::exit::{Code, Failure};
 use crate::files::FromFiles;
@@ -42,7 +42,11 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<Code, Failure> {
         Some(why) => code_of_leaving(why, arguments.quiet),
     };
     if arguments.stats {
-        eprint!("{}", statistics::text(engine.name(), arguments.cpus, outcome.wall, &outcome.statistics));
+        let tell = match arguments.output {
+            OutputForm::Text => statistics::text,
+            OutputForm::Json => statistics::json,
+        };
+        eprint!("{}", tell(engine.name(), arguments.cpus, outcome.wall, &outcome.statistics));
     }
     code
 }

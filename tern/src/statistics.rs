@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use serde_json::{Map, json};
 use tern_engine::{ExitKind, Statistics};
 
 /// The lines that are printed. `wall` is how long the machine ran.
@@ -26,6 +27,30 @@ pub(crate) fn text(engine: &str, cpus: u32, wall: Duration, statistics: &Statist
     text
 }
 
+/// The same as one JSON object in a line. Times are in seconds; what cannot be counted is left out.
+pub(crate) fn json(engine: &str, cpus: u32, wall: Duration, statistics: &Statistics) -> String {
+    let busy = Duration::from_nanos(statistics.busy_nanoseconds).as_secs_f64();
+    let exits: Map<_, _> = ExitKind::ALL
+        .iter()
+        .map(|kind| (kind.name().to_owned(), statistics.exits[*kind as usize].into()))
+        .collect();
+    let own: Map<_, _> =
+        statistics.engine.iter().map(|(name, count)| ((*name).to_owned(), (*count).into())).collect();
+    let mut object = json!({
+        "engine": engine,
+        "processors": cpus,
+        "wall-seconds": wall.as_secs_f64(),
+        "busy-seconds": busy,
+        "exits": exits,
+        "of-the-engine": own,
+    });
+    if statistics.instructions > 0 {
+        object["instructions"] = statistics.instructions.into();
+        object["mips"] = statistics.mips().into();
+    }
+    format!("{object}\n")
+}
+
 /// A number with its thousands apart.
 fn grouped(number: u64) -> String {
     let digits = number.to_string();
@@ -41,6 +66,8 @@ fn grouped(number: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
 
     #[test]
@@ -56,6 +83,10 @@ mod tests {
             Statistics { instructions: 1_000_000, busy_nanoseconds: 10_000_000, ..Statistics::default() };
         statistics.count(ExitKind::Halt);
         statistics.engine.push(("tlb-misses", 7));
+        let value: Value =
+            serde_json::from_str(&json("kvm", 1, Duration::from_millis(1500), &statistics)).unwrap();
+        assert_eq!((&value["wall-seconds"], &value["exits"]["halt"]), (&json!(1.5), &json!(1)));
+        assert_eq!((&value["of-the-engine"]["tlb-misses"], &value["mips"]), (&json!(7), &json!(100.0)));
         let text = text("soft", 2, Duration::from_millis(1500), &statistics);
         let value = |name: &str| {
             let line = text.lines().find(|line| line.trim_start().starts_with(name));

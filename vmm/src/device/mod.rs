@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use tern_chipset::Time;
 use tern_chipset::layout::{self, SERIAL_PORTS, irq, port};
-use tern_engine::{Clock, Vm, VmEntry, VmExit};
+use tern_engine::{Clock, GatheredWrite, Vm, VmEntry, VmExit, WriteRange};
 
 use crate::bus::{Bus, BusDevice, Overlap, Request};
 use crate::irq::IrqLine;
@@ -52,7 +52,7 @@ pub(crate) struct Surroundings {
 
 /// All devices and their buses.
 pub(crate) struct Devices {
-    ports: Bus,
+    ports: Arc<Bus>,
     memory: Bus,
     pub(crate) console: Arc<Serial>,
     clock: Arc<RealTimeClock>,
@@ -90,6 +90,8 @@ impl Devices {
         if debug_exit {
             map(port::DEBUG_EXIT, DEBUG_EXIT_PORTS, 0, Arc::new(DebugExit))?;
         }
+        let ports = Arc::new(ports);
+        gather_writes(&*vm, &ports, &time);
         let mut memory = Bus::default();
         memory.map(layout::ECAM, 0, Arc::new(Ecam(Arc::clone(&host_bridge))))?;
         Ok(Self { ports, memory, console, clock, power, keyboard, system_control, host_bridge })
@@ -128,6 +130,22 @@ impl Devices {
         self.system_control.reset();
         self.host_bridge.reset();
     }
+}
+
+/// Lets the engine gather writes to registers that only choose what is accessed next: the real-time clock's index. (The
+/// PCI host bridge's is another, but the reset control register lies amid it.)
+fn gather_writes(vm: &dyn Vm, ports: &Arc<Bus>, clock: &Arc<Clock>) {
+    // The devices behind the bus hold the virtual machine, which must not hold them.
+    let (ports, clock) = (Arc::downgrade(ports), Arc::clone(clock));
+    vm.set_write_sink(Box::new(move |write| {
+        if let (GatheredWrite::Port { port, size, data }, Some(ports)) = (write, ports.upgrade()) {
+            let mut value = u64::from(data).to_le_bytes();
+            // These registers ask nothing of the machine.
+            let _ = ports.write(port.into(), bytes(&mut value, size), clock.now());
+        }
+    }));
+    // Where the host has no room, the writes are exits as ever.
+    let _ = vm.coalesce(WriteRange::Ports { first: port::RTC.start, count: 1 });
 }
 
 /// The number of a register that a device of few registers is mapped with.
