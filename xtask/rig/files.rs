@@ -19,19 +19,57 @@ pub(crate) struct Placed {
     destination: String,
 }
 
+/// Where the rig's user has the cache of images and kernels.
+const CACHE: &str = "root/.cache/tern";
+
 impl Placed {
     /// `FILE` or `FILE=DESTINATION`.
     ///
     /// # Errors
     /// If there is no such file.
-    pub(crate) fn parse(argument: &str) -> Result<Self> {
+    pub(crate) fn file(argument: &str) -> Result<Self> {
         let (source, destination) = match argument.split_once('=') {
             Some((source, destination)) => (PathBuf::from(source), PathBuf::from(destination)),
             None => (argument.into(), std::path::absolute(argument)?),
         };
-        anyhow::ensure!(source.is_file(), "there is no file '{}' to bring along", source.display());
         let destination = destination.to_string_lossy().trim_start_matches('/').to_owned();
-        Ok(Self { source, destination })
+        Self { source, destination }.checked()
+    }
+
+    /// `FILE` or `FILE=NAME`, which becomes a command.
+    ///
+    /// # Errors
+    /// If there is no such file.
+    pub(crate) fn program(argument: &str) -> Result<Self> {
+        let (source, name) = match argument.split_once('=') {
+            Some((source, name)) => (Path::new(source), name.into()),
+            None => {
+                let source = Path::new(argument);
+                (source, source.file_name().unwrap_or_default().to_string_lossy())
+            }
+        };
+        Self { source: source.into(), destination: format!("bin/{name}") }.checked()
+    }
+
+    /// The files of one entry of the cache.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub(crate) fn entry(directory: &Path) -> Result<Vec<Self>> {
+        let cannot = || format!("cannot read '{}'", directory.display());
+        let key = directory.file_name().unwrap_or_default().to_string_lossy();
+        let mut files = Vec::new();
+        for item in fs::read_dir(directory).with_context(cannot)? {
+            let item = item.with_context(cannot)?;
+            let destination = format!("{CACHE}/{key}/{}", item.file_name().to_string_lossy());
+            files.push(Self { source: item.path(), destination });
+        }
+        Ok(files)
+    }
+
+    fn checked(self) -> Result<Self> {
+        anyhow::ensure!(self.source.is_file(), "there is no file '{}' to bring along", self.source.display());
+        Ok(self)
     }
 }
 
@@ -42,7 +80,7 @@ impl Placed {
 pub(crate) fn initramfs(
     host: &KvmHost,
     guest: &Image,
-    programs: &[PathBuf],
+    programs: &[Placed],
     others: &[Placed],
     command: &str,
 ) -> Result<Vec<u8>> {
@@ -65,10 +103,9 @@ pub(crate) fn initramfs(
     archive.file("rig/guest/initrd", 0o644, &initrd);
     archive.file("rig/guest/cmdline", 0o644, guest.cmdline.as_bytes());
     let mut libraries = BTreeSet::new();
-    for program in programs {
-        let name = program.file_name().unwrap_or_default().to_string_lossy();
-        archive.file(&format!("bin/{name}"), 0o755, &read(program)?);
-        libraries.extend(libraries_of(program)?);
+    for Placed { source, destination } in programs {
+        archive.file(destination, 0o755, &read(source)?);
+        libraries.extend(libraries_of(source)?);
     }
     let places: Vec<_> = others.iter().map(|file| PathBuf::from(&file.destination)).collect();
     for directory in directories(libraries.iter().chain(&places)) {

@@ -14,15 +14,16 @@ mod emulator;
 mod files;
 
 use std::env;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
-use tern_image::{Cache, OnStderr, debian};
+use tern_image::debian::{self, Flavour, Suite};
+use tern_image::{Cache, OnStderr};
 
 use emulator::{Ended, Rig};
+use files::Placed;
 
 /// Runs a command on an emulated computer.
 #[derive(Debug, Parser)]
@@ -44,13 +45,17 @@ struct Cli {
     #[arg(long, conflicts_with = "command")]
     shell: bool,
 
-    /// Bring this program along, as a command of its name; may be repeated
-    #[arg(long, value_name = "FILE")]
-    put: Vec<PathBuf>,
+    /// Bring this program along with its libraries, as a command of its name or of NAME; may be repeated
+    #[arg(long, value_name = "FILE[=NAME]")]
+    put: Vec<String>,
 
     /// Bring this file along, at the place that it has here or at DESTINATION; may be repeated
     #[arg(long, value_name = "FILE[=DESTINATION]")]
     file: Vec<String>,
+
+    /// Bring along Debian's kernels and the tiny guest, where tern and its tests look for them
+    #[arg(long)]
+    kernels: bool,
 
     /// End a command that takes longer, in seconds
     #[arg(long, default_value_t = 300, value_name = "SECONDS")]
@@ -73,6 +78,23 @@ const SMOKE: &str = "tern engines && echo poweroff | tiny --engine kvm --stats";
 /// What a shell returns for a command that was ended because of its time, as timeout(1) does.
 const TIMED_OUT: u8 = 124;
 
+/// Debian's kernels and the tiny guest, as entries of the cache that the rig's user has.
+fn kernels(cache: &Cache, progress: &OnStderr) -> Result<Vec<Placed>> {
+    let mut files = Vec::new();
+    for suite in [Suite::Host, Suite::Trixie] {
+        for flavour in [Flavour::Cloud, Flavour::Generic] {
+            files.push(debian::kernel(cache, suite, flavour, progress)?);
+        }
+    }
+    let tiny = tern_image::tiny(cache, progress)?;
+    files.extend(tiny.initrd);
+    let mut placed = Vec::new();
+    for directory in files.iter().filter_map(|file| file.parent()) {
+        placed.extend(Placed::entry(directory)?);
+    }
+    Ok(placed)
+}
+
 fn main() -> Result<ExitCode> {
     let cli = Cli::parse();
     let Kind::Kvm = cli.kind;
@@ -86,9 +108,17 @@ fn main() -> Result<ExitCode> {
     let host = debian::kvm_host(&cache, &progress)?;
     let guest = tern_image::tiny(&cache, &progress)?;
     let this = env::current_exe().context("cannot find out where this program is")?;
-    let programs = [vec![this.with_file_name("tern")], cli.put].concat();
-    let others =
-        cli.file.iter().map(|argument| files::Placed::parse(argument)).collect::<Result<Vec<_>>>()?;
+    let mut programs = vec![Placed::program(&this.with_file_name("tern").to_string_lossy())?];
+    for argument in &cli.put {
+        programs.push(Placed::program(argument)?);
+    }
+    let mut others = Vec::new();
+    for argument in &cli.file {
+        others.push(Placed::file(argument)?);
+    }
+    if cli.kernels {
+        others.extend(kernels(&cache, &progress)?);
+    }
     let initramfs = files::initramfs(&host, &guest, &programs, &others, &command)?;
     let timeout = (!cli.shell).then(|| Duration::from_secs(cli.timeout));
     let rig =

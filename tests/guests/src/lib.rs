@@ -24,4 +24,4 @@ mod tern;
 
 pub use guest::{End, Guest, PROMPT};
 pub use terminal::Terminal;
-pub use tern::Tern;
+pub use tern::{Tern, engine};

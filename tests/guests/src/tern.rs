@@ -34,10 +34,10 @@ impl Tern {
         Self { arguments, cpus: 1, limit: LIMIT, output: None }
     }
 
-    /// `tern run`: the tiny guest, unless it is given something else.
+    /// `tern run` on the engine that is tested: the tiny guest, unless it is given something else.
     #[must_use]
     pub fn run() -> Self {
-        Self::new(["run"])
+        Self::new(["run", "--engine"]).arg(engine())
     }
 
     /// `tern run` with a Linux kernel and the tiny guest's initramfs.
@@ -127,6 +127,13 @@ impl Tern {
         let child = command.spawn().unwrap_or_else(|error| panic!("cannot start `{line}`: {error}"));
         Guest::new(line, child, terminal, self.limit, places)
     }
+}
+
+/// The engine that is tested: what the environment's `TERN_ENGINE` names, or the one that every host can run.
+#[must_use]
+pub fn engine() -> &'static str {
+    static ENGINE: OnceLock<String> = OnceLock::new();
+    ENGINE.get_or_init(|| env::var("TERN_ENGINE").unwrap_or_else(|_| "soft".to_owned()))
 }
 
 /// The built command: what the environment's `TERN` names, or the release build beside this test program.

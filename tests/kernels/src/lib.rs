@@ -38,8 +38,16 @@ pub mod text;
 
 use tern_engine::Engine;
 
-/// The engines that the tests run on.
+/// The engines that the tests run on: the one that the environment's `TERN_ENGINE` names, or the one that every host can run.
+///
+/// # Panics
+/// There is no engine of that name.
 #[must_use]
 pub fn engines() -> Vec<Box<dyn Engine>> {
-    vec![Box::new(tern_soft::SoftEngine)]
+    let name = std::env::var("TERN_ENGINE");
+    vec![match name.as_deref() {
+        Err(_) | Ok("soft") => Box::new(tern_soft::SoftEngine),
+        Ok("kvm") => Box::new(tern_kvm::KvmEngine),
+        Ok(other) => panic!("TERN_ENGINE names '{other}', and there are 'soft' and 'kvm'"),
+    }]
 }

@@ -1,14 +1,15 @@
 //! `cargo xtask test`: everything that can be checked, and one line at the end that counts it.
 //!
 //! ```text
-//! lint ──► cargo test --workspace ──► real guests (the package in tests/guests)
-//!                                     in the release `tern`
+//! lint ──► cargo test --workspace ──► real guests (the package in tests/guests) ──► in the rig, on KVM:
+//!                                     in the release `tern`                         small kernels, real guests
 //! ```
 //!
 //! A check that is not a test (a lint, a build) counts as one failed test if it fails, so the last
 //! line says `0 failed` exactly if the exit code is 0.
 
 mod report;
+mod rig;
 
 use std::io::{self, BufRead, BufReader};
 use std::process::{Command, ExitCode, Stdio};
@@ -21,21 +22,27 @@ use crate::{install, lint, step};
 /// The package whose tests run real guests.
 const GUESTS: &str = "tern-guests";
 
+/// The packages of whose tests none takes long.
+const WORKSPACE: [&str; 4] = ["--workspace", "--all-features", "--exclude", GUESTS];
+
+/// One failure does not keep the other tests from running, and what is read here has no colours.
+const ALL_AND_PLAIN: [&str; 3] = ["--no-fail-fast", "--color", "never"];
+
 /// Names the `tern` that the guests' tests start.
 const TERN: &str = "TERN";
 
 /// Checks everything, or all but the real guests, and prints the count.
 pub(crate) fn test(quick: bool) -> ExitCode {
     let mut tally = Tally::default();
-    let with_guests = step::root().join("tests/guests/Cargo.toml").is_file();
     tally += counted(install::rust_components().map(|()| Tally::default()));
     for (name, mut check) in lint::checks() {
         step::announce(name);
         tally += counted(step::run(&mut check).map(|()| Tally::default()));
     }
-    tally += counted(workspace_tests(with_guests));
-    if with_guests && !quick {
+    tally += counted(workspace_tests());
+    if !quick {
         tally += counted(guest_tests());
+        tally += counted(rig_tests());
     }
     println!("{tally}");
     if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -50,18 +57,11 @@ fn counted(checked: Result<Tally>) -> Tally {
 }
 
 /// Unit, integration and documentation tests of every package but the guests'.
-fn workspace_tests(with_guests: bool) -> Result<Tally> {
-    let tests = |mut command: Command| {
-        command.args(["--workspace", "--all-features"]);
-        if with_guests {
-            command.args(["--exclude", GUESTS]);
-        }
-        command
-    };
+fn workspace_tests() -> Result<Tally> {
     step::announce("building the tests");
-    step::run(tests(step::cargo_build("test")).arg("--no-run"))?;
+    step::run(step::cargo_build("test").args(WORKSPACE).arg("--no-run"))?;
     step::announce("running the tests");
-    run_tests(&mut tests(step::cargo("test")), Shown::Sections)
+    run_tests(step::cargo("test").args(WORKSPACE).args(ALL_AND_PLAIN), Shown::Sections)
 }
 
 /// Real guests in the release build. They see to it themselves that no more of them run at a time than the
@@ -69,7 +69,15 @@ fn workspace_tests(with_guests: bool) -> Result<Tally> {
 fn guest_tests() -> Result<Tally> {
     let tern = step::build_tern()?;
     step::announce("running real guests");
-    run_tests(step::cargo("test").args(["--package", GUESTS]).env(TERN, tern), Shown::Tests)
+    let mut tests = step::cargo("test");
+    run_tests(tests.args(["--package", GUESTS]).args(ALL_AND_PLAIN).env(TERN, tern), Shown::Tests)
+}
+
+/// Everything that runs on KVM, on a computer that has it.
+fn rig_tests() -> Result<Tally> {
+    let mut tests = rig::tests(&WORKSPACE)?;
+    step::announce("running small kernels and real guests on KVM, on an emulated computer (a few minutes)");
+    run_tests(&mut tests, Shown::Sections)
 }
 
 /// What is told while tests run.
@@ -81,9 +89,8 @@ enum Shown {
     Tests,
 }
 
-/// Runs `cargo test` and counts; what failed is told in full.
+/// Runs `cargo test`, or what writes as it does, and counts; what failed is told in full.
 fn run_tests(command: &mut Command, shown: Shown) -> Result<Tally> {
-    command.args(["--no-fail-fast", "--color", "never"]);
     let line = step::line(command);
     // One pipe for both, so that cargo's headings stay with the output they belong to.
     let (reader, writer) = io::pipe().context("cannot make a pipe")?;
