@@ -3,16 +3,17 @@
 
 use std::sync::Arc;
 
+use kvm_bindings::KVM_CAP_BINARY_STATS_FD;
 use tern_chipset::lapic::LocalApic;
 use tern_chipset::pic::Pic;
-use tern_engine::{Clock, GuestMemory, Standstill as _, Vcpu, VmConfig};
+use tern_engine::{Clock, EngineError, GuestMemory, Standstill as _, Vcpu, VmConfig, VmEntry};
 use tern_x86::cpuid::CpuModel;
-use tern_x86::state::{Activity, Cr0, Cr4, DescriptorTable, Efer, FpuState, Rflags, VcpuState};
-use vm_memory::GuestAddress;
+use tern_x86::state::{Activity, Cr0, Cr4, DescriptorTable, Efer, FpuState, Rflags, Segment, VcpuState};
+use vm_memory::{Bytes, GuestAddress};
 
 use crate::chipset::{self, power_on};
 use crate::host::Host;
-use crate::vcpu::lock;
+use crate::vcpu::{KvmVcpu, lock};
 use crate::vm::KvmVm;
 
 /// A machine whose clock stands still.
@@ -69,6 +70,52 @@ fn a_processors_state_comes_back_from_the_kernel() {
         state.msrs.misc_enable = back.msrs.misc_enable;
         assert_eq!(back, state);
     }
+}
+
+/// A processor in real mode that executes this at 0x7c00.
+fn real_mode(code: &[u8]) -> (KvmVm, KvmVcpu) {
+    let config = VmConfig { cpu_model: CpuModel::default(), cpus: 1, clock: Arc::new(Clock::new()) };
+    let memory = GuestMemory::from_ranges(&[(GuestAddress(0), 0xa_0000)]).unwrap();
+    memory.write_slice(code, GuestAddress(0x7c00)).unwrap();
+    let vm = KvmVm::new(Host::open().unwrap(), &config, memory).unwrap();
+    let (mut vcpu, _) = vm.make_vcpu(0).unwrap();
+    let mut state = VcpuState { rip: 0x7c00, ..VcpuState::reset() };
+    state.segments[1] = Segment { attributes: state.segments[1].attributes, ..Segment::real_mode(0) };
+    vcpu.set_state(&state);
+    (vm, vcpu)
+}
+
+#[test]
+#[ignore = "needs a /dev/kvm"]
+fn a_guest_that_runs_where_there_is_no_memory_ends_with_its_registers_and_what_kvm_says() {
+    // mov bx, 0x1234; jmp 0xb000:0
+    let (_vm, mut vcpu) = real_mode(&[0xbb, 0x34, 0x12, 0xea, 0, 0, 0, 0xb0]);
+    match vcpu.run(VmEntry::Resume) {
+        Err(EngineError::GaveUp { reason, registers }) => {
+            assert!(reason.contains("KVM cannot run processor 0") && reason.contains("emulate"), "{reason}");
+            assert!(
+                registers.contains("cs b000") && registers.contains("rbx 0000000000001234"),
+                "{registers}"
+            );
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+#[ignore = "needs a /dev/kvm"]
+fn the_kernel_counts_what_it_did_for_the_guest() {
+    // out 0xf4, al; out 0xf4, al
+    let (_vm, mut vcpu) = real_mode(&[0xe6, 0xf4, 0xe6, 0xf4]);
+    for _ in 0..2 {
+        vcpu.run(VmEntry::Resume).unwrap();
+    }
+    let statistics = vcpu.statistics();
+    if Host::open().unwrap().kvm().check_extension_raw(KVM_CAP_BINARY_STATS_FD.into()) == 0 {
+        return;
+    }
+    let counted = |name| statistics.engine.iter().find(|(known, _)| *known == name).unwrap().1;
+    assert!(counted("kvm-exits") >= 2, "{statistics:?}");
 }
 
 #[test]

@@ -179,6 +179,12 @@ impl Guest {
         kill_process(Pid::from_child(&self.child), signal).expect("the process is a child of ours");
     }
 
+    /// The process's number.
+    #[must_use]
+    pub fn process(&self) -> u32 {
+        self.child.id()
+    }
+
     /// How long it runs.
     #[must_use]
     pub fn age(&self) -> Duration {

@@ -21,6 +21,7 @@ const LIMIT: Duration = Duration::from_secs(180);
 #[derive(Debug)]
 pub struct Tern {
     arguments: Vec<OsString>,
+    environment: Vec<(&'static str, OsString)>,
     cpus: usize,
     limit: Duration,
     output: Option<Stdio>,
@@ -31,7 +32,7 @@ impl Tern {
     #[must_use]
     pub fn new<const N: usize>(arguments: [&str; N]) -> Self {
         let arguments = arguments.iter().map(OsString::from).collect();
-        Self { arguments, cpus: 1, limit: LIMIT, output: None }
+        Self { arguments, environment: Vec::new(), cpus: 1, limit: LIMIT, output: None }
     }
 
     /// `tern run` on the engine that is tested: the tiny guest, unless it is given something else.
@@ -57,6 +58,13 @@ impl Tern {
     #[must_use]
     pub fn arg(mut self, argument: impl Into<OsString>) -> Self {
         self.arguments.push(argument.into());
+        self
+    }
+
+    /// With a variable in its environment.
+    #[must_use]
+    pub fn environment(mut self, name: &'static str, value: impl Into<OsString>) -> Self {
+        self.environment.push((name, value.into()));
         self
     }
 
@@ -116,7 +124,7 @@ impl Tern {
 
     fn command(&self) -> Command {
         let mut command = Command::new(built());
-        command.args(&self.arguments);
+        command.args(&self.arguments).envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
 

@@ -6,6 +6,7 @@
 mod code;
 mod dirty_log;
 mod doorbells;
+mod garbage;
 mod gathered_writes;
 mod interrupts;
 mod standstill;

@@ -11,5 +11,6 @@ mod boot;
 mod console;
 mod endings;
 mod interactive;
+mod killed;
 mod listings;
 mod processors;
