@@ -16,24 +16,24 @@
 //!
 //! To add an engine, implement [`Engine`], [`Vm`] and [`Vcpu`] in a crate of its own beside this one.
 
-mod advise;
 mod clock;
 mod coalesce;
 mod dirty;
 mod engine;
 mod exit;
+mod mapping;
 mod pause;
 mod statistics;
 mod vm;
 mod watch;
 mod wiring;
 
-pub use advise::advise_huge_pages;
 pub use clock::Clock;
 pub use coalesce::{Coalescing, GatheredWrite, WriteRange, WriteSink};
 pub use dirty::{DirtyLog, DirtyRegion, LOG_PAGE};
 pub use engine::{Availability, Engine, EngineError};
 pub use exit::{VmEntry, VmExit};
+pub use mapping::{HUGE_PAGE, advise_huge_pages, map_memory};
 pub use pause::Standstill;
 pub use statistics::{ExitKind, Statistics};
 pub use vm::{GuestMemory, Kick, Vcpu, Vm, VmConfig};

@@ -5,26 +5,16 @@ mod pages;
 use std::error::Error;
 
 use thiserror::Error;
-use vm_memory::mmap::{FromRangesError, MmapRegionError};
+use vm_memory::mmap::MmapRegionError;
 use vm_memory::{
-    Bytes, GuestAddress, GuestMemoryBackend as _, GuestMemoryError, GuestMemoryRegion, MmapRegion,
+    Bytes, GuestAddress, GuestMemoryBackend as _, GuestMemoryError, GuestMemoryRegion, GuestRegionMmap,
 };
 
-use tern_engine::GuestMemory;
+use tern_engine::{GuestMemory, map_memory};
 
 use crate::boot::memory_map::{HIGH_MEMORY_START, HOLE_START};
 
 pub use pages::{HostPages, HugePagesError};
-
-/// What the host's page tables can map at once. Guest memory starts at a multiple, so that huge pages of the guest's physical
-/// memory can be huge pages of the host's.
-const HUGE_PAGE: usize = 2 << 20;
-
-/// There is hardly a gap of this size among a process's mappings; a multiple of [`HUGE_PAGE`].
-const NO_GAP: usize = 1 << 30;
-
-/// How often it is tried to align memory.
-const ATTEMPTS: usize = 3;
 
 /// How much is looked at at a time when memory is cleared.
 const CHUNK: usize = 64 << 10;
@@ -65,7 +55,7 @@ pub fn create(size: u64, pages: HostPages) -> Result<GuestMemory, MemoryError> {
     if matches!(pages, HostPages::Huge2M | HostPages::Huge1G) {
         return Ok(pages::reserved(pages, &ranges)?);
     }
-    let memory = aligned(&ranges, &refused)?;
+    let memory = usual(&ranges, &refused)?;
     if pages == HostPages::Transparent {
         pages::ask_for_transparent(&memory)?;
     }
@@ -73,38 +63,21 @@ pub fn create(size: u64, pages: HostPages) -> Result<GuestMemory, MemoryError> {
 }
 
 /// Memory of the host's usual pages, laid so that huge pages fit.
-fn aligned(
+fn usual(
     ranges: &[(GuestAddress, usize)],
     refused: &dyn Fn(Box<dyn Error + Send + Sync>) -> MemoryError,
 ) -> Result<GuestMemory, MemoryError> {
-    let make = || {
-        GuestMemory::from_ranges(ranges).map_err(|error| {
+    let mut regions = Vec::new();
+    for &(start, length) in ranges {
+        let region = map_memory(length).map_err(|error| {
             refused(match error {
-                FromRangesError::MmapRegion(MmapRegionError::Mmap(error)) => error.into(),
+                MmapRegionError::Mmap(error) => error.into(),
                 other => other.into(),
             })
-        })
-    };
-    // Linux places a mapping right below the one before unless it finds a gap that is large enough. One that no gap is large
-    // enough for, and that is `excess` bytes more than whole huge pages, shifts the next to a boundary; the first such may
-    // find out that the memory had been in a gap. They take addresses only. Should none of this help, nothing is lost but
-    // speed.
-    let mut shifts = Vec::new();
-    for _ in 0..ATTEMPTS {
-        let memory = make()?;
-        let excess = host_address(&memory) % HUGE_PAGE;
-        if excess == 0 {
-            return Ok(memory);
-        }
-        drop(memory);
-        shifts.extend(MmapRegion::<()>::new(NO_GAP + excess));
+        })?;
+        regions.extend(GuestRegionMmap::new(region, start));
     }
-    make()
-}
-
-/// Where the guest's address 0 lies in the host.
-fn host_address(memory: &GuestMemory) -> usize {
-    memory.get_host_address(GuestAddress(0)).map_or(0, |pointer| pointer.addr())
+    GuestMemory::from_regions(regions).map_err(|error| refused(error.into()))
 }
 
 /// Makes all memory zero again. What was never written stays untaken from the host.
@@ -147,13 +120,6 @@ mod tests {
         assert_eq!(ranges(MIB), [(0, MIB)]);
         assert_eq!(ranges(HOLE_START), [(0, HOLE_START)]);
         assert_eq!(ranges(HOLE_START + MIB), [(0, HOLE_START), (HIGH_MEMORY_START, MIB)]);
-    }
-
-    #[test]
-    fn memory_is_aligned_for_huge_pages() {
-        // Other tests map memory at the same time and may come between; they cannot do so every time.
-        let aligned = || host_address(&create(64 * MIB, HostPages::Usual).unwrap()).is_multiple_of(HUGE_PAGE);
-        assert!((0..100).any(|_| aligned()));
     }
 
     #[test]

@@ -20,9 +20,11 @@ struct Program {
 }
 
 /// What runs in the rig. To add a test program, add a line.
-const PROGRAMS: [Program; 1] = [
+const PROGRAMS: [Program; 2] = [
     // The engine's own tests that need a /dev/kvm.
     Program { name: "tern_kvm", arguments: "--ignored" },
+    // What machines rely on from an engine.
+    Program { name: "boundary", arguments: "" },
     // To come, as soon as what they expect of a processor is told apart by host: the same small kernels (`suite`) and real
     // guests (`guests`) as on `soft`.
 ];

@@ -177,7 +177,7 @@ fn bad_usage_says_what_would_work() {
         (["--memory", "1023G"], "256G"),
         (["--format", "floppy"], "boot-sector"),
     ] {
-        let end = Tern::run().arg(words[0]).arg(words[1]).within(SOON).finish().expect_code(USAGE);
+        let end = Tern::new(["run", words[0], words[1]]).within(SOON).finish().expect_code(USAGE);
         end.expect_errors(&[words[0], hint]);
         assert_eq!(end.console, "");
     }
