@@ -145,6 +145,14 @@ pub trait Environment: Sized + 'static {
     /// This processor's local APIC ID, which CPUID shows.
     fn apic_id(&self) -> u32;
 
+    /// Wakes the processor with this APIC ID, should it be halted or halt next, without an interrupt.
+    fn wake(&mut self, _apic_id: u32) {}
+
+    /// Sends what the low half of a local APIC's ICR stands for to the processor with this APIC ID; whether there is one.
+    fn send_interrupt(&mut self, _apic_id: u32, _icr: u32) -> bool {
+        false
+    }
+
     /// Prepares a vector or x87 instruction for [`Environment::execute_vector`]; `None` refuses it, and it becomes #UD.
     fn prepare_vector(&mut self, instruction: &Instruction, info: &VectorInfo) -> Option<u32>;
 

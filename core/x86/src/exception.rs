@@ -55,6 +55,32 @@ pub enum Vector {
 }
 
 impl Vector {
+    const ALL: [Self; 17] = [
+        Self::De,
+        Self::Db,
+        Self::Nmi,
+        Self::Bp,
+        Self::Of,
+        Self::Br,
+        Self::Ud,
+        Self::Nm,
+        Self::Df,
+        Self::Ts,
+        Self::Np,
+        Self::Ss,
+        Self::Gp,
+        Self::Pf,
+        Self::Mf,
+        Self::Ac,
+        Self::Xf,
+    ];
+
+    /// The vector of this number, if an exception that processors here raise has it.
+    #[must_use]
+    pub fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|vector| *vector as u8 == number)
+    }
+
     /// The manuals' mnemonic.
     #[must_use]
     pub const fn mnemonic(self) -> &'static str {

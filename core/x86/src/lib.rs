@@ -9,6 +9,7 @@
 //! | [`cpu`] | the same state in the form in which it runs, with what is derived from it |
 //! | [`exception`] | vectors, error codes, how faults combine |
 //! | [`cpuid`] | named processor models and what CPUID says for them |
+//! | [`paravirtual`] | the hypervisor as guests see it: KVM's interface |
 //! | [`paging`] | linear to physical addresses by walking page tables |
 //! | [`decode`] | instruction bytes to operations: a handler with resolved operands |
 //! | [`exec`] | the handlers: what each instruction does |
@@ -27,6 +28,7 @@ pub mod environment;
 pub mod exception;
 pub mod exec;
 pub mod paging;
+pub mod paravirtual;
 pub mod state;
 pub mod vector;
 

@@ -8,9 +8,9 @@ mod segmentation;
 pub mod word;
 
 use crate::cpuid::CpuModel;
-use crate::exception::Exception;
+use crate::exception::{Exception, Vector};
 use crate::state::{
-    Activity, Cr0, Cr4, DescriptorTable, Dr6, Dr7, Efer, FpuState, Msrs, PendingEvent, Rflags, Segment,
+    Activity, Cr0, Cr4, Delivery, DescriptorTable, Dr6, Dr7, Efer, FpuState, Msrs, PendingEvent, Rflags, Segment,
     SegmentRegister, VcpuState, Xcr0,
 };
 pub use flags::LazyFlags;
@@ -125,7 +125,7 @@ impl Cpu {
     pub fn state(&self) -> VcpuState {
         let mut gpr = [0; 16];
         gpr.copy_from_slice(&self.gpr[..16]);
-        VcpuState {
+        let mut state = VcpuState {
             gpr,
             rip: self.rip,
             rflags: self.rflags(),
@@ -148,10 +148,21 @@ impl Cpu {
             fpu: self.fpu,
             activity: self.activity,
             pending: self.pending,
+        };
+        if let Some(exception) = self.deferred {
+            match exception.vector {
+                Vector::Pf => state.cr2 = exception.payload,
+                Vector::Db => state.dr6 |= Dr6::from_bits_truncate(exception.payload),
+                _ => {}
+            }
+            let Exception { vector, error_code, .. } = exception;
+            state.pending.delivery = Some(Delivery::Exception { vector: vector as u8, error_code });
         }
+        state
     }
 
-    /// Takes over an architectural state. The environment's translations must be dropped by the caller.
+    /// Takes over an architectural state. The environment's translations must be dropped by the caller; and it must deliver
+    /// interrupts that were on their way ([`PendingEvent::delivery`]): exceptions are, as [`Cpu::deferred`].
     pub fn set_state(&mut self, state: &VcpuState) {
         self.gpr[..16].copy_from_slice(&state.gpr);
         self.gpr[16..].fill(0);
@@ -175,8 +186,15 @@ impl Cpu {
         self.msrs = state.msrs;
         self.fpu = state.fpu;
         self.activity = state.activity;
-        self.pending = state.pending;
-        self.deferred = None;
+        self.pending = PendingEvent { delivery: None, ..state.pending };
+        self.deferred = match state.pending.delivery {
+            Some(Delivery::Exception { vector, error_code }) => Vector::from_number(vector).map(|vector| {
+                // Delivery records it once more.
+                let payload = if vector == Vector::Pf { state.cr2 } else { 0 };
+                Exception { vector, error_code, payload }
+            }),
+            _ => None,
+        };
         self.derive_mode();
     }
 

@@ -2,7 +2,7 @@
 
 /// A register that CPUID returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Register {
+pub enum Register {
     /// EAX.
     Eax,
     /// EBX.
@@ -11,6 +11,17 @@ pub(super) enum Register {
     Ecx,
     /// EDX.
     Edx,
+}
+
+impl Register {
+    pub(super) const fn of(self, result: &super::CpuidResult) -> u32 {
+        match self {
+            Self::Eax => result.eax,
+            Self::Ebx => result.ebx,
+            Self::Ecx => result.ecx,
+            Self::Edx => result.edx,
+        }
+    }
 }
 
 /// Where CPUID shows a feature.
@@ -49,12 +60,20 @@ pub(super) const fn masks(features: &[Feature]) -> u32 {
     all
 }
 
+/// The name of the feature at this place, if it has one here.
+pub(super) fn name(function: u32, index: u32, register: Register, bit: u32) -> Option<&'static str> {
+    let place = Feature::new(function, index, register, bit);
+    NAMES.iter().find(|(feature, _)| *feature == place).map(|(_, name)| *name)
+}
+
 macro_rules! features {
     ($($function:literal $index:literal $register:ident { $($bit:literal $name:ident $text:literal)* })*) => {
         $($(
             #[doc = $text]
             pub const $name: Feature = Feature::new($function, $index, Register::$register, $bit);
         )*)*
+
+        const NAMES: &[(Feature, &str)] = &[$($(($name, stringify!($name)),)*)*];
     };
 }
 
@@ -115,6 +134,7 @@ features! {
     }
     0x7 0 Edx {
         4 FSRM "Fast short REP MOVSB."
+        29 ARCH_CAPABILITIES "IA32_ARCH_CAPABILITIES, which says which flaws the hardware lacks."
     }
     0x7 1 Eax {
         10 FZRM "Fast zero-length REP MOVSB."

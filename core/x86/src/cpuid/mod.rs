@@ -5,7 +5,14 @@
 
 pub mod feature;
 mod host;
+mod identity;
 mod tern_v2;
+
+pub use identity::{CpuIdentity, SPECULATION_7_EDX, SPECULATION_8_EBX, SPECULATION_21_EAX};
+
+use alloc::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
 
 use crate::cpu::Cpu;
 use crate::paging::{LINEAR_ADDRESS_BITS, PHYSICAL_ADDRESS_BITS};
@@ -13,7 +20,7 @@ use crate::state::{Cr4, Efer, Xcr0};
 use feature::Feature;
 
 /// EAX, EBX, ECX and EDX after CPUID.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct CpuidResult {
     /// EAX.
     pub eax: u32,
@@ -25,13 +32,15 @@ pub struct CpuidResult {
     pub edx: u32,
 }
 
-/// One leaf of a model's table.
-#[derive(Debug, PartialEq, Eq)]
-struct Leaf {
-    function: u32,
+/// One leaf.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leaf {
+    /// EAX on entry.
+    pub function: u32,
     /// ECX on entry; `None` if it does not count.
-    index: Option<u32>,
-    result: CpuidResult,
+    pub index: Option<u32>,
+    /// What CPUID returns.
+    pub result: CpuidResult,
 }
 
 /// What CPUID depends on besides the model.
@@ -59,6 +68,8 @@ pub enum Basis {
     /// The least; an engine adds what it and its host can. A machine with such a processor stays where it is: another host
     /// need not be able to go on, and [`crate::state::VcpuState`] holds no more than the model asks for.
     Host,
+    /// Everything, down to each leaf: the processor of a machine that goes on here.
+    Exact,
 }
 
 /// A processor model in a machine with a certain number of them.
@@ -72,7 +83,9 @@ pub struct CpuModel {
     pub basis: Basis,
     /// How many processors the machine has: single-threaded cores of one package, with APIC IDs from 0.
     pub cpus: u32,
-    leaves: &'static [Leaf],
+    /// The time-stamp counter's frequency in kHz.
+    pub tsc_khz: u32,
+    leaves: Cow<'static, [Leaf]>,
 }
 
 impl Default for CpuModel {
@@ -80,9 +93,6 @@ impl Default for CpuModel {
         tern_v2::MODEL
     }
 }
-
-/// What function 0x4000_0000 answers in EBX, ECX and EDX each.
-const HYPERVISOR_SIGNATURE: u32 = u32::from_le_bytes(*b"Tern");
 
 impl CpuModel {
     /// All models, the default first.
@@ -104,19 +114,16 @@ impl CpuModel {
     #[must_use]
     pub fn has(&self, feature: Feature) -> bool {
         let result = self.stored(feature.function, feature.index);
-        let register = match feature.register {
-            feature::Register::Eax => result.eax,
-            feature::Register::Ebx => result.ebx,
-            feature::Register::Ecx => result.ecx,
-            feature::Register::Edx => result.edx,
-        };
-        register & feature.mask() != 0
+        feature.register.of(&result) & feature.mask() != 0
     }
 
     /// What CPUID returns for EAX = `function` and ECX = `index`. Functions that the model lacks return zeros.
     #[must_use]
     pub fn leaf(&self, function: u32, index: u32, context: &CpuidContext) -> CpuidResult {
         let mut result = self.stored(function, index);
+        if self.basis == Basis::Exact {
+            return self.of_processor(result, function, index, context);
+        }
         match function {
             1 => {
                 let logical = self.cpus.min(255);
@@ -125,10 +132,6 @@ impl CpuModel {
                 result.ecx |= if context.osxsave { feature::OSXSAVE.mask() } else { 0 };
             }
             0xb => return self.topology(index, context),
-            0x4000_0000 => {
-                let signature = HYPERVISOR_SIGNATURE;
-                return CpuidResult { eax: function, ebx: signature, ecx: signature, edx: signature };
-            }
             0x8000_0001 if self.cpus > 1 => result.ecx |= feature::CMP_LEGACY.mask(),
             0x8000_0002..=0x8000_0004 => return self.brand_piece(function - 0x8000_0002),
             0x8000_0008 => {
@@ -183,8 +186,32 @@ impl CpuModel {
     }
 
     fn stored(&self, function: u32, index: u32) -> CpuidResult {
-        let matching = |leaf: &&Leaf| leaf.function == function && leaf.index.is_none_or(|i| i == index);
-        self.leaves.iter().find(matching).map_or_else(CpuidResult::default, |leaf| leaf.result)
+        find(&self.leaves, function, index)
+    }
+
+    /// What a leaf of the processor with APIC ID 0 is for the one in `context`.
+    fn of_processor(
+        &self,
+        leaf: CpuidResult,
+        function: u32,
+        index: u32,
+        context: &CpuidContext,
+    ) -> CpuidResult {
+        match function {
+            1 => {
+                let osxsave = if context.osxsave { feature::OSXSAVE.mask() } else { 0 };
+                CpuidResult {
+                    ebx: leaf.ebx & 0x00ff_ffff | (context.apic_id & 0xff) << 24,
+                    ecx: leaf.ecx & !feature::OSXSAVE.mask() | osxsave,
+                    ..leaf
+                }
+            }
+            // Levels that do not exist show their own number and the APIC ID.
+            0xb | 0x1f if self.stored(function, 0) != CpuidResult::default() => {
+                CpuidResult { ecx: leaf.ecx | index & 0xff, edx: context.apic_id, ..leaf }
+            }
+            _ => leaf,
+        }
     }
 
     /// Extended topology: one thread in a core, all cores in one package.
@@ -209,6 +236,11 @@ impl CpuModel {
         };
         CpuidResult { eax: word(0), ebx: word(1), ecx: word(2), edx: word(3) }
     }
+}
+
+fn find(leaves: &[Leaf], function: u32, index: u32) -> CpuidResult {
+    let matching = |leaf: &&Leaf| leaf.function == function && leaf.index.is_none_or(|i| i == index);
+    leaves.iter().find(matching).map_or_else(CpuidResult::default, |leaf| leaf.result)
 }
 
 #[cfg(test)]

@@ -5,12 +5,21 @@
 //! does not execute is announced, and no barrier MSR (IBPB, STIBP, SSBD), whose use would cost more than it could gain.
 //! There is no machine-check architecture and no virtual-8086 mode extension.
 
+use alloc::borrow::Cow;
+
 use super::feature::{self, masks};
 use super::{Basis, CpuModel, CpuidResult, Leaf};
+use crate::paravirtual;
 use crate::vector::XSAVE_AREA_SIZE;
 
-pub(super) const MODEL: CpuModel =
-    CpuModel { name: "tern-v2", brand: "Tern v2 Processor", basis: Basis::Model, cpus: 1, leaves: LEAVES };
+pub(super) const MODEL: CpuModel = CpuModel {
+    name: "tern-v2",
+    brand: "Tern v2 Processor",
+    basis: Basis::Model,
+    cpus: 1,
+    tsc_khz: 1_000_000,
+    leaves: Cow::Borrowed(LEAVES),
+};
 
 /// Family 0x19, model 0x11, stepping 1.
 const SIGNATURE: u32 = 0x00a1_0f11;
@@ -108,6 +117,8 @@ pub(super) const LEAVES: &[Leaf] = &[
     // Components x87 and SSE.
     indexed(0xd, 0, [3, XSAVE_SIZE, XSAVE_SIZE, 0]),
     indexed(0xd, 1, [masks(&[feature::XSAVEOPT, feature::XSAVEC, feature::XGETBV1]), XSAVE_SIZE, 0, 0]),
+    Leaf { function: paravirtual::SIGNATURE, index: None, result: paravirtual::SIGNATURE_LEAF },
+    leaf(paravirtual::FEATURES, [paravirtual::OFFERED, 0, 0, 0]),
     vendor(0x8000_0000, 0x8000_0021),
     leaf(
         0x8000_0001,

@@ -205,6 +205,7 @@ fn registers<E: Environment>(instruction: &Instruction, op: &mut Op<E>) -> Chose
         }
         Mnemonic::Rdmsr => (system::rdmsr, OpFlags::empty()),
         Mnemonic::Wrmsr => (system::wrmsr, BARRIER),
+        Mnemonic::Vmcall | Mnemonic::Vmmcall => (system::hypercall, BARRIER),
         Mnemonic::Xgetbv => (system::xgetbv, OpFlags::empty()),
         Mnemonic::Xsetbv => (system::xsetbv, BARRIER),
         Mnemonic::Swapgs => (system::swapgs, OpFlags::empty()),

@@ -15,4 +15,4 @@ pub use control::{Cr0, Cr4, Dr6, Dr7, Efer, Xcr0};
 pub use fpu::{FPU_IMAGE_SIZE, FpuState, Mxcsr};
 pub use rflags::Rflags;
 pub use segment::{Attributes, DescriptorTable, Segment, SegmentRegister};
-pub use vcpu::{Activity, GPR_COUNT, Msrs, PendingEvent, VcpuState};
+pub use vcpu::{Activity, Delivery, GPR_COUNT, Msrs, PendingEvent, VcpuState};

@@ -21,9 +21,30 @@ pub enum Activity {
     Shutdown,
 }
 
+/// An event on its way to its handler: nobody else holds it any more. What it leaves in CR2 or DR6 is there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Delivery {
+    /// An exception; RIP is where its handler is to return to.
+    Exception {
+        /// Its vector.
+        vector: u8,
+        /// The error code, if it has one.
+        error_code: Option<u32>,
+    },
+    /// An interrupt that the interrupt controllers take as acknowledged.
+    Interrupt {
+        /// Its vector.
+        vector: u8,
+    },
+    /// A non-maskable interrupt.
+    Nmi,
+}
+
 /// An event that was recognised but whose delivery did not happen yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct PendingEvent {
+    /// What is delivered before anything else.
+    pub delivery: Option<Delivery>,
     /// A non-maskable interrupt waits.
     pub nmi: bool,
     /// The last instruction was STI, MOV SS or POP SS: interrupts are held off for one more.
@@ -67,6 +88,12 @@ pub struct Msrs {
     pub mtrr_variable: [u64; 16],
     /// SPEC_CTRL.
     pub spec_ctrl: u64,
+    /// IA32_ARCH_CAPABILITIES.
+    pub arch_capabilities: u64,
+    /// KVM's [`crate::paravirtual::msr::SYSTEM_TIME`].
+    pub kvm_system_time: u64,
+    /// KVM's [`crate::paravirtual::msr::PV_EOI`].
+    pub kvm_pv_eoi: u64,
 }
 
 impl Default for Msrs {
@@ -88,6 +115,9 @@ impl Default for Msrs {
             mtrr_fixed: [0; 11],
             mtrr_variable: [0; 16],
             spec_ctrl: 0,
+            arch_capabilities: 0,
+            kvm_system_time: 0,
+            kvm_pv_eoi: 0,
         }
     }
 }

@@ -9,6 +9,7 @@ mod control;
 mod debug;
 mod fast_call;
 mod flag;
+mod hypercall;
 mod identity;
 mod inspect;
 mod io;
@@ -23,6 +24,7 @@ pub use debug::{data_breakpoints_hit, instruction_breakpoints_hit, port_breakpoi
 pub(crate) use debug::{mov_from_debug, mov_to_debug};
 pub(crate) use fast_call::{syscall, sysenter, sysexit, sysret};
 pub(crate) use flag::{cli, hlt, set_ac, sti};
+pub(crate) use hypercall::hypercall;
 pub(crate) use identity::{cpuid, random, rdpid, rdpmc, rdtsc, rdtscp};
 pub(crate) use inspect::{arpl, arpl_memory, lar, lsl, verr, verw};
 pub(crate) use io::check_io;

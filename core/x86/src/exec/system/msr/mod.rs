@@ -10,9 +10,11 @@ use super::identity::{set_edx_eax, time_stamp};
 use super::require_cpl0;
 use crate::cpu::word::{RAX, RCX, RDX};
 use crate::cpu::{Word, canonical};
+use crate::cpuid::{CpuModel, CpuidContext, SPECULATION_7_EDX, SPECULATION_8_EBX, feature};
 use crate::decode::Op;
 use crate::environment::{Environment, MsrAnswer, Processor, Stale};
 use crate::exception::Stop;
+use crate::paravirtual::msr as paravirtual;
 use crate::state::{Cr0, Efer, SegmentRegister};
 
 const TSC: u32 = 0x10;
@@ -20,6 +22,10 @@ const TSC_ADJUST: u32 = 0x3b;
 const SYSENTER_CS: u32 = 0x174;
 const SYSENTER_ESP: u32 = 0x175;
 const SYSENTER_EIP: u32 = 0x176;
+const SPEC_CTRL: u32 = 0x48;
+const PRED_CMD: u32 = 0x49;
+const ARCH_CAPABILITIES: u32 = 0x10a;
+const FLUSH_CMD: u32 = 0x10b;
 const MISC_ENABLE: u32 = 0x1a0;
 const DEBUG_CTL: u32 = 0x1d9;
 const PAT: u32 = 0x277;
@@ -35,6 +41,9 @@ const TSC_AUX: u32 = 0xc000_0103;
 
 /// DebugCtl: last-branch recording and stepping by branches, which are accepted and do nothing.
 const DEBUG_CTL_IGNORED: u64 = 3;
+
+/// CPUID function 0x8000_0008, EBX: bits that say that no control is needed.
+const NO_CONTROLS: u32 = feature::SSB_NO.mask() | feature::BTC_NO.mask();
 
 /// RDMSR.
 pub(crate) fn rdmsr<E: Environment>(p: &mut Processor<E>, _: &Op<E>) -> Result<(), Stop> {
@@ -55,6 +64,7 @@ pub(crate) fn wrmsr<E: Environment>(p: &mut Processor<E>, _: &Op<E>) -> Result<(
 
 /// The value of a register, `None` if it does not exist.
 fn read<E: Environment>(p: &mut Processor<E>, number: u32) -> Option<u64> {
+    let model = &p.cpu.model;
     let msrs = &p.cpu.msrs;
     Some(match number {
         TSC => time_stamp(p),
@@ -75,6 +85,10 @@ fn read<E: Environment>(p: &mut Processor<E>, number: u32) -> Option<u64> {
         GS_BASE => p.cpu.segment(SegmentRegister::Gs).base,
         KERNEL_GS_BASE => msrs.kernel_gs_base,
         TSC_AUX => msrs.tsc_aux,
+        SPEC_CTRL if has_speculation_control(model) => msrs.spec_ctrl,
+        ARCH_CAPABILITIES if model.has(feature::ARCH_CAPABILITIES) => msrs.arch_capabilities,
+        paravirtual::SYSTEM_TIME | paravirtual::OLD_SYSTEM_TIME => msrs.kvm_system_time,
+        paravirtual::PV_EOI => msrs.kvm_pv_eoi,
         _ => match mtrr::read(msrs, number).or_else(|| amd::read(number)) {
             Some(value) => value,
             None => return answered(p.env.read_msr(number)),
@@ -84,7 +98,7 @@ fn read<E: Environment>(p: &mut Processor<E>, number: u32) -> Option<u64> {
 
 /// Sets a register; `None` if it does not exist or refuses the value.
 fn write<E: Environment>(p: &mut Processor<E>, number: u32, value: u64) -> Option<()> {
-    let msrs = &mut p.cpu.msrs;
+    let (model, msrs) = (&p.cpu.model, &mut p.cpu.msrs);
     match number {
         TSC => msrs.tsc_offset = value.wrapping_sub(p.env.timestamp()),
         TSC_ADJUST => msrs.tsc_offset = value,
@@ -103,6 +117,12 @@ fn write<E: Environment>(p: &mut Processor<E>, number: u32, value: u64) -> Optio
         GS_BASE => p.cpu.set_segment_base(SegmentRegister::Gs, only_canonical(value)?),
         KERNEL_GS_BASE => msrs.kernel_gs_base = only_canonical(value)?,
         TSC_AUX => msrs.tsc_aux = u64::from(u32::try_from(value).ok()?),
+        SPEC_CTRL if has_speculation_control(model) => msrs.spec_ctrl = value,
+        // A barrier to speculation across which nothing is speculated.
+        PRED_CMD | FLUSH_CMD if has_speculation_control(model) => {}
+        // The environment looks at it behind the instruction.
+        paravirtual::SYSTEM_TIME | paravirtual::OLD_SYSTEM_TIME => msrs.kvm_system_time = value,
+        paravirtual::PV_EOI => msrs.kvm_pv_eoi = value,
         _ => {
             if let Some(accepted) = mtrr::write(msrs, number, value) {
                 return accepted.then_some(());
@@ -120,6 +140,13 @@ const fn answered(answer: MsrAnswer) -> Option<u64> {
         MsrAnswer::Done(value) => Some(value),
         MsrAnswer::Refused | MsrAnswer::Unknown => None,
     }
+}
+
+/// Whether the model took over controls of speculation from the hardware that its machine started on.
+fn has_speculation_control(model: &CpuModel) -> bool {
+    let context = CpuidContext { apic_id: 0, osxsave: false };
+    let leaf = |function| model.leaf(function, 0, &context);
+    leaf(7).edx & SPECULATION_7_EDX != 0 || leaf(0x8000_0008).ebx & SPECULATION_8_EBX & !NO_CONTROLS != 0
 }
 
 fn only_canonical(value: u64) -> Option<u64> {
