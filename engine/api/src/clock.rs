@@ -35,6 +35,14 @@ impl Clock {
         }
     }
 
+    /// A clock that stands still and shows this time.
+    #[must_use]
+    pub fn paused_at(time: Time) -> Self {
+        let clock = Self::new();
+        clock.paused_at.store(time.as_nanos(), Ordering::Release);
+        clock
+    }
+
     /// Now.
     #[must_use]
     #[inline]
@@ -97,5 +105,14 @@ mod tests {
         clock.resume();
         std::thread::sleep(std::time::Duration::from_millis(2));
         assert!(clock.now() > shown);
+    }
+
+    #[test]
+    fn a_clock_goes_on_from_any_time() {
+        let year = Time::from_nanos(365 * 86_400 * 1_000_000_000);
+        let clock = Clock::paused_at(year);
+        assert_eq!(clock.now(), year);
+        clock.resume();
+        assert!(clock.now() >= year && clock.now() - year < Time::from_nanos(1_000_000_000_000));
     }
 }

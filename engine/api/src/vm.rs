@@ -7,7 +7,8 @@ use tern_x86::state::VcpuState;
 use vm_memory::GuestMemoryMmap;
 
 use crate::{
-    Clock, Coalescing, DirtyLog, EngineError, Standstill, Statistics, VmEntry, VmExit, Wiring, WriteWatch,
+    Clock, Coalescing, DirtyLog, EngineError, Standstill, Statistics, VmEntry, VmExit, VmState, Wiring,
+    WriteWatch,
 };
 
 /// The guest's physical memory; cloning shares it.
@@ -42,6 +43,20 @@ pub trait Vm: Wiring + Coalescing + DirtyLog + Standstill + Send + Sync {
     /// Puts the interrupt controllers and the interval timer into their reset state, and takes notice that all of memory
     /// may have changed. No processor may be running.
     fn reset(&self);
+
+    /// What the engine keeps of the machine, but for its processors' registers. The machine's time stands still
+    /// ([`Standstill::pause_time`]) and nothing is half done ([`Vcpu::finish`]).
+    ///
+    /// # Errors
+    /// The host refuses, or the machine has state that has no place in [`VmState`] or `VcpuState`.
+    fn save(&self) -> Result<VmState, EngineError>;
+
+    /// Replaces all that. It is called on a new machine of the same processors ([`CpuModel::exactly`]) whose clock stands
+    /// still, after [`Vm::create_vcpu`] for each of them, and before they get their states.
+    ///
+    /// # Errors
+    /// The state is no machine's, or the host refuses.
+    fn restore(&self, state: &VmState) -> Result<(), EngineError>;
 }
 
 /// One processor.
@@ -51,6 +66,13 @@ pub trait Vcpu: Send {
     /// # Errors
     /// The host failed, not the guest.
     fn run(&mut self, entry: VmEntry) -> Result<VmExit, EngineError>;
+
+    /// Completes an instruction that waits for its answer, without beginning another: between this and the next run
+    /// [`Vcpu::state`] is all there is. `entry` answers the exit before; a new exit is to be answered in the same way.
+    ///
+    /// # Errors
+    /// The host failed, not the guest.
+    fn finish(&mut self, entry: VmEntry) -> Result<Option<VmExit>, EngineError>;
 
     /// The processor's state between two runs.
     fn state(&self) -> VcpuState;

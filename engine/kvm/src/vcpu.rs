@@ -13,6 +13,7 @@ use crate::host::refused;
 use crate::kernel_statistics::KernelStatistics;
 use crate::kick::Kicker;
 use crate::run_page::{Reason, RunPage};
+use crate::standstill::Stillness;
 use crate::state::{self, Abilities, Optional};
 use crate::transfer::Transfer;
 
@@ -40,6 +41,8 @@ pub struct Traits {
     pub tsc_khz: u32,
     /// The machine's clock.
     pub clock: Arc<Clock>,
+    /// The guest's time while it stands still.
+    pub stillness: Stillness,
 }
 
 /// One processor.
@@ -92,7 +95,11 @@ impl KvmVcpu {
     }
 
     fn read_state(&self) -> Result<VcpuState, EngineError> {
-        let mut state = state::get(&lock(&self.fd), &self.abilities())?;
+        let abilities = self.abilities();
+        let mut state = state::get(&lock(&self.fd), &abilities)?;
+        if let Some(tsc) = self.traits.stillness.tsc(self.traits.index) {
+            state.msrs.tsc_offset = tsc.wrapping_sub(abilities.base_tsc);
+        }
         if self.shut_down {
             state.activity = Activity::Shutdown;
         }
@@ -101,10 +108,10 @@ impl KvmVcpu {
 
     /// Runs the guest until it needs something.
     fn enter(&mut self) -> Result<VmExit, EngineError> {
-        if self.shut_down {
-            return Ok(VmExit::TripleFault);
-        }
         loop {
+            if self.shut_down {
+                return Ok(VmExit::TripleFault);
+            }
             let entered = self.enter_once();
             // What was written before is carried out before what is asked now.
             self.gathered.flush();
@@ -119,21 +126,9 @@ impl KvmVcpu {
                     return Err(EngineError::Host { action: "run a processor through /dev/kvm", source });
                 }
             }
-            let transfer = match self.page.reason() {
-                Reason::Port { is_read, port, size, count, offset } => {
-                    Transfer::Port { is_read, port, size, left: count, offset }
-                }
-                Reason::Memory { is_write, address, length, data } => {
-                    Transfer::Memory { is_write, address, length, done: 0, data }
-                }
-                Reason::Shutdown => {
-                    self.shut_down = true;
-                    return Ok(VmExit::TripleFault);
-                }
-                Reason::Interrupted => continue,
-                reason => return Err(failure::gave_up(self.traits.index, &reason, &self.read_state()?)),
-            };
-            if let Some(exit) = transfer.question(&self.page) {
+            if let Some(transfer) = self.transfer()?
+                && let Some(exit) = transfer.question(&self.page)
+            {
                 self.transfer = Some(transfer);
                 return Ok(exit);
             }
@@ -148,32 +143,68 @@ impl KvmVcpu {
         fd.run().map(drop).map_err(|error| error.errno())
     }
 
-    /// Lets KVM finish the instruction that asked last, so that it does not finish it in another state. The answer does not
+    /// Lets KVM finish the instruction that asked last, so that it does not finish it in another state. The answers do not
     /// matter any more.
-    fn finish_instruction(&mut self) -> Result<(), EngineError> {
-        if self.transfer.take().is_none() {
-            return Ok(());
-        }
-        let kicked = self.kicker.replace(true);
-        let mut ended = Ok(());
+    fn drop_instruction(&mut self) -> Result<(), EngineError> {
         for _ in 0..MOST_QUESTIONS {
-            // With an immediate exit, KVM completes what it has begun and enters the guest no more.
-            match self.enter_once() {
-                Ok(()) => {}
-                Err(libc::EINTR) => break,
-                Err(errno) => {
-                    ended = Err(refused("complete an instruction")(kvm_ioctls::Error::new(errno)));
-                    break;
-                }
+            if self.finish_instruction(VmEntry::Resume)?.is_none() {
+                return Ok(());
             }
         }
-        self.kicker.replace(kicked);
-        ended
+        self.transfer = None;
+        Ok(())
+    }
+
+    /// Lets KVM finish the instruction that asked last, which may ask for more.
+    fn finish_instruction(&mut self, entry: VmEntry) -> Result<Option<VmExit>, EngineError> {
+        let Some(mut transfer) = self.transfer.take() else { return Ok(None) };
+        transfer.answer(entry, &mut self.page);
+        let mut question = transfer.question(&self.page);
+        if question.is_none() {
+            let kicked = self.kicker.replace(true);
+            // With an immediate exit, KVM completes what it has begun and enters the guest no more.
+            let entered = self.enter_once();
+            self.kicker.replace(kicked);
+            self.gathered.flush();
+            match entered {
+                Ok(()) => {}
+                Err(libc::EINTR) => return Ok(None),
+                Err(errno) => return Err(refused("complete an instruction")(kvm_ioctls::Error::new(errno))),
+            }
+            let Some(next) = self.transfer()? else { return Ok(None) };
+            question = next.question(&self.page);
+            transfer = next;
+        }
+        if question.is_some() {
+            self.transfer = Some(transfer);
+        }
+        Ok(question)
+    }
+
+    /// The accesses that the last exit asks for; none if it was for something else.
+    fn transfer(&mut self) -> Result<Option<Transfer>, EngineError> {
+        Ok(Some(match self.page.reason() {
+            Reason::Port { is_read, port, size, count, offset } => {
+                Transfer::Port { is_read, port, size, left: count, offset }
+            }
+            Reason::Memory { is_write, address, length, data } => {
+                Transfer::Memory { is_write, address, length, done: 0, data }
+            }
+            Reason::Shutdown => {
+                self.shut_down = true;
+                return Ok(None);
+            }
+            Reason::Interrupted => return Ok(None),
+            reason => return Err(failure::gave_up(self.traits.index, &reason, &self.read_state()?)),
+        }))
     }
 
     fn replace_state(&mut self, state: &VcpuState) -> Result<(), EngineError> {
-        self.finish_instruction()?;
-        state::set(&lock(&self.fd), &self.abilities(), state)
+        self.drop_instruction()?;
+        let abilities = self.abilities();
+        let tsc = abilities.base_tsc.wrapping_add(state.msrs.tsc_offset);
+        self.traits.stillness.set_tsc(self.traits.index, tsc);
+        state::set(&lock(&self.fd), &abilities, state)
     }
 
     fn count(&mut self, exit: &VmExit) {
@@ -202,6 +233,15 @@ impl Vcpu for KvmVcpu {
         }
         let exit = self.enter()?;
         self.count(&exit);
+        Ok(exit)
+    }
+
+    fn finish(&mut self, entry: VmEntry) -> Result<Option<VmExit>, EngineError> {
+        self.deferred.take()?;
+        let exit = self.finish_instruction(entry)?;
+        if let Some(exit) = &exit {
+            self.count(exit);
+        }
         Ok(exit)
     }
 

@@ -4,15 +4,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kvm_bindings::{CpuId, KVM_PIT_SPEAKER_DUMMY, kvm_msi, kvm_pit_config};
 use kvm_ioctls::{Cap, IoEventAddress, VmFd};
-use tern_chipset::ioapic;
+use tern_chipset::InvalidState;
+use tern_chipset::ioapic::{self, IoApic};
+use tern_chipset::lapic::{self, LocalApic};
 use tern_chipset::layout::MSI;
+use tern_chipset::pic::Pic;
+use tern_chipset::pit::Pit;
 use tern_engine::{
     Coalescing, DirtyLog, DirtyRegion, Doorbell, EngineError, EventFd, GuestMemory, LineInterrupt,
-    MessageInterrupt, Standstill, Vcpu, Vm, VmConfig, Wiring, WriteRange, WriteSink,
+    MessageInterrupt, Standstill, Vcpu, Vm, VmConfig, VmState, Wiring, WriteRange, WriteSink,
 };
+use tern_x86::cpuid::{Basis, feature};
 
 use crate::chipset::{self, power_on};
-use crate::cpuid::{HostCpuid, guest_cpuid};
+use crate::cpuid::{self, HostCpuid, guest_cpuid};
 use crate::dirty::Slots;
 use crate::failure::Deferred;
 use crate::gathered::Gathered;
@@ -20,7 +25,7 @@ use crate::host::{Host, refused};
 use crate::kernel_statistics::KernelStatistics;
 use crate::kick::Kicker;
 use crate::run_page::{Mapping, RunPage};
-use crate::standstill::{self, Stopped};
+use crate::standstill::{self, Stillness, Stopped, StoppedProcessor};
 use crate::state::Optional;
 use crate::vcpu::{KvmVcpu, SharedFd, Traits};
 use crate::wiring::{self, Routes};
@@ -29,8 +34,11 @@ use crate::wiring::{self, Routes};
 const IDENTITY_MAP: u64 = 0xfffb_c000;
 const TSS: usize = 0xfffb_d000;
 
-/// The TSC's frequency where the hardware can scale it, in kHz: the machine's clock, in nanoseconds.
-const TSC_KHZ: u32 = 1_000_000;
+/// How far a TSC's frequency may be off before a guest's time goes wrong, in millionths; also the kernel's tolerance.
+const TSC_TOLERANCE: u64 = 250;
+
+/// XCR0: x87 and SSE.
+const X87_AND_SSE: u32 = 0b11;
 
 /// CPUID function 1, ECX: XSAVE.
 const HAS_XSAVE: u32 = 1 << 26;
@@ -47,8 +55,7 @@ pub struct KvmVm {
     /// Where interrupts lead; none without interrupt controllers.
     routes: Option<Arc<Routes>>,
     gathered: Arc<Gathered>,
-    /// What the guest's time showed, while it stands still.
-    stopped: Mutex<Option<Stopped>>,
+    stillness: Stillness,
 }
 
 impl KvmVm {
@@ -82,6 +89,9 @@ impl KvmVm {
                 config.cpus
             )));
         }
+        if config.cpu_model.basis == Basis::Exact {
+            cpuid::check(&config.cpu_model.identity(), &host_cpuid(&host))?;
+        }
         let fd = host.kvm().create_vm().map_err(refused("make a virtual machine"))?;
         let memory = Slots::new(&fd, memory)?;
         let vcpus = Mutex::new(vec![None; config.cpus as usize]);
@@ -94,7 +104,7 @@ impl KvmVm {
             memory,
             routes: None,
             gathered: Arc::default(),
-            stopped: Mutex::default(),
+            stillness: Stillness::default(),
         })
     }
 
@@ -111,29 +121,31 @@ impl KvmVm {
             return Err(EngineError::Unsupported(format!("processor {index} exists already")));
         }
         let fd = self.fd.create_vcpu(u64::from(index)).map_err(refused("make a processor"))?;
-        let supported = HostCpuid {
-            supported: self.host.supported_cpuid(),
-            tsc_deadline: self.host.kvm().check_extension(Cap::TscDeadlineTimer),
-        };
-        let entries = guest_cpuid(&self.config.cpu_model, index, &supported);
+        let entries = guest_cpuid(&self.config.cpu_model, index, &host_cpuid(&self.host));
         let cpuid = CpuId::from_entries(&entries).map_err(|_| {
             EngineError::Unsupported("the processor model has more CPUID leaves than KVM takes".into())
         })?;
         fd.set_cpuid2(&cpuid).map_err(refused("set a processor's CPUID"))?;
         if self.host.kvm().check_extension(Cap::TscControl) {
-            fd.set_tsc_khz(TSC_KHZ).map_err(refused("set the TSC's frequency"))?;
+            fd.set_tsc_khz(self.config.cpu_model.tsc_khz).map_err(refused("set the TSC's frequency"))?;
         }
         let has = |function: u32, bit: fn(&kvm_bindings::kvm_cpuid_entry2) -> bool| {
             entries.iter().any(|entry| entry.function == function && entry.index == 0 && bit(entry))
         };
         let spec_ctrl = has(7, |leaf| leaf.edx & (1 << 26 | 1 << 27 | 1 << 31) != 0)
             || has(0x8000_0008, |leaf| leaf.ebx & (1 << 14 | 1 << 15 | 1 << 24) != 0);
+        let arch_capabilities = has(7, |leaf| leaf.edx & feature::ARCH_CAPABILITIES.mask() != 0);
+        let tsc_khz = fd.get_tsc_khz().map_err(refused("read the TSC's frequency"))?;
+        if self.config.cpu_model.basis == Basis::Exact {
+            same_frequency(self.config.cpu_model.tsc_khz, tsc_khz)?;
+        }
         let traits = Traits {
             index,
             xsave: has(1, |leaf| leaf.ecx & HAS_XSAVE != 0),
-            msrs: Optional::new(&self.host, spec_ctrl),
-            tsc_khz: fd.get_tsc_khz().map_err(refused("read the TSC's frequency"))?,
+            msrs: Optional::new(&self.host, spec_ctrl, arch_capabilities),
+            tsc_khz,
             clock: Arc::clone(&self.config.clock),
+            stillness: self.stillness.clone(),
         };
         let shared_page = |source| EngineError::Host { action: "share a page with the kernel", source };
         let mapping = Arc::new(Mapping::new(&fd, self.fd.run_size()).map_err(shared_page)?);
@@ -210,6 +222,77 @@ impl Vm for KvmVm {
             self.deferred.put(error);
         }
     }
+
+    fn save(&self) -> Result<VmState, EngineError> {
+        let vcpus = self.vcpus();
+        let first = vcpus.first().and_then(Option::as_ref).ok_or_else(no_processors)?;
+        let tsc_khz = crate::vcpu::lock(first).get_tsc_khz().map_err(refused("read the TSC's frequency"))?;
+        let identity = cpuid::identity(&self.config.cpu_model, &host_cpuid(&self.host), tsc_khz);
+        if identity.leaf(0xd, 0).eax & !X87_AND_SSE != 0 {
+            return Err(EngineError::Unsupported(
+                "the machine's processor has vector registers beyond SSE's, which cannot be moved yet: start it without \
+                 `--cpu host`"
+                    .into(),
+            ));
+        }
+        let (pic, ioapic) = chipset::lines(&self.fd)?;
+        let now = self.config.clock.now();
+        let apics = vcpus.iter().flatten().map(|fd| chipset::lapic(&crate::vcpu::lock(fd), now));
+        let mut local_apics = apics.collect::<Result<Vec<_>, _>>()?;
+        let moving = || EngineError::Unsupported("the machine's time has not been stopped".into());
+        self.stillness
+            .look(|stopped| {
+                for (apic, processor) in local_apics.iter_mut().zip(&stopped.processors) {
+                    apic.timer = processor.timer.clone();
+                }
+                let (pit, kvm_clock) = (stopped.pit.clone(), stopped.kvm_clock.unwrap_or(now.as_nanos()));
+                VmState { identity, pic, ioapic, pit, local_apics, kvm_clock }
+            })
+            .ok_or_else(moving)
+    }
+
+    fn restore(&self, state: &VmState) -> Result<(), EngineError> {
+        let vcpus = self.vcpus();
+        let fds: Vec<_> = vcpus.iter().flatten().collect();
+        if fds.len() != state.local_apics.len() {
+            return Err(EngineError::Unsupported(format!(
+                "this machine has {} processors, and the state {} local APICs",
+                fds.len(),
+                state.local_apics.len()
+            )));
+        }
+        check_chipset(state).map_err(|error| EngineError::Unsupported(error.to_string()))?;
+        chipset::set_lines(&self.fd, &state.pic, &state.ioapic)?;
+        let now = self.config.clock.now();
+        let mut processors = Vec::new();
+        for (fd, apic) in fds.into_iter().zip(&state.local_apics) {
+            // Timers are set when time goes on, so that none rings before.
+            let still = lapic::State { timer: lapic::TimerState::default(), ..apic.clone() };
+            chipset::set_lapic(&crate::vcpu::lock(fd), &still, now)?;
+            processors.push(StoppedProcessor { fd: SharedFd::clone(fd), tsc: 0, timer: apic.timer.clone() });
+        }
+        let kvm_clock = self.fd.check_extension(Cap::AdjustClock).then_some(state.kvm_clock);
+        self.stillness.replace(Some(Stopped { kvm_clock, pit: state.pit.clone(), processors }));
+        Ok(())
+    }
+}
+
+fn host_cpuid(host: &Host) -> HostCpuid<'_> {
+    HostCpuid {
+        supported: host.supported_cpuid(),
+        tsc_deadline: host.kvm().check_extension(Cap::TscDeadlineTimer),
+    }
+}
+
+/// Whether a guest that knows its TSC by the one frequency can go on with the other, in kHz.
+fn same_frequency(wanted: u32, is: u32) -> Result<(), EngineError> {
+    if u64::from(wanted.abs_diff(is)) * 1_000_000 <= u64::from(wanted) * TSC_TOLERANCE {
+        return Ok(());
+    }
+    Err(EngineError::Unsupported(format!(
+        "the machine's time-stamp counter counts {wanted} kHz and this host's {is} kHz, which its hardware cannot scale: the \
+         engine 'kvm' cannot go on with it; the engine 'soft' can"
+    )))
 }
 
 impl Wiring for KvmVm {
@@ -229,6 +312,21 @@ impl Wiring for KvmVm {
         self.routes.as_ref().ok_or_else(no_controllers)?;
         wiring::line(&self.fd, gsi)
     }
+}
+
+/// Whether controllers could be in this state: the kernel asks less.
+fn check_chipset(state: &VmState) -> Result<(), InvalidState> {
+    Pic::new().restore(&state.pic)?;
+    IoApic::new().restore(&state.ioapic)?;
+    Pit::new().restore(&state.pit)?;
+    for (index, apic) in (0..).zip(&state.local_apics) {
+        LocalApic::new(index, index == 0).restore(apic)?;
+    }
+    Ok(())
+}
+
+fn no_processors() -> EngineError {
+    EngineError::Unsupported("a machine without processors has no state".into())
 }
 
 fn no_controllers() -> EngineError {
@@ -276,12 +374,12 @@ impl DirtyLog for KvmVm {
 impl Standstill for KvmVm {
     fn pause_time(&self) -> Result<(), EngineError> {
         let stopped = standstill::stop(&self.fd, &self.vcpus(), self.config.clock.now())?;
-        *self.stopped.lock().unwrap_or_else(PoisonError::into_inner) = Some(stopped);
+        self.stillness.replace(Some(stopped));
         Ok(())
     }
 
     fn resume_time(&self) -> Result<(), EngineError> {
-        let stopped = self.stopped.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let stopped = self.stillness.replace(None);
         stopped.map_or(Ok(()), |stopped| stopped.go_on(&self.fd, self.config.clock.now()))
     }
 }

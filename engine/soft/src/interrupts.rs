@@ -9,13 +9,15 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tern_chipset::Time;
-use tern_chipset::interrupt::{DeliveryMode, Message, lowest_priority};
+use tern_chipset::InvalidState;
+use tern_chipset::interrupt::{DeliveryMode, Destination, Message, Trigger, lowest_priority};
 use tern_chipset::ioapic::IoApic;
 use tern_chipset::lapic::{Effect, LocalApic, Signal};
 use tern_chipset::layout::irq;
 use tern_chipset::pic::Pic;
 use tern_chipset::pit::Pit;
-use tern_engine::{Clock, Kick};
+use tern_engine::{Clock, Kick, VmState};
+use tern_x86::cpuid::CpuIdentity;
 
 /// Something that a processor must do between two instructions.
 pub mod event {
@@ -27,7 +29,11 @@ pub mod event {
     pub const INIT: u32 = 1 << 2;
     /// Take a start-up interrupt.
     pub const STARTUP: u32 = 1 << 3;
+    /// Do not halt, or not the next time.
+    pub const WAKE: u32 = 1 << 4;
 }
+
+use crate::time::TimeStampCounter;
 
 /// A redirection entry's Remote IRR: its interrupt is being served.
 const REMOTE_IRR: u64 = 1 << 14;
@@ -85,6 +91,12 @@ impl Mailbox {
         self.events.swap(0, Ordering::SeqCst)
     }
 
+    /// Leaves an event for the processor's thread, and makes it look.
+    pub fn post(&self, event: u32) {
+        self.events.fetch_or(event, Ordering::SeqCst);
+        self.notify();
+    }
+
     /// The page number of the last start-up interrupt.
     pub fn startup_vector(&self) -> u8 {
         self.startup_vector.load(Ordering::SeqCst) as u8
@@ -100,13 +112,12 @@ impl Mailbox {
         Time::from_nanos(self.deadline.load(Ordering::Relaxed))
     }
 
-    /// Lets the local APIC's timer do what is due, and notes when it is due next. The time-stamp counter counts the
-    /// clock's nanoseconds plus `tsc_offset`.
-    pub fn poll_timer(&self, now: Time, tsc_offset: u64) {
+    /// Lets the local APIC's timer do what is due, and notes when it is due next.
+    pub fn poll_timer(&self, now: Time, tsc: TimeStampCounter) {
         let mut apic = self.apic();
-        apic.poll(now, now.as_nanos().wrapping_add(tsc_offset));
+        apic.poll(now, tsc.at(now));
         let counting = apic.deadline().map_or(NEVER, Time::as_nanos);
-        let tsc = apic.tsc_deadline().map_or(NEVER, |tsc| tsc.wrapping_sub(tsc_offset));
+        let tsc = apic.tsc_deadline().map_or(NEVER, |deadline| tsc.reaches(deadline).as_nanos());
         self.deadline.store(counting.min(tsc), Ordering::Relaxed);
         if apic.pending().is_some() {
             self.attention.store(true, Ordering::SeqCst);
@@ -151,8 +162,7 @@ impl Mailbox {
 
 impl Kick for Mailbox {
     fn kick(&self) {
-        self.events.fetch_or(event::KICK, Ordering::SeqCst);
-        self.notify();
+        self.post(event::KICK);
     }
 }
 
@@ -222,6 +232,8 @@ pub struct Interrupts {
     processors: Vec<Arc<Mailbox>>,
     observers: Observers,
     clock: Arc<Clock>,
+    /// What kvm-clock shows more than the machine's clock, in nanoseconds, wrapping.
+    kvm_clock_offset: AtomicU64,
 }
 
 impl Interrupts {
@@ -234,6 +246,7 @@ impl Interrupts {
             processors: (0..cpus).map(|id| Arc::new(Mailbox::new(id))).collect(),
             observers: Observers::default(),
             clock,
+            kvm_clock_offset: AtomicU64::new(0),
         }
     }
 
@@ -247,6 +260,69 @@ impl Interrupts {
             mailbox.events.store(0, Ordering::SeqCst);
             mailbox.deadline.store(NEVER, Ordering::Relaxed);
         }
+    }
+
+    /// The controllers' and the timer's part of the machine's state; `identity` is the processors'.
+    pub fn save(&self, identity: CpuIdentity) -> VmState {
+        let lines = lock(&self.lines);
+        VmState {
+            identity,
+            pic: lines.pic.save(),
+            ioapic: lines.ioapic.save(),
+            pit: lock(&self.pit).save(),
+            local_apics: self.processors.iter().map(|mailbox| mailbox.apic().save()).collect(),
+            kvm_clock: self.kvm_clock(self.clock.now()),
+        }
+    }
+
+    /// Takes over a state. What is due is found when the processors run.
+    ///
+    /// # Errors
+    /// It is the state of no such controllers.
+    pub fn restore(&self, state: &VmState) -> Result<(), InvalidState> {
+        let mut lines = lock(&self.lines);
+        lines.pic.restore(&state.pic)?;
+        lines.ioapic.restore(&state.ioapic)?;
+        drop(lines);
+        let mut pit = lock(&self.pit);
+        pit.restore(&state.pit)?;
+        self.note_pit_deadline(&pit);
+        drop(pit);
+        for (mailbox, apic) in self.processors.iter().zip(&state.local_apics) {
+            mailbox.apic().restore(apic)?;
+            mailbox.deadline.store(0, Ordering::Relaxed);
+        }
+        let offset = state.kvm_clock.wrapping_sub(self.clock.now().as_nanos());
+        self.kvm_clock_offset.store(offset, Ordering::Relaxed);
+        self.notify_all();
+        Ok(())
+    }
+
+    /// What kvm-clock shows, in nanoseconds.
+    pub fn kvm_clock(&self, now: Time) -> u64 {
+        now.as_nanos().wrapping_add(self.kvm_clock_offset.load(Ordering::Relaxed))
+    }
+
+    /// Wakes the processor with this APIC ID from HLT.
+    pub fn wake(&self, apic_id: u32) {
+        if let Some(mailbox) = self.processors.iter().find(|mailbox| mailbox.apic().id() == apic_id) {
+            mailbox.post(event::WAKE);
+        }
+    }
+
+    /// Sends the processor with this APIC ID the interrupt, or the NMI, that the low half of an ICR tells; whether there is
+    /// such a processor and such an interrupt.
+    pub fn send_one(&self, apic_id: u32, icr: u32) -> bool {
+        let [vector, mode, ..] = icr.to_le_bytes();
+        let delivery_mode = match mode & 7 {
+            0 => DeliveryMode::Fixed,
+            4 => DeliveryMode::Nmi,
+            _ => return false,
+        };
+        let destination = Destination::Physical(apic_id);
+        let message = Message { destination, delivery_mode, vector, trigger: Trigger::Edge, assert: true };
+        let receiver = self.processors.iter().find(|mailbox| mailbox.apic().accepts(&message, None));
+        receiver.map(|mailbox| deliver(mailbox, &message)).is_some()
     }
 
     /// A processor's mailbox.

@@ -30,6 +30,7 @@ mod native;
 mod ram;
 mod random;
 mod rendezvous;
+mod time;
 mod tlb;
 mod vcpu;
 mod vm;

@@ -120,7 +120,7 @@ pub struct Ram {
     pages: Arc<[CodePage]>,
     several_processors: bool,
     /// Keeps the mappings alive.
-    _memory: GuestMemory,
+    memory: GuestMemory,
 }
 
 impl Ram {
@@ -153,7 +153,12 @@ impl Ram {
             let (first, pages) = (region.first_page, Arc::clone(&pages));
             region.watch.listen(Box::new(move |offset, length| written(&pages[first..], offset, length)));
         }
-        Ok(Self { regions, pages, several_processors, _memory: memory })
+        Ok(Self { regions, pages, several_processors, memory })
+    }
+
+    /// The memory, for what the engine itself writes: code there is found stale as after any write.
+    pub fn memory(&self) -> &GuestMemory {
+        &self.memory
     }
 
     /// The page of RAM that holds `physical`.

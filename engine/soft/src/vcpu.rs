@@ -25,7 +25,7 @@ use tern_x86::environment::{Environment, Processor, Stale};
 use tern_x86::exception::{Exception, Stop, Vector};
 use tern_x86::exec::system::instruction_breakpoints_hit;
 use tern_x86::exec::transfer::{Interrupt, deliver_exception, deliver_interrupt};
-use tern_x86::state::{Activity, Dr6, Rflags, VcpuState};
+use tern_x86::state::{self, Activity, Dr6, Rflags, VcpuState};
 
 use crate::blocks::Block;
 use crate::environment::{SoftEnvironment, breakpoints_enabled, execute, finish};
@@ -52,6 +52,8 @@ pub struct SoftVcpu {
     asked: bool,
     /// A delivery to be tried again.
     unfinished: Option<Delivery>,
+    /// Another processor said not to halt, or not the next time.
+    woken: bool,
     /// An interrupt may wait for RFLAGS.IF.
     window: bool,
     /// At how many instructions the clock is looked at next.
@@ -67,6 +69,7 @@ impl SoftVcpu {
             index: index as usize,
             asked: false,
             unfinished: None,
+            woken: false,
             window: false,
             next_poll: 0,
             slept: Duration::ZERO,
@@ -81,10 +84,7 @@ impl SoftVcpu {
 
     fn run_guest(&mut self) -> VmExit {
         loop {
-            if self.p.env.tsc_offset != self.p.cpu.msrs.tsc_offset {
-                self.p.env.tsc_offset = self.p.cpu.msrs.tsc_offset;
-                self.p.env.mailbox.poll_timer(self.p.env.interrupts.clock().now(), self.p.env.tsc_offset);
-            }
+            self.p.env.update_time(&self.p.cpu);
             if (self.p.env.mailbox.attention() || self.window && self.interruptible() || self.nmi_due())
                 && let Some(exit) = self.attend()
             {
@@ -97,6 +97,10 @@ impl SoftVcpu {
             let ran = match self.p.cpu.activity {
                 Activity::Running => self.run_some(),
                 Activity::Shutdown => return VmExit::TripleFault,
+                Activity::Halted if std::mem::take(&mut self.woken) => {
+                    self.p.cpu.activity = Activity::Running;
+                    continue;
+                }
                 Activity::Halted | Activity::WaitForSipi => {
                     self.sleep();
                     continue;
@@ -281,8 +285,8 @@ impl SoftVcpu {
         pending.nmi && !pending.nmi_blocked && !pending.interrupt_shadow
     }
 
-    /// Looks at everything that may have come from outside.
-    fn attend(&mut self) -> Option<VmExit> {
+    /// Takes what has come for the processor itself; whether that was a kick.
+    fn receive(&mut self) -> bool {
         let mailbox = Arc::clone(&self.p.env.mailbox);
         mailbox.take_attention();
         if self.p.env.rendezvous.catch_up(self.index) {
@@ -299,7 +303,15 @@ impl SoftVcpu {
         if events & event::NMI != 0 {
             self.p.cpu.pending.nmi = true;
         }
-        if events & event::KICK != 0 {
+        self.woken |= events & event::WAKE != 0;
+        events & event::KICK != 0
+    }
+
+    /// Looks at everything that may have come from outside.
+    fn attend(&mut self) -> Option<VmExit> {
+        let kicked = self.receive();
+        let mailbox = Arc::clone(&self.p.env.mailbox);
+        if kicked {
             mailbox.notify();
             return Some(VmExit::Kicked);
         }
@@ -334,7 +346,7 @@ impl SoftVcpu {
             self.p.env.interrupts.poll_pit(now);
         }
         if now >= self.p.env.mailbox.deadline() {
-            self.p.env.mailbox.poll_timer(now, self.p.env.tsc_offset);
+            self.p.env.mailbox.poll_timer(now, self.p.env.tsc);
         }
     }
 
@@ -358,16 +370,21 @@ impl SoftVcpu {
     /// Takes over a state without touching what waits outside.
     fn replace_state(&mut self, state: &VcpuState) {
         self.p.cpu.set_state(state);
-        self.p.env.tsc_offset = state.msrs.tsc_offset;
+        self.p.env.update_time(&self.p.cpu);
         self.p.env.forget(&self.p.cpu, Stale::All);
         self.p.env.update_watching(&self.p.cpu);
         self.p.env.forget_answers();
-        self.unfinished = None;
+        self.woken = state.pending.woken;
+        self.unfinished = match state.pending.delivery {
+            Some(state::Delivery::Interrupt { vector }) => Some(Delivery::Interrupt(vector, Interrupt::External)),
+            Some(state::Delivery::Nmi) => Some(Delivery::Interrupt(Vector::Nmi as u8, Interrupt::Nmi)),
+            // Exceptions are `Cpu::deferred`.
+            Some(state::Delivery::Exception { .. }) | None => None,
+        };
     }
-}
 
-impl Vcpu for SoftVcpu {
-    fn run(&mut self, entry: VmEntry) -> Result<VmExit, EngineError> {
+    /// Takes the answer to the last question, and does `what` among the machine's running processors.
+    fn among_running<T>(&mut self, entry: VmEntry, what: impl FnOnce(&mut Self) -> T) -> T {
         if std::mem::take(&mut self.asked) {
             self.p.env.answer(match entry {
                 VmEntry::Resume => 0,
@@ -378,19 +395,58 @@ impl Vcpu for SoftVcpu {
         if self.p.env.rendezvous.enter(self.index) {
             self.p.env.forget_writable_pages();
         }
-        let exit = self.run_guest();
+        let result = what(self);
         self.p.env.rendezvous.leave(self.index);
         let busy = began.elapsed().saturating_sub(self.slept - slept);
         let statistics = &mut self.p.env.statistics;
         statistics.busy_nanoseconds += u64::try_from(busy.as_nanos()).unwrap_or(u64::MAX);
+        result
+    }
+
+    /// Executes while there are answers that nothing has used.
+    fn use_answers(&mut self) -> Option<VmExit> {
+        while self.p.env.has_answers() {
+            if let Err(exit) = self.run_some() {
+                return Some(exit);
+            }
+        }
+        if self.receive() {
+            self.p.env.mailbox.kick();
+        }
+        None
+    }
+}
+
+impl Vcpu for SoftVcpu {
+    fn run(&mut self, entry: VmEntry) -> Result<VmExit, EngineError> {
+        let exit = self.among_running(entry, Self::run_guest);
         if exit == VmExit::Kicked {
-            statistics.count(ExitKind::Kicked);
+            self.p.env.statistics.count(ExitKind::Kicked);
         }
         Ok(exit)
     }
 
+    fn finish(&mut self, entry: VmEntry) -> Result<Option<VmExit>, EngineError> {
+        Ok(self.among_running(entry, Self::use_answers))
+    }
+
     fn state(&self) -> VcpuState {
-        self.p.cpu.state()
+        let mut state = self.p.cpu.state();
+        state.pending.woken = self.woken;
+        match self.unfinished {
+            Some(Delivery::Exception(Exception { vector, error_code, .. })) => {
+                let delivery = state::Delivery::Exception { vector: vector as u8, error_code };
+                state.pending.delivery = Some(delivery);
+            }
+            Some(Delivery::Interrupt(_, Interrupt::Nmi)) => {
+                state.pending.delivery = Some(state::Delivery::Nmi);
+            }
+            Some(Delivery::Interrupt(vector, _)) => {
+                state.pending.delivery = Some(state::Delivery::Interrupt { vector });
+            }
+            None => {}
+        }
+        state
     }
 
     fn set_state(&mut self, state: &VcpuState) {

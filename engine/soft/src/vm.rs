@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tern_chipset::interrupt::Message;
 use tern_engine::{
     Coalescing, DirtyLog, DirtyRegion, Doorbell, EngineError, EventFd, GuestMemory, LineInterrupt,
-    MessageInterrupt, Standstill, Vcpu, Vm, VmConfig, Wiring, WriteRange, WriteSink,
+    MessageInterrupt, Standstill, Vcpu, Vm, VmConfig, VmState, Wiring, WriteRange, WriteSink,
 };
 use tern_x86::cpu::Cpu;
+use tern_x86::cpuid::{Basis, CpuModel, CpuidContext};
 
 use crate::doorbells::Doorbells;
 use crate::environment::{Shared, SoftEnvironment};
@@ -42,6 +43,18 @@ impl SoftVm {
                 "the engine 'soft' runs 1 to {most} processors, not {}",
                 config.cpus
             )));
+        }
+        let model = &config.cpu_model;
+        let able = CpuModel::default();
+        let context = CpuidContext { apic_id: 0, osxsave: false };
+        if model.basis == Basis::Exact {
+            let lacking = model.identity().beyond(|function, index| able.leaf(function, index, &context));
+            if !lacking.is_empty() {
+                return Err(EngineError::Unsupported(format!(
+                    "the engine 'soft' does not execute all that the machine's processor has: {}",
+                    lacking.join(", ")
+                )));
+            }
         }
         let ram = Ram::new(memory, config.cpus)
             .map_err(|source| EngineError::Host { action: "set up guest memory", source })?;
@@ -84,7 +97,8 @@ impl Vm for SoftVm {
             doorbells: Arc::clone(&self.doorbells),
             rendezvous: Arc::clone(&self.rendezvous),
         };
-        let env = SoftEnvironment::new(shared, Arc::clone(mailbox))
+        let tsc_khz = self.config.cpu_model.tsc_khz;
+        let env = SoftEnvironment::new(shared, Arc::clone(mailbox), tsc_khz)
             .map_err(|source| EngineError::Host { action: "get memory for native code", source })?;
         let cpu = Cpu::new(self.config.cpu_model.clone());
         Ok(Box::new(SoftVcpu::new(cpu, env, index)))
@@ -103,6 +117,20 @@ impl Vm for SoftVm {
     fn reset(&self) {
         self.interrupts.reset();
         self.ram.replaced();
+    }
+
+    fn save(&self) -> Result<VmState, EngineError> {
+        Ok(self.interrupts.save(self.config.cpu_model.identity()))
+    }
+
+    fn restore(&self, state: &VmState) -> Result<(), EngineError> {
+        let (ours, theirs) = (self.interrupts.processors(), state.local_apics.len());
+        if ours != theirs {
+            return Err(EngineError::Unsupported(format!(
+                "this machine has {ours} processors, and the state {theirs} local APICs"
+            )));
+        }
+        self.interrupts.restore(state).map_err(|error| EngineError::Unsupported(error.to_string()))
     }
 }
 

@@ -51,6 +51,8 @@ pub struct PendingEvent {
     pub interrupt_shadow: bool,
     /// A non-maskable interrupt is in service: further ones wait for IRET.
     pub nmi_blocked: bool,
+    /// Another processor has said ([`crate::paravirtual::hypercall::KICK_CPU`]) not to halt at the next HLT.
+    pub woken: bool,
 }
 
 /// Model-specific registers that belong to the processor core. The local APIC's are the chipset's.
@@ -76,6 +78,8 @@ pub struct Msrs {
     pub tsc_aux: u64,
     /// What the guest's time-stamp counter adds to the machine's clock, in ticks, wrapping.
     pub tsc_offset: u64,
+    /// IA32_TSC_ADJUST: what software has added to the counter, in ticks, wrapping.
+    pub tsc_adjust: u64,
     /// IA32_PAT.
     pub pat: u64,
     /// IA32_MISC_ENABLE.
@@ -109,6 +113,7 @@ impl Default for Msrs {
             kernel_gs_base: 0,
             tsc_aux: 0,
             tsc_offset: 0,
+            tsc_adjust: 0,
             pat: 0x0007_0406_0007_0406,
             misc_enable: 1,
             mtrr_def_type: 0,

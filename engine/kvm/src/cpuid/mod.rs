@@ -9,30 +9,12 @@ mod passed;
 mod recorded;
 
 use kvm_bindings::{KVM_CPUID_FLAG_SIGNIFCANT_INDEX, kvm_cpuid_entry2};
-use tern_x86::cpuid::{Basis, CpuModel, CpuidContext, CpuidResult, feature};
-
-/// Where KVM announces itself.
-const KVM_SIGNATURE: u32 = 0x4000_0000;
-/// Where KVM lists its features.
-const KVM_FEATURES: u32 = 0x4000_0001;
-
-/// KVM's features that are offered: they need no state that a saved machine could not hold, but for the clock.
-const OFFERED: u32 = 1 << 0 // CLOCKSOURCE: kvm-clock by its old registers
-    | 1 << 1 // NOP_IO_DELAY: no waiting for slow ports
-    | 1 << 3 // CLOCKSOURCE2: kvm-clock
-    | 1 << 6 // PV_EOI: end of interrupt without an exit
-    | 1 << 7 // PV_UNHALT: spinlocks that sleep
-    | 1 << 11 // PV_SEND_IPI: many interprocessor interrupts at once
-    | 1 << 13 // PV_SCHED_YIELD: hint before waiting for another processor
-    | 1 << 24; // CLOCKSOURCE_STABLE: all processors read the same clock
-
-/// Function 7, EDX: MD_CLEAR, IBRS and IBPB, STIBP, L1D_FLUSH, ARCH_CAPABILITIES, SSBD.
-const SPECULATION_7_EDX: u32 = 1 << 10 | 1 << 26 | 1 << 27 | 1 << 28 | 1 << 29 | 1 << 31;
-/// Function 0x8000_0008, EBX: IBPB, IBRS, STIBP and their variants, SSBD, PSFD, BTC_NO, IBPB_RET.
-const SPECULATION_8_EBX: u32 =
-    1 << 12 | 0b1111 << 14 | 1 << 18 | 1 << 19 | 0b111 << 24 | 1 << 28 | 1 << 29 | 1 << 30;
-/// Function 0x8000_0021, EAX: LFENCE, automatic IBRS, SBPB, IBPB_BRTYPE, SRSO.
-const SPECULATION_21_EAX: u32 = 1 << 2 | 1 << 8 | 0b11111 << 27;
+use tern_engine::EngineError;
+use tern_x86::cpuid::{
+    Basis, CpuIdentity, CpuModel, CpuidContext, CpuidResult, Leaf, SPECULATION_7_EDX, SPECULATION_8_EBX,
+    SPECULATION_21_EAX, feature,
+};
+use tern_x86::paravirtual::{FEATURES, OFFERED, SIGNATURE, SIGNATURE_LEAF};
 
 /// "AuthenticAMD" and "HygonGenuine" in EBX.
 const AMD_LIKE: [u32; 2] = [u32::from_le_bytes(*b"Auth"), u32::from_le_bytes(*b"Hygo")];
@@ -59,6 +41,22 @@ impl HostCpuid<'_> {
         })
     }
 
+    /// What a guest can have: as the hardware and the kernel list it, with what is KVM's own doing whatever the hardware:
+    /// the APIC, and that there is a hypervisor.
+    fn able(&self, function: u32, index: u32) -> CpuidResult {
+        let leaf = self.leaf(function, index);
+        match function {
+            1 => {
+                let deadline = feature::TSC_DEADLINE.mask();
+                let own = feature::X2APIC.mask() | feature::HYPERVISOR.mask();
+                let ecx = leaf.ecx & !deadline | own | if self.tsc_deadline { deadline } else { 0 };
+                CpuidResult { ecx, ..leaf }
+            }
+            FEATURES => CpuidResult { eax: leaf.eax & OFFERED, ..leaf },
+            _ => leaf,
+        }
+    }
+
     /// Whether the vendor is AMD, or one whose processors are AMD's.
     pub fn is_amd(&self) -> bool {
         AMD_LIKE.contains(&self.leaf(0, 0).ebx)
@@ -67,38 +65,64 @@ impl HostCpuid<'_> {
 
 /// All leaves for the processor with this APIC ID.
 pub fn guest_cpuid(model: &CpuModel, apic_id: u32, host: &HostCpuid<'_>) -> Vec<kvm_cpuid_entry2> {
-    if model.basis == Basis::Host {
-        return passed::all(model, apic_id, host);
-    }
     // KVM shows CR4.OSXSAVE by itself.
     let context = CpuidContext { apic_id, osxsave: false };
-    let largest = |range: u32| model.leaf(range, 0, &context).eax;
-    let functions = (0..=largest(0)).chain(0x8000_0000..=largest(0x8000_0000));
-    let mut entries = Vec::new();
-    for function in functions {
-        let indices: &[u32] = match function {
-            4 => &[0, 1, 2, 3],
-            7 | 0xb => &[0, 1],
-            0xd => &[0, 1, 2],
-            _ => &[],
-        };
-        for &index in if indices.is_empty() { &[0] } else { indices } {
-            let result = adapt(model, &context, host, function, index);
-            let flags = if indices.is_empty() { 0 } else { KVM_CPUID_FLAG_SIGNIFCANT_INDEX };
-            entries.push(entry(function, index, flags, result));
-        }
+    let leaves = model.all_leaves(&context).into_iter();
+    match model.basis {
+        Basis::Host => passed::all(model, apic_id, host),
+        Basis::Exact => leaves.map(entry_of).collect(),
+        Basis::Model => leaves
+            .map(|leaf| {
+                let result = adapt(model, &context, host, leaf.function, leaf.index.unwrap_or(0));
+                entry_of(Leaf { result, ..leaf })
+            })
+            .collect(),
     }
-    entries.extend(kvm_leaves(host));
-    entries
+}
+
+/// What a guest of `model` sees here, with a time-stamp counter of this frequency.
+pub fn identity(model: &CpuModel, host: &HostCpuid<'_>, tsc_khz: u32) -> CpuIdentity {
+    let leaf = |entry: &kvm_cpuid_entry2| Leaf {
+        function: entry.function,
+        index: (entry.flags & KVM_CPUID_FLAG_SIGNIFCANT_INDEX != 0).then_some(entry.index),
+        result: CpuidResult { eax: entry.eax, ebx: entry.ebx, ecx: entry.ecx, edx: entry.edx },
+    };
+    let leaves = guest_cpuid(model, 0, host).iter().map(leaf).collect();
+    CpuIdentity { leaves, tsc_khz, cpus: model.cpus }
+}
+
+/// Whether a processor that a guest has seen elsewhere can be had here.
+///
+/// # Errors
+/// What is in the way.
+pub fn check(identity: &CpuIdentity, host: &HostCpuid<'_>) -> Result<(), EngineError> {
+    let vendor = |leaf: CpuidResult| {
+        let bytes: Vec<_> = [leaf.ebx, leaf.edx, leaf.ecx].into_iter().flat_map(u32::to_le_bytes).collect();
+        String::from_utf8_lossy(&bytes).into_owned()
+    };
+    let (theirs, ours) = (vendor(identity.leaf(0, 0)), vendor(host.leaf(0, 0)));
+    if theirs != ours {
+        return Err(EngineError::Unsupported(format!(
+            "the machine's processor is of the vendor {theirs}, and this host's of {ours}: the engine 'kvm' cannot go on with \
+             it; the engine 'soft' can"
+        )));
+    }
+    let lacking = identity.beyond(|function, index| host.able(function, index));
+    if lacking.is_empty() {
+        return Ok(());
+    }
+    Err(EngineError::Unsupported(format!(
+        "the machine's processor has what this host's KVM does not give to guests: {}",
+        lacking.join(", ")
+    )))
 }
 
 /// The leaves by which KVM announces itself.
 fn kvm_leaves(host: &HostCpuid<'_>) -> [kvm_cpuid_entry2; 2] {
-    let [ebx, ecx, edx] = [*b"KVMK", *b"VMKV", *b"M\0\0\0"].map(u32::from_le_bytes);
-    let eax = host.leaf(KVM_FEATURES, 0).eax & OFFERED;
+    let eax = host.leaf(FEATURES, 0).eax & OFFERED;
     [
-        entry(KVM_SIGNATURE, 0, 0, CpuidResult { eax: KVM_FEATURES, ebx, ecx, edx }),
-        entry(KVM_FEATURES, 0, 0, CpuidResult { eax, ..CpuidResult::default() }),
+        entry(SIGNATURE, 0, 0, SIGNATURE_LEAF),
+        entry(FEATURES, 0, 0, CpuidResult { eax, ..CpuidResult::default() }),
     ]
 }
 
@@ -112,6 +136,7 @@ fn adapt(
 ) -> CpuidResult {
     let wanted = model.leaf(function, index, context);
     let able = host.leaf(function, index);
+    let able = if function == SIGNATURE { wanted } else { able };
     let both = CpuidResult {
         eax: wanted.eax & able.eax,
         ebx: wanted.ebx & able.ebx,
@@ -121,13 +146,11 @@ fn adapt(
     match function {
         0 | 0x8000_0000 => CpuidResult { eax: wanted.eax, ..able },
         1 => {
-            // KVM's own doing, whatever the hardware: the APIC, and that there is a hypervisor.
-            let deadline = if host.tsc_deadline { feature::TSC_DEADLINE.mask() } else { 0 };
-            let own = feature::X2APIC.mask() | feature::HYPERVISOR.mask() | deadline;
+            let able = host.able(1, 0);
             CpuidResult {
                 eax: able.eax,
                 ebx: wanted.ebx,
-                ecx: wanted.ecx & (able.ecx & !feature::TSC_DEADLINE.mask() | own),
+                ecx: wanted.ecx & able.ecx,
                 edx: wanted.edx & (able.edx | feature::HTT.mask()),
             }
         }
@@ -170,6 +193,11 @@ const fn shared_by(cache: CpuidResult, cpus: u32) -> CpuidResult {
     let sharers = if level >= 3 { cores & 0xfff } else { 0 };
     let highest_core = if cores > 63 { 63 } else { cores };
     CpuidResult { eax: cache.eax & 0x3fff | sharers << 14 | highest_core << 26, ..cache }
+}
+
+fn entry_of(leaf: Leaf) -> kvm_cpuid_entry2 {
+    let flags = if leaf.index.is_some() { KVM_CPUID_FLAG_SIGNIFCANT_INDEX } else { 0 };
+    entry(leaf.function, leaf.index.unwrap_or(0), flags, leaf.result)
 }
 
 fn entry(function: u32, index: u32, flags: u32, result: CpuidResult) -> kvm_cpuid_entry2 {
@@ -238,10 +266,10 @@ mod tests {
         let own = 1 << 21 | 1 << 24 | 1 << 31;
         assert_eq!(leaf(1, 0).ecx & own, own);
         assert_eq!(leaf(1, 0).edx & 1 << 28, 1 << 28);
-        assert_eq!(leaf(KVM_SIGNATURE, 0).ebx.to_le_bytes(), *b"KVMK");
+        assert_eq!(leaf(SIGNATURE, 0).ebx.to_le_bytes(), *b"KVMK");
         let clock = 1 << 3 | 1 << 24;
-        assert_eq!(leaf(KVM_FEATURES, 0).eax & clock, clock);
-        assert_eq!(leaf(KVM_FEATURES, 0).eax & 1 << 5, 0, "steal time has a state of its own");
+        assert_eq!(leaf(FEATURES, 0).eax & clock, clock);
+        assert_eq!(leaf(FEATURES, 0).eax & 1 << 5, 0, "steal time has a state of its own");
     }
 
     #[test]
@@ -250,6 +278,27 @@ mod tests {
         assert_eq!(leaf(4, 0).eax, 0x121 | 3 << 26);
         assert_eq!(leaf(4, 3).eax, 0x163 | 3 << 14 | 3 << 26);
         assert_eq!(leaf(4, 2), CpuidResult::default());
+    }
+
+    #[test]
+    fn a_processor_that_was_seen_elsewhere_is_had_again_or_refused_with_the_reason() {
+        let (amd, intel) = (amd(), intel());
+        let on_amd = HostCpuid { supported: &amd, tsc_deadline: true };
+        let on_intel = HostCpuid { supported: &intel, tsc_deadline: true };
+        let seen = identity(&CpuModel::default().with_cpus(2), &on_amd, 1_000_000);
+        check(&seen, &on_amd).unwrap();
+        let again = CpuModel::exactly(&seen);
+        assert_eq!(identity(&again, &on_amd, 1_000_000), seen);
+        assert_eq!(guest_cpuid(&again, 1, &on_amd), guest_cpuid(&CpuModel::default().with_cpus(2), 1, &on_amd));
+        let error = check(&seen, &on_intel).unwrap_err().to_string();
+        assert!(error.contains("AuthenticAMD") && error.contains("GenuineIntel"), "{error}");
+        let model = CpuModel::default().identity();
+        let mut poor = amd.clone();
+        for leaf in poor.iter_mut().filter(|leaf| leaf.function == 1) {
+            leaf.ecx &= !(1 << 26 | 1 << 17);
+        }
+        let error = check(&model, &HostCpuid { supported: &poor, tsc_deadline: true }).unwrap_err().to_string();
+        assert!(error.contains("XSAVE") && error.contains("PCID"), "{error}");
     }
 
     #[test]

@@ -13,7 +13,8 @@ use kvm_bindings::{
 };
 use kvm_ioctls::VcpuFd;
 use tern_engine::EngineError;
-use tern_x86::state::{Activity, PendingEvent, VcpuState, Xcr0};
+use tern_x86::paravirtual::msr::ENABLE;
+use tern_x86::state::{Activity, Delivery, PendingEvent, VcpuState, Xcr0};
 
 use crate::host::refused;
 
@@ -49,13 +50,31 @@ pub fn get(fd: &VcpuFd, abilities: &Abilities) -> Result<VcpuState, EngineError>
     msrs::get(fd, abilities, &mut state.msrs)?;
     let events = fd.get_vcpu_events().map_err(refused("read a processor's pending events"))?;
     state.pending = PendingEvent {
-        nmi: events.nmi.pending != 0 || events.nmi.injected != 0,
+        nmi: events.nmi.pending != 0,
         interrupt_shadow: events.interrupt.shadow != 0,
         nmi_blocked: events.nmi.masked != 0,
+        delivery: delivery(&events),
+        woken: false,
     };
     let activity = fd.get_mp_state().map_err(refused("read a processor's activity"))?;
     state.activity = activity_of(activity.mp_state);
+    // KVM does not tell. A guest with kvm-clock may also use the hypercall that wakes, and stands one wake too many; it does
+    // not stand one that is lost while it is on its way to HLT.
+    state.pending.woken = state.activity == Activity::Running && state.msrs.kvm_system_time & ENABLE != 0;
     Ok(state)
+}
+
+/// What was on its way to its handler when the processor left the guest.
+fn delivery(events: &kvm_vcpu_events) -> Option<Delivery> {
+    let exception = &events.exception;
+    if exception.injected != 0 || exception.pending != 0 {
+        let error_code = (exception.has_error_code != 0).then_some(exception.error_code);
+        return Some(Delivery::Exception { vector: exception.nr, error_code });
+    }
+    if events.nmi.injected != 0 {
+        return Some(Delivery::Nmi);
+    }
+    (events.interrupt.injected != 0).then_some(Delivery::Interrupt { vector: events.interrupt.nr })
 }
 
 /// Replaces the whole state, but for the local APIC's.
@@ -91,6 +110,23 @@ fn events(pending: &PendingEvent) -> kvm_vcpu_events {
     };
     events.nmi.pending = pending.nmi.into();
     events.nmi.masked = pending.nmi_blocked.into();
+    match pending.delivery {
+        Some(Delivery::Exception { vector, error_code }) => {
+            events.exception.injected = 1;
+            events.exception.nr = vector;
+            events.exception.has_error_code = error_code.is_some().into();
+            events.exception.error_code = error_code.unwrap_or(0);
+        }
+        Some(Delivery::Interrupt { vector }) => {
+            events.interrupt.injected = 1;
+            events.interrupt.nr = vector;
+        }
+        Some(Delivery::Nmi) => {
+            events.nmi.injected = 1;
+            events.nmi.masked = 1;
+        }
+        None => {}
+    }
     // The shadow of STI may stand with RFLAGS.IF only; that of MOV SS always, and it does the same.
     events.interrupt.shadow = if pending.interrupt_shadow { KVM_X86_SHADOW_INT_MOV_SS as u8 } else { 0 };
     events
@@ -124,6 +160,20 @@ mod tests {
         for activity in [Activity::Running, Activity::Halted, Activity::WaitForSipi] {
             assert_eq!(activity_of(mp_state(activity)), activity);
         }
+    }
+
+    #[test]
+    fn what_is_on_its_way_comes_back() {
+        for on_its_way in [
+            Delivery::Exception { vector: 14, error_code: Some(7) },
+            Delivery::Exception { vector: 6, error_code: None },
+            Delivery::Interrupt { vector: 0xec },
+            Delivery::Nmi,
+        ] {
+            let pending = PendingEvent { delivery: Some(on_its_way), ..PendingEvent::default() };
+            assert_eq!(delivery(&events(&pending)), Some(on_its_way));
+        }
+        assert_eq!(delivery(&events(&PendingEvent::default())), None);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use kvm_bindings::{Msrs as KvmMsrs, kvm_msr_entry};
 use kvm_ioctls::VcpuFd;
 use tern_engine::EngineError;
+use tern_x86::paravirtual::msr::{PV_EOI, SYSTEM_TIME};
 use tern_x86::state::Msrs;
 
 use super::Abilities;
@@ -13,9 +14,7 @@ const TSC_ADJUST: u32 = 0x3b;
 const SPEC_CTRL: u32 = 0x48;
 const MISC_ENABLE: u32 = 0x1a0;
 const TSC_AUX: u32 = 0xc000_0103;
-/// Where the guest wants kvm-clock, and KVM's shortcut for the end of an interrupt: addresses that KVM writes to.
-const KVM_SYSTEM_TIME: u32 = 0x4b56_4d01;
-const KVM_PV_EOI: u32 = 0x4b56_4d04;
+const ARCH_CAPABILITIES: u32 = 0x10a;
 
 const MTRR_VARIABLE: u32 = 0x200;
 /// The fixed-range MTRRs, by ascending number.
@@ -28,20 +27,22 @@ pub struct Optional {
     spec_ctrl: bool,
     misc_enable: bool,
     tsc_aux: bool,
+    arch_capabilities: bool,
     kvm_system_time: bool,
     kvm_pv_eoi: bool,
 }
 
 impl Optional {
-    /// What `host` keeps. SPEC_CTRL is for guests that were told about it only.
-    pub fn new(host: &Host, guest_has_spec_ctrl: bool) -> Self {
+    /// What `host` keeps. SPEC_CTRL and IA32_ARCH_CAPABILITIES are for guests that were told about them only.
+    pub fn new(host: &Host, guest_has_spec_ctrl: bool, guest_has_arch_capabilities: bool) -> Self {
         Self {
             tsc_adjust: host.has_msr(TSC_ADJUST),
             spec_ctrl: guest_has_spec_ctrl && host.has_msr(SPEC_CTRL),
             misc_enable: host.has_msr(MISC_ENABLE),
             tsc_aux: host.has_msr(TSC_AUX),
-            kvm_system_time: host.has_msr(KVM_SYSTEM_TIME),
-            kvm_pv_eoi: host.has_msr(KVM_PV_EOI),
+            arch_capabilities: guest_has_arch_capabilities && host.has_msr(ARCH_CAPABILITIES),
+            kvm_system_time: host.has_msr(SYSTEM_TIME),
+            kvm_pv_eoi: host.has_msr(PV_EOI),
         }
     }
 }
@@ -65,20 +66,15 @@ fn places(msrs: &mut Msrs, optional: Optional) -> Vec<(u32, &mut u64)> {
     let some = [
         (optional.tsc_aux, TSC_AUX, &mut msrs.tsc_aux),
         (optional.misc_enable, MISC_ENABLE, &mut msrs.misc_enable),
+        (optional.tsc_adjust, TSC_ADJUST, &mut msrs.tsc_adjust),
         (optional.spec_ctrl, SPEC_CTRL, &mut msrs.spec_ctrl),
+        (optional.arch_capabilities, ARCH_CAPABILITIES, &mut msrs.arch_capabilities),
+        // Addresses that KVM writes to: kvm-clock, and its shortcut for the end of an interrupt.
+        (optional.kvm_system_time, SYSTEM_TIME, &mut msrs.kvm_system_time),
+        (optional.kvm_pv_eoi, PV_EOI, &mut msrs.kvm_pv_eoi),
     ];
     places.extend(some.into_iter().filter(|(present, ..)| *present).map(|(_, index, place)| (index, place)));
     places
-}
-
-/// What is written besides the state: a processor with a new state has nothing arranged with KVM, and an untouched TSC.
-fn arrangements(optional: Optional) -> impl Iterator<Item = (u32, u64)> {
-    let all = [
-        (optional.tsc_adjust, TSC_ADJUST),
-        (optional.kvm_system_time, KVM_SYSTEM_TIME),
-        (optional.kvm_pv_eoi, KVM_PV_EOI),
-    ];
-    all.into_iter().filter(|(present, _)| *present).map(|(_, index)| (index, 0))
 }
 
 pub(super) fn get(fd: &VcpuFd, abilities: &Abilities, msrs: &mut Msrs) -> Result<(), EngineError> {
@@ -101,7 +97,8 @@ pub(super) fn set(fd: &VcpuFd, abilities: &Abilities, msrs: &Msrs) -> Result<(),
     let tsc = abilities.base_tsc.wrapping_add(msrs.tsc_offset);
     let places = places(&mut msrs, abilities.msrs);
     let mut entries: Vec<_> = places.into_iter().map(|(index, value)| entry(index, *value)).collect();
-    entries.extend(arrangements(abilities.msrs).map(|(index, value)| entry(index, value)));
+    // A new processor's is the host's.
+    entries.retain(|entry| entry.index != ARCH_CAPABILITIES || entry.data != 0);
     entries.push(entry(TSC, tsc));
     let list = list(&entries)?;
     let written = fd.set_msrs(&list).map_err(refused("set a processor's model-specific registers"))?;
@@ -136,6 +133,7 @@ mod tests {
             spec_ctrl: true,
             misc_enable: true,
             tsc_aux: true,
+            arch_capabilities: true,
             kvm_system_time: true,
             kvm_pv_eoi: true,
         };

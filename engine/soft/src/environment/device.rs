@@ -8,8 +8,10 @@ use tern_chipset::layout;
 use tern_engine::{DoorbellPlace, ExitKind, VmExit};
 use tern_x86::environment::MsrAnswer;
 use tern_x86::exception::Stop;
+use tern_x86::paravirtual::msr;
 
 use super::SoftEnvironment;
+use crate::time::publish_wall_clock;
 
 /// IA32_APIC_BASE.
 const APIC_BASE: u32 = 0x1b;
@@ -133,7 +135,7 @@ impl SoftEnvironment {
     /// The local APIC's timer or priorities may have changed.
     fn apic_changed(&mut self) {
         let now = self.interrupts.clock().now();
-        self.mailbox.poll_timer(now, self.tsc_offset);
+        self.mailbox.poll_timer(now, self.tsc);
         self.mailbox.notify();
     }
 
@@ -182,14 +184,17 @@ impl SoftEnvironment {
     /// [`tern_x86::Environment::write_msr`].
     pub(super) fn write_apic_msr(&mut self, number: u32, value: u64) -> MsrAnswer {
         let now = self.interrupts.clock().now();
+        if matches!(number, msr::WALL_CLOCK | msr::OLD_WALL_CLOCK) {
+            publish_wall_clock(self.ram.memory(), value, self.interrupts.kvm_clock(now));
+            return MsrAnswer::Done(0);
+        }
         let answer = match number {
             APIC_BASE => {
                 // The page of registers moves: cached translations of it are not kept, so nothing is to be dropped.
                 self.mailbox.apic().set_base(value)
             }
             TSC_DEADLINE => {
-                let tsc = now.as_nanos().wrapping_add(self.tsc_offset);
-                self.mailbox.apic().set_tsc_deadline(value, tsc);
+                self.mailbox.apic().set_tsc_deadline(value, self.tsc.at(now));
                 Ok(())
             }
             _ if X2APIC.contains(&number) => {

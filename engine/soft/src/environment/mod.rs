@@ -19,7 +19,7 @@ use tern_engine::{Statistics, VmExit};
 use tern_x86::cpu::{Cpu, LazyFlags, Word};
 use tern_x86::environment::{Environment, MsrAnswer, Stale, VectorOperand};
 use tern_x86::exception::{Exception, Stop};
-use tern_x86::state::{Cr0, Dr7, Rflags, SegmentRegister};
+use tern_x86::state::{Cr0, Dr7, Msrs, Rflags, SegmentRegister};
 use tern_x86::vector::VectorInfo;
 
 use crate::blocks::{Blocks, JumpCache, SoftOp};
@@ -29,6 +29,7 @@ use crate::native::NativeUnit;
 use crate::ram::Ram;
 use crate::random::RandomSource;
 use crate::rendezvous::Rendezvous;
+use crate::time::TimeStampCounter;
 use crate::tlb::{Tlb, View};
 use device::Conversation;
 
@@ -69,8 +70,10 @@ pub struct SoftEnvironment {
     pub(crate) unchained: bool,
     /// The operation behind the running block's last; moved forward to stop after the present one.
     pub(crate) block_end: *const SoftOp,
-    /// The time-stamp counter's offset, which deadlines must be converted with.
-    pub(crate) tsc_offset: u64,
+    /// The time-stamp counter, which deadlines must be converted with.
+    pub(crate) tsc: TimeStampCounter,
+    /// Where the guest was last given kvm-clock (KVM's register of that name).
+    system_time: u64,
     pub(crate) statistics: Statistics,
 }
 
@@ -78,11 +81,11 @@ pub struct SoftEnvironment {
 unsafe impl Send for SoftEnvironment {}
 
 impl SoftEnvironment {
-    /// The surroundings of the processor that `mailbox` belongs to.
+    /// The surroundings of the processor that `mailbox` belongs to, with a time-stamp counter of `tsc_khz`.
     ///
     /// # Errors
     /// The host gives no executable memory.
-    pub fn new(shared: Shared, mailbox: Arc<Mailbox>) -> std::io::Result<Self> {
+    pub fn new(shared: Shared, mailbox: Arc<Mailbox>, tsc_khz: u32) -> std::io::Result<Self> {
         let Shared { ram, interrupts, doorbells, rendezvous } = shared;
         Ok(Self {
             ram,
@@ -103,7 +106,8 @@ impl SoftEnvironment {
             epoch: 0,
             unchained: false,
             block_end: std::ptr::null(),
-            tsc_offset: 0,
+            tsc: TimeStampCounter::new(tsc_khz),
+            system_time: 0,
             statistics: Statistics::default(),
         })
     }
@@ -116,6 +120,19 @@ impl SoftEnvironment {
     /// Notes the machine's answer to the last question.
     pub fn answer(&mut self, value: u64) {
         self.conversation.answer(value);
+    }
+
+    /// Adapts the guest's clocks to registers that may have changed.
+    pub fn update_time(&mut self, cpu: &Cpu) {
+        let Msrs { tsc_offset, kvm_system_time, .. } = cpu.msrs;
+        if self.tsc.offset == tsc_offset && self.system_time == kvm_system_time {
+            return;
+        }
+        self.tsc.offset = tsc_offset;
+        self.system_time = kvm_system_time;
+        let now = self.interrupts.clock().now();
+        self.mailbox.poll_timer(now, self.tsc);
+        self.tsc.publish(self.ram.memory(), kvm_system_time, now, self.interrupts.kvm_clock(now));
     }
 
     /// Whether answers wait to be used by the next instruction.
@@ -280,7 +297,7 @@ impl Environment for SoftEnvironment {
     }
 
     fn timestamp(&mut self) -> u64 {
-        self.interrupts.clock().now().as_nanos()
+        self.tsc.base(self.interrupts.clock().now())
     }
 
     fn random(&mut self) -> u64 {
@@ -306,6 +323,14 @@ impl Environment for SoftEnvironment {
 
     fn apic_id(&self) -> u32 {
         self.mailbox.apic().id()
+    }
+
+    fn wake(&mut self, apic_id: u32) {
+        self.interrupts.wake(apic_id);
+    }
+
+    fn send_interrupt(&mut self, apic_id: u32, icr: u32) -> bool {
+        self.interrupts.send_one(apic_id, icr)
     }
 
     fn prepare_vector(&mut self, instruction: &Instruction, info: &VectorInfo) -> Option<u32> {

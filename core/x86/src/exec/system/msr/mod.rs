@@ -68,8 +68,7 @@ fn read<E: Environment>(p: &mut Processor<E>, number: u32) -> Option<u64> {
     let msrs = &p.cpu.msrs;
     Some(match number {
         TSC => time_stamp(p),
-        // The machine's clock starts at zero and nothing else moves the counter, so the offset is all there is.
-        TSC_ADJUST => msrs.tsc_offset,
+        TSC_ADJUST => msrs.tsc_adjust,
         SYSENTER_CS => msrs.sysenter_cs,
         SYSENTER_ESP => msrs.sysenter_esp,
         SYSENTER_EIP => msrs.sysenter_eip,
@@ -100,8 +99,17 @@ fn read<E: Environment>(p: &mut Processor<E>, number: u32) -> Option<u64> {
 fn write<E: Environment>(p: &mut Processor<E>, number: u32, value: u64) -> Option<()> {
     let (model, msrs) = (&p.cpu.model, &mut p.cpu.msrs);
     match number {
-        TSC => msrs.tsc_offset = value.wrapping_sub(p.env.timestamp()),
-        TSC_ADJUST => msrs.tsc_offset = value,
+        TSC => {
+            let offset = value.wrapping_sub(p.env.timestamp());
+            let added = offset.wrapping_sub(msrs.tsc_offset);
+            msrs.tsc_adjust = msrs.tsc_adjust.wrapping_add(added);
+            msrs.tsc_offset = offset;
+        }
+        TSC_ADJUST => {
+            let added = value.wrapping_sub(msrs.tsc_adjust);
+            msrs.tsc_offset = msrs.tsc_offset.wrapping_add(added);
+            msrs.tsc_adjust = value;
+        }
         SYSENTER_CS => msrs.sysenter_cs = value & 0xffff_ffff,
         SYSENTER_ESP => msrs.sysenter_esp = only_canonical(value)?,
         SYSENTER_EIP => msrs.sysenter_eip = only_canonical(value)?,
