@@ -99,7 +99,8 @@ fn code_of(end: End) -> Result<Code, Failure> {
         End::PowerOff => Ok(Code::SUCCESS),
         End::Reboot => Ok(Code::REBOOT),
         End::DebugExit(status) => Ok(Code::of_guest(status)),
-        End::Stopped => Ok(Code::LEFT),
+        // No command lets a machine depart yet.
+        End::Stopped | End::Departed(_) => Ok(Code::LEFT),
         End::Crash(report) => Err(Failure::crash(anyhow!("the guest crashed: {report}"))),
     }
 }

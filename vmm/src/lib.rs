@@ -18,13 +18,12 @@
 //! | `device` | the chipset's state machines (`tern-chipset`), connected to buses, lines and host |
 //! | [`console`] | what is typed, on its way into the guest's serial port |
 //! | [`machine`] | processors' threads and the life of the whole: run, pause, reboot, stop, end |
+//! | [`saved`] | a machine that stands still, as a value: what goes on elsewhere |
 //! | [`crash`] | what is told about a guest that crashed |
 //!
 //! The life of a device access: a processor's thread gets a `VmExit` from its engine, a [`bus`] finds the device and the
 //! offset, the device answers, and the answer rides back in the next `VmEntry`. What a device asks of the machine as a
 //! whole (power off, reset) leaves as a value, [`bus::Request`]; nothing calls upwards.
-//!
-//! Saved machine state will be a module beside [`machine`]: processors and devices are already saved as values.
 
 #![forbid(unsafe_code)]
 
@@ -36,6 +35,7 @@ pub mod crash;
 pub mod guest;
 pub mod machine;
 pub mod memory;
+pub mod saved;
 
 mod device;
 mod firmware;

@@ -104,7 +104,9 @@ mod tests {
 
     #[test]
     fn a_guest_computes_nanoseconds_from_ticks_of_any_frequency() {
-        for (khz, ticks) in [(1_000_000, 12_345_u64), (2_445_406, 2_445_406_000), (999, 999_000), (4_000_000, 8)] {
+        for (khz, ticks) in
+            [(1_000_000, 12_345_u64), (2_445_406, 2_445_406_000), (999, 999_000), (4_000_000, 8)]
+        {
             let (multiplier, shift) = time_scale(khz);
             assert!(multiplier >= 1 << 31);
             let shifted = if shift >= 0 { ticks << shift } else { ticks >> -shift };

@@ -224,6 +224,7 @@ impl Vm for KvmVm {
     }
 
     fn save(&self) -> Result<VmState, EngineError> {
+        self.deferred.take()?;
         let vcpus = self.vcpus();
         let first = vcpus.first().and_then(Option::as_ref).ok_or_else(no_processors)?;
         let tsc_khz = crate::vcpu::lock(first).get_tsc_khz().map_err(refused("read the TSC's frequency"))?;

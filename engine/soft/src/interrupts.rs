@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tern_chipset::Time;
 use tern_chipset::InvalidState;
+use tern_chipset::Time;
 use tern_chipset::interrupt::{DeliveryMode, Destination, Message, Trigger, lowest_priority};
 use tern_chipset::ioapic::IoApic;
 use tern_chipset::lapic::{Effect, LocalApic, Signal};

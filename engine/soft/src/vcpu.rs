@@ -376,7 +376,9 @@ impl SoftVcpu {
         self.p.env.forget_answers();
         self.woken = state.pending.woken;
         self.unfinished = match state.pending.delivery {
-            Some(state::Delivery::Interrupt { vector }) => Some(Delivery::Interrupt(vector, Interrupt::External)),
+            Some(state::Delivery::Interrupt { vector }) => {
+                Some(Delivery::Interrupt(vector, Interrupt::External))
+            }
             Some(state::Delivery::Nmi) => Some(Delivery::Interrupt(Vector::Nmi as u8, Interrupt::Nmi)),
             // Exceptions are `Cpu::deferred`.
             Some(state::Delivery::Exception { .. }) | None => None,

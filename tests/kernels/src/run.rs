@@ -44,7 +44,12 @@ impl Setup {
         Self { image, kind, cpus: 1, equip: |_| {} }
     }
 
-    fn config(&self) -> MachineConfig {
+    /// The machine.
+    ///
+    /// # Panics
+    /// The image is no kernel.
+    #[must_use]
+    pub fn config(&self) -> MachineConfig {
         let kernel = Kernel::parse(self.image.clone(), Some(self.kind)).expect("the image is a kernel");
         let mut guest = Guest::new(kernel);
         (self.equip)(&mut guest);

@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tern_chipset::Time;
-use tern_chipset::rtc::Rtc;
+use tern_chipset::rtc::{self, Rtc};
+use tern_chipset::{InvalidState, Time};
 use tern_engine::Clock;
 
 use crate::boot::memory_map::HOLE_START;
@@ -37,6 +37,17 @@ impl RealTimeClock {
         let at_zero = host.saturating_sub(Duration::from_nanos(clock.now().as_nanos()));
         let low = memory.min(HOLE_START);
         Self(Mutex::new(State { rtc: Rtc::new(at_zero, low, memory - low), line, alarm }))
+    }
+
+    pub(super) fn save(&self) -> rtc::State {
+        lock(&self.0).rtc.save()
+    }
+
+    pub(super) fn restore(&self, saved: &rtc::State) -> Result<(), InvalidState> {
+        let mut state = lock(&self.0);
+        state.rtc.restore(saved)?;
+        state.settle();
+        Ok(())
     }
 
     /// Disables and clears the interrupts; the time and the memory are the battery's.

@@ -2,10 +2,10 @@
 
 use std::sync::{Arc, Mutex};
 
-use tern_chipset::Time;
 use tern_chipset::layout::port::{PCI_CONFIG_ADDRESS, RESET_CONTROL};
 use tern_chipset::pci;
 use tern_chipset::power::ResetControl;
+use tern_chipset::{InvalidState, Time};
 
 use super::register;
 use crate::bus::{BusDevice, Request};
@@ -22,6 +22,16 @@ pub(super) struct HostBridge {
 }
 
 impl HostBridge {
+    pub(super) fn save(&self) -> (pci::State, ResetControl) {
+        (lock(&self.bridge).save(), lock(&self.reset_control).clone())
+    }
+
+    pub(super) fn restore(&self, bridge: &pci::State, reset: &ResetControl) -> Result<(), InvalidState> {
+        lock(&self.bridge).restore(bridge)?;
+        *lock(&self.reset_control) = reset.clone();
+        Ok(())
+    }
+
     pub(super) fn reset(&self) {
         *lock(&self.bridge) = pci::HostBridge::new();
         *lock(&self.reset_control) = ResetControl::new();

@@ -2,8 +2,8 @@
 
 use std::sync::Mutex;
 
-use tern_chipset::Time;
-use tern_chipset::i8042::I8042;
+use tern_chipset::i8042::{self, I8042};
+use tern_chipset::{InvalidState, Time};
 
 use crate::bus::{ByteDevice, Request};
 use crate::irq::IrqLine;
@@ -24,6 +24,17 @@ struct State {
 impl Keyboard {
     pub(super) fn new(line: IrqLine) -> Self {
         Self(Mutex::new(State { controller: I8042::new(), line }))
+    }
+
+    pub(super) fn save(&self) -> i8042::State {
+        lock(&self.0).controller.save()
+    }
+
+    pub(super) fn restore(&self, saved: &i8042::State) -> Result<(), InvalidState> {
+        let mut state = lock(&self.0);
+        state.controller.restore(saved)?;
+        state.settle();
+        Ok(())
     }
 
     pub(super) fn reset(&self) {

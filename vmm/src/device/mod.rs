@@ -14,12 +14,13 @@ mod system_control;
 use std::io::Write;
 use std::sync::Arc;
 
-use tern_chipset::Time;
 use tern_chipset::layout::{self, SERIAL_PORTS, irq, port};
+use tern_chipset::{InvalidState, Time};
 use tern_engine::{Clock, GatheredWrite, Vm, VmEntry, VmExit, WriteRange};
 
 use crate::bus::{Bus, BusDevice, Overlap, Request};
 use crate::irq::IrqLine;
+use crate::saved::DevicesState;
 use crate::schedule::Schedule;
 
 pub(crate) use serial::Serial;
@@ -119,6 +120,30 @@ impl Devices {
     /// Presses the power button.
     pub(crate) fn press_power_button(&self) {
         self.power.press_button();
+    }
+
+    /// All devices' states. No processor is running. What is typed from now on is not taken any more.
+    pub(crate) fn depart(&self) -> DevicesState {
+        let (host_bridge, reset_control) = self.host_bridge.save();
+        DevicesState {
+            console: self.console.depart(),
+            clock: self.clock.save(),
+            power: self.power.save(),
+            keyboard: self.keyboard.save(),
+            system_control: self.system_control.save(),
+            host_bridge,
+            reset_control,
+        }
+    }
+
+    /// Takes over all devices' states, and drives the interrupt lines as they do. No processor is running.
+    pub(crate) fn restore(&self, state: &DevicesState) -> Result<(), InvalidState> {
+        self.console.restore(&state.console)?;
+        self.clock.restore(&state.clock)?;
+        self.power.restore(&state.power)?;
+        self.keyboard.restore(&state.keyboard)?;
+        self.system_control.restore(&state.system_control);
+        self.host_bridge.restore(&state.host_bridge, &state.reset_control)
     }
 
     /// Puts all devices into their reset state; all interrupt lines are low then. No processor is running.

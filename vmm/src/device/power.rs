@@ -2,8 +2,8 @@
 
 use std::sync::Mutex;
 
-use tern_chipset::Time;
-use tern_chipset::power::Power;
+use tern_chipset::power::{self, Power};
+use tern_chipset::{InvalidState, Time};
 
 use super::register;
 use crate::bus::{BusDevice, Request};
@@ -28,6 +28,17 @@ impl PowerManagement {
         let mut state = lock(&self.0);
         state.power.power_button();
         state.settle();
+    }
+
+    pub(super) fn save(&self) -> power::State {
+        lock(&self.0).power.save()
+    }
+
+    pub(super) fn restore(&self, saved: &power::State) -> Result<(), InvalidState> {
+        let mut state = lock(&self.0);
+        state.power.restore(saved)?;
+        state.settle();
+        Ok(())
     }
 
     pub(super) fn reset(&self) {

@@ -12,6 +12,14 @@ use crate::lock;
 pub(super) struct SystemControlPort(Mutex<SystemControl>);
 
 impl SystemControlPort {
+    pub(super) fn save(&self) -> SystemControl {
+        lock(&self.0).clone()
+    }
+
+    pub(super) fn restore(&self, saved: &SystemControl) {
+        *lock(&self.0) = saved.clone();
+    }
+
     pub(super) fn reset(&self) {
         *lock(&self.0) = SystemControl::new();
     }

@@ -71,6 +71,16 @@ impl Crew {
         self.deferred.pop_front().unwrap_or_else(|| self.receive())
     }
 
+    /// Whether something was told that nobody has heard yet.
+    pub(super) fn has_more(&self) -> bool {
+        !self.deferred.is_empty()
+    }
+
+    /// Lets this be heard after all that was told before.
+    pub(super) fn put_back(&mut self, event: Event) {
+        self.deferred.push_back(event);
+    }
+
     /// Lets all processors go on.
     pub(super) fn run(&self) {
         self.members.iter().for_each(|member| member.tell(Command::Run));
@@ -90,6 +100,27 @@ impl Crew {
                 other => self.deferred.push_back(other),
             }
         }
+    }
+
+    /// The paused processors' states, by number.
+    pub(super) fn states(&mut self) -> Vec<VcpuState> {
+        self.members.iter().for_each(|member| member.tell(Command::TellState));
+        let mut states: Vec<_> = self.members.iter().map(|_| None).collect();
+        let mut missing = states.len();
+        while missing > 0 {
+            match self.receive() {
+                Event::Vcpu(index, Notice::State(state)) => {
+                    states[index as usize] = Some(*state);
+                    missing -= 1;
+                }
+                Event::Vcpu(_, Notice::Panicked) => {
+                    missing -= 1;
+                    self.deferred.push_back(Event::Stop);
+                }
+                other => self.deferred.push_back(other),
+            }
+        }
+        states.into_iter().flatten().collect()
     }
 
     /// Puts the paused processors into their first states: the first one's is `first`, the others wait to be started.

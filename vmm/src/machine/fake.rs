@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use tern_engine::{
     Availability, Coalescing, DirtyLog, DirtyRegion, Doorbell, Engine, EngineError, EventFd, ExitKind,
     GuestMemory, Kick, LineInterrupt, MessageInterrupt, Standstill, Statistics, Vcpu, Vm, VmConfig, VmEntry,
-    VmExit, Wiring, WriteRange, WriteSink,
+    VmExit, VmState, Wiring, WriteRange, WriteSink,
 };
 use tern_x86::state::{Activity, VcpuState};
 
@@ -81,6 +81,14 @@ impl Vm for FakeVm {
 
     fn signal_msi(&self, _address: u64, _data: u32) {}
 
+    fn save(&self) -> Result<VmState, EngineError> {
+        none()
+    }
+
+    fn restore(&self, _: &VmState) -> Result<(), EngineError> {
+        none()
+    }
+
     fn reset(&self) {
         assert_eq!(self.in_guest(), 0, "a processor is running");
         self.resets.fetch_add(1, Ordering::SeqCst);
@@ -110,6 +118,14 @@ impl Vm for FakeMachine {
 
     fn signal_msi(&self, address: u64, data: u32) {
         self.0.signal_msi(address, data);
+    }
+
+    fn save(&self) -> Result<VmState, EngineError> {
+        none()
+    }
+
+    fn restore(&self, _: &VmState) -> Result<(), EngineError> {
+        none()
     }
 
     fn reset(&self) {
@@ -264,6 +280,15 @@ impl Vcpu for FakeVcpu {
         let exit = self.follow();
         self.vm.in_guest.fetch_sub(1, Ordering::SeqCst);
         exit
+    }
+
+    fn finish(&mut self, entry: VmEntry) -> Result<Option<VmExit>, EngineError> {
+        if std::mem::take(&mut self.asked)
+            && let VmEntry::Value(value) = entry
+        {
+            self.vm.note(self.index, Told::Value(value));
+        }
+        Ok(None)
     }
 
     fn state(&self) -> VcpuState {

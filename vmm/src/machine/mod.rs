@@ -7,8 +7,8 @@
 //!    Running ◀──────────────────▶ Paused      │ memory cleared, guest loaded again
 //!       │  ▲             resume               │
 //!       │  └──────────────────────────────────┘
-//!       ▼ power-off, reboot (OnReboot::End), debug exit, crash, stop, failure
-//!    Outcome
+//!       ▼ power-off, reboot (OnReboot::End), debug exit, crash, stop, departure, failure
+//!    Outcome, or Departed: what it takes to go on elsewhere (Machine::arrive)
 //! ```
 //!
 //! The thread that calls [`Machine::run`] directs: it waits for events, which come from the processors' threads and from
@@ -29,7 +29,9 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
+use tern_chipset::{InvalidState, Time};
 use tern_engine::{Clock, Engine, EngineError, GuestMemory, Statistics, Vcpu, Vm, VmConfig};
+use tern_x86::cpuid::CpuModel;
 use tern_x86::state::VcpuState;
 
 use crate::bus::{Overlap, Request};
@@ -40,6 +42,7 @@ use crate::device::{Devices, Surroundings};
 pub use crate::firmware::LoadError;
 use crate::firmware::load_guest;
 use crate::memory::{self, MemoryError};
+use crate::saved::{Departed, MachineState};
 use crate::schedule::Schedule;
 use crew::Crew;
 use vcpu::Notice;
@@ -59,6 +62,17 @@ pub enum MachineError {
     /// The engine cannot run the machine, or failed.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// The state that was to go on is no machine's.
+    #[error("the machine's state is damaged")]
+    State(#[from] InvalidState),
+    /// It is another machine's.
+    #[error("the state is of a machine with {state} processors, not {machine}")]
+    Processors {
+        /// How many it is of.
+        state: usize,
+        /// How many the machine has.
+        machine: u32,
+    },
     /// Two devices were put in the same place.
     #[error("the machine's devices do not fit beside each other")]
     Devices(#[from] Overlap),
@@ -80,6 +94,14 @@ pub enum End {
     Crash(Box<CrashReport>),
     /// It was stopped by [`MachineHandle::stop`].
     Stopped,
+    /// It left by [`MachineHandle::depart`], to go on elsewhere.
+    Departed(Box<Departed>),
+}
+
+/// As [`End`], before the machine is taken apart.
+enum Ending {
+    Here(End),
+    Elsewhere(Box<MachineState>),
 }
 
 /// What is known after a run.
@@ -104,6 +126,8 @@ enum Event {
     Resume,
     /// End.
     Stop,
+    /// End here, to go on elsewhere.
+    Depart,
 }
 
 /// A machine that has not begun to run.
@@ -115,7 +139,8 @@ pub struct Machine {
     vm: Arc<dyn Vm>,
     vcpus: Vec<Box<dyn Vcpu>>,
     devices: Arc<Devices>,
-    first_state: VcpuState,
+    /// The first processor's, unless all have theirs already.
+    first_state: Option<VcpuState>,
     events: (Sender<Event>, Receiver<Event>),
 }
 
@@ -133,9 +158,46 @@ impl Machine {
         config.validate()?;
         let memory = memory::create(config.memory, config.pages)?;
         let first_state = load_guest(&config, &memory)?;
-        let clock = Arc::new(Clock::new());
-        clock.pause();
         let cpu_model = config.cpu_model.clone().with_cpus(config.cpus);
+        let machine = Self::assemble(config, cpu_model, memory, Time::ZERO, engine, output)?;
+        Ok(Self { first_state: Some(first_state), ..machine })
+    }
+
+    /// Lets a machine that has left another engine, or another machine of this one, go on here, with its console's output
+    /// to `output`.
+    ///
+    /// # Errors
+    /// The engine cannot be what the machine ran on, the state is no machine's, or the host refuses something.
+    pub fn arrive(
+        departed: Departed,
+        engine: &dyn Engine,
+        output: impl Write + Send + 'static,
+    ) -> Result<Self, MachineError> {
+        let Departed { config, memory, state } = departed;
+        if state.vcpus.len() != config.cpus as usize {
+            return Err(MachineError::Processors { state: state.vcpus.len(), machine: config.cpus });
+        }
+        let cpu_model = CpuModel::exactly(&state.vm.identity);
+        let mut machine = Self::assemble(config, cpu_model, memory, state.time, engine, output)?;
+        // Lines first: what the controllers made of them follows.
+        machine.devices.restore(&state.devices)?;
+        machine.vm.restore(&state.vm)?;
+        for (vcpu, state) in machine.vcpus.iter_mut().zip(&state.vcpus) {
+            vcpu.set_state(state);
+        }
+        Ok(machine)
+    }
+
+    /// The machine with all its parts, and nothing in them.
+    fn assemble(
+        config: MachineConfig,
+        cpu_model: CpuModel,
+        memory: GuestMemory,
+        time: Time,
+        engine: &dyn Engine,
+        output: impl Write + Send + 'static,
+    ) -> Result<Self, MachineError> {
+        let clock = Arc::new(Clock::paused_at(time));
         let vm_config = VmConfig { cpu_model, cpus: config.cpus, clock: Arc::clone(&clock) };
         let vm = engine.create_vm(&vm_config, memory.clone())?;
         let vcpus = (0..config.cpus).map(|index| vm.create_vcpu(index)).collect::<Result<_, _>>()?;
@@ -156,7 +218,7 @@ impl Machine {
             vm,
             vcpus,
             devices: Arc::new(devices),
-            first_state,
+            first_state: None,
             events: channel(),
         })
     }
@@ -185,13 +247,20 @@ impl Machine {
         let timer = thread::Builder::new().name("timer".to_owned()).spawn(move || timer.run());
         let timer = timer.map_err(MachineError::Thread)?;
         let mut director = Director { config, memory, clock, schedule, vm, devices, crew, paused: true };
-        director.crew.reset(&first_state);
-        let end = director.resume().and_then(|()| director.direct());
+        if let Some(first_state) = &first_state {
+            director.crew.reset(first_state);
+        }
+        let ending = director.resume().and_then(|()| director.direct());
         director.schedule.end();
-        let statistics = director.crew.end();
+        let Director { config, memory, crew, .. } = director;
+        let statistics = crew.end();
         // It only calls devices; if that panicked, the machine's end is as it is.
         let _ = timer.join();
-        Ok(Outcome { end: end?, statistics, wall: started.elapsed() })
+        let end = match ending? {
+            Ending::Here(end) => end,
+            Ending::Elsewhere(state) => End::Departed(Box::new(Departed { config, memory, state: *state })),
+        };
+        Ok(Outcome { end, statistics, wall: started.elapsed() })
     }
 }
 
@@ -208,35 +277,61 @@ struct Director {
 }
 
 impl Director {
-    fn direct(&mut self) -> Result<End, MachineError> {
+    fn direct(&mut self) -> Result<Ending, MachineError> {
         loop {
-            match self.crew.next_event() {
-                Event::Stop => return Ok(End::Stopped),
+            let end = match self.crew.next_event() {
+                Event::Stop => End::Stopped,
+                Event::Depart => {
+                    self.pause()?;
+                    // An end that came before is the machine's end.
+                    if !self.crew.has_more() {
+                        return Ok(Ending::Elsewhere(Box::new(self.save()?)));
+                    }
+                    self.crew.put_back(Event::Depart);
+                    continue;
+                }
                 Event::Pause(done) => {
                     self.pause()?;
                     // Whoever asked may not wait for it.
                     let _ = done.send(());
+                    continue;
                 }
-                Event::Resume => self.resume()?,
-                Event::Vcpu(_, Notice::Requested(Request::PowerOff)) => return Ok(End::PowerOff),
-                Event::Vcpu(_, Notice::Requested(Request::DebugExit(status))) => {
-                    return Ok(End::DebugExit(status));
+                Event::Resume => {
+                    self.resume()?;
+                    continue;
                 }
+                Event::Vcpu(_, Notice::Requested(Request::PowerOff)) => End::PowerOff,
+                Event::Vcpu(_, Notice::Requested(Request::DebugExit(status))) => End::DebugExit(status),
                 Event::Vcpu(_, Notice::Requested(Request::Reset)) => match self.config.on_reboot {
-                    OnReboot::End => return Ok(End::Reboot),
-                    OnReboot::Restart => self.restart()?,
+                    OnReboot::End => End::Reboot,
+                    OnReboot::Restart => {
+                        self.restart()?;
+                        continue;
+                    }
                 },
                 Event::Vcpu(index, Notice::TripleFault(state)) => {
                     // What is read for the report holds still.
                     self.crew.pause();
-                    return Ok(End::Crash(Box::new(CrashReport::new(index, *state, &self.memory))));
+                    End::Crash(Box::new(CrashReport::new(index, *state, &self.memory)))
                 }
                 Event::Vcpu(_, Notice::Failed(error)) => return Err(error.into()),
                 // The panic itself comes to light when the threads are joined.
-                Event::Vcpu(_, Notice::Panicked) => return Ok(End::Stopped),
-                Event::Vcpu(_, Notice::Paused) => {}
-            }
+                Event::Vcpu(_, Notice::Panicked) => End::Stopped,
+                Event::Vcpu(_, Notice::Paused | Notice::State(_)) => continue,
+            };
+            return Ok(Ending::Here(end));
         }
+    }
+
+    /// The state of the paused machine, whose devices take nothing any more.
+    fn save(&mut self) -> Result<MachineState, MachineError> {
+        let vcpus = self.crew.states();
+        Ok(MachineState {
+            time: self.clock.now(),
+            vcpus,
+            vm: self.vm.save()?,
+            devices: self.devices.depart(),
+        })
     }
 
     fn pause(&mut self) -> Result<(), MachineError> {
@@ -300,6 +395,12 @@ impl MachineHandle {
     /// Ends the machine at once, whatever the guest does. If the machine does not run yet, it ends when it starts.
     pub fn stop(&self) {
         self.send(Event::Stop);
+    }
+
+    /// Ends the machine here, between two instructions, with all that it takes to go on elsewhere ([`End::Departed`]). If the
+    /// machine ends by itself before, that is its end.
+    pub fn depart(&self) {
+        self.send(Event::Depart);
     }
 
     /// Presses the power button: the guest is asked to switch the machine off.

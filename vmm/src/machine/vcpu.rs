@@ -10,7 +10,7 @@
 //!   Exited
 //! ```
 //!
-//! Whoever sends a command kicks the processor after it; the thread looks for commands whenever it was kicked.
+//! A processor that pauses first completes the instruction that it is in. Whoever sends a command kicks the processor after it; the thread looks for commands whenever it was kicked.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError};
@@ -31,6 +31,8 @@ pub(super) enum Command {
     Pause,
     /// Take this state; only while paused.
     SetState(Box<VcpuState>),
+    /// Tell the state; only while paused.
+    TellState,
     /// Leave.
     End,
 }
@@ -40,6 +42,8 @@ pub(super) enum Command {
 pub(super) enum Notice {
     /// It stopped because it was told to.
     Paused,
+    /// Its state.
+    State(Box<VcpuState>),
     /// The guest asked for something that concerns the machine.
     Requested(Request),
     /// The guest crashed in this state.
@@ -116,13 +120,35 @@ impl VcpuThread {
     fn obey(&mut self, command: Command, entry: &mut VmEntry, state: State) -> State {
         match command {
             Command::Run => State::Running,
-            Command::Pause => self.wait_after(Notice::Paused),
+            Command::Pause => {
+                self.finish(entry);
+                self.wait_after(Notice::Paused)
+            }
+            Command::TellState => self.wait_after(Notice::State(Box::new(self.vcpu.state()))),
             Command::SetState(new) => {
                 self.vcpu.set_state(&new);
                 *entry = VmEntry::Resume;
                 state
             }
             Command::End => State::Exited,
+        }
+    }
+
+    /// Completes an instruction that was begun.
+    fn finish(&mut self, entry: &mut VmEntry) {
+        loop {
+            match self.vcpu.finish(std::mem::replace(entry, VmEntry::Resume)) {
+                // What shut down will say so when it is to run again.
+                Ok(None | Some(VmExit::TripleFault)) => return,
+                Ok(Some(exit)) => {
+                    let (answer, request) = self.devices.answer(exit, self.clock.now());
+                    *entry = answer;
+                    if let Some(request) = request {
+                        send(&self.events, self.index, Notice::Requested(request));
+                    }
+                }
+                Err(error) => return send(&self.events, self.index, Notice::Failed(error)),
+            }
         }
     }
 

@@ -100,7 +100,8 @@ impl CpuModel {
     pub fn all_leaves(&self, context: &CpuidContext) -> Vec<Leaf> {
         if self.basis == Basis::Exact {
             let index = |leaf: &Leaf| leaf.index.unwrap_or(0);
-            let filled = |leaf: &Leaf| Leaf { result: self.leaf(leaf.function, index(leaf), context), ..*leaf };
+            let filled =
+                |leaf: &Leaf| Leaf { result: self.leaf(leaf.function, index(leaf), context), ..*leaf };
             return self.leaves.iter().map(filled).collect();
         }
         let last = |first: u32| self.leaf(first, 0, context).eax;

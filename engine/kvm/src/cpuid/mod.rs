@@ -289,7 +289,10 @@ mod tests {
         check(&seen, &on_amd).unwrap();
         let again = CpuModel::exactly(&seen);
         assert_eq!(identity(&again, &on_amd, 1_000_000), seen);
-        assert_eq!(guest_cpuid(&again, 1, &on_amd), guest_cpuid(&CpuModel::default().with_cpus(2), 1, &on_amd));
+        assert_eq!(
+            guest_cpuid(&again, 1, &on_amd),
+            guest_cpuid(&CpuModel::default().with_cpus(2), 1, &on_amd)
+        );
         let error = check(&seen, &on_intel).unwrap_err().to_string();
         assert!(error.contains("AuthenticAMD") && error.contains("GenuineIntel"), "{error}");
         let model = CpuModel::default().identity();
@@ -297,7 +300,8 @@ mod tests {
         for leaf in poor.iter_mut().filter(|leaf| leaf.function == 1) {
             leaf.ecx &= !(1 << 26 | 1 << 17);
         }
-        let error = check(&model, &HostCpuid { supported: &poor, tsc_deadline: true }).unwrap_err().to_string();
+        let error =
+            check(&model, &HostCpuid { supported: &poor, tsc_deadline: true }).unwrap_err().to_string();
         assert!(error.contains("XSAVE") && error.contains("PCID"), "{error}");
     }
 

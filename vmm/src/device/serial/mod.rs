@@ -9,14 +9,15 @@ use std::io::Write;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use tern_chipset::Time;
 use tern_chipset::uart::Uart;
+use tern_chipset::{InvalidState, Time};
 use tern_engine::Clock;
 
 use super::register;
 use crate::bus::{ByteDevice, Request};
 use crate::irq::IrqLine;
 use crate::lock;
+use crate::saved::SerialState;
 use crate::schedule::{Alarm, Timed};
 use receiver::Receiver;
 
@@ -46,6 +47,20 @@ impl Serial {
     pub(super) fn new(line: IrqLine, alarm: Alarm, clock: Arc<Clock>, output: Box<dyn Write + Send>) -> Self {
         let state = State { uart: Uart::new(), receiver: Receiver::default(), line, alarm };
         Self { state: Mutex::new(state), room: Condvar::new(), clock, output: Mutex::new(output) }
+    }
+
+    /// The port's state; what is offered from now on is not taken.
+    pub(super) fn depart(&self) -> SerialState {
+        let mut state = lock(&self.state);
+        SerialState { uart: state.uart.save(), waiting: state.receiver.depart() }
+    }
+
+    pub(super) fn restore(&self, saved: &SerialState) -> Result<(), InvalidState> {
+        let mut state = lock(&self.state);
+        state.uart.restore(&saved.uart)?;
+        state.receiver.restore(&saved.waiting);
+        self.settle(&mut state, self.clock.now());
+        Ok(())
     }
 
     /// What waits to be received still does.

@@ -37,12 +37,14 @@ pub(super) struct Receiver {
     polls: u32,
     /// The guest polls for input.
     is_polled: bool,
+    /// The machine goes on elsewhere.
+    has_departed: bool,
 }
 
 impl Receiver {
     /// Bytes that can be pushed.
     pub(super) fn room(&self) -> usize {
-        CAPACITY.saturating_sub(self.waiting.len())
+        if self.has_departed { 0 } else { CAPACITY.saturating_sub(self.waiting.len()) }
     }
 
     /// Takes as many of `bytes` as there is room for.
@@ -50,6 +52,17 @@ impl Receiver {
         let taken = bytes.len().min(self.room());
         self.waiting.extend(&bytes[..taken]);
         taken
+    }
+
+    /// Gives up what waits, and takes no more.
+    pub(super) fn depart(&mut self) -> Vec<u8> {
+        self.has_departed = true;
+        self.waiting.drain(..).collect()
+    }
+
+    /// Takes over what waited elsewhere.
+    pub(super) fn restore(&mut self, waiting: &[u8]) {
+        self.waiting = waiting.iter().copied().collect();
     }
 
     /// Forgets what is known about the guest, but not what waits for it.

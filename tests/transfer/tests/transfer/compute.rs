@@ -1,0 +1,114 @@
+//! A computation in which every register counts: at whatever instruction the machine leaves, the result is the same.
+
+use iced_x86::code_asm::{
+    eax, ecx, ptr, qword_ptr, r8, r9, r10, r11, r12, r13, r14, r15, rax, rbp, rbx, rcx, rdi, rdx, rsi, st0,
+    st1, xmm0, xmm1, xmm2, xmm15,
+};
+use tern_test_kernels::long::{build, frame};
+use tern_test_kernels::run::Setup;
+use tern_test_transfer::{Journey, seeds};
+use tern_vmm::boot::KernelKind;
+use tern_vmm::config::MachineConfig;
+use tern_vmm::machine::End;
+
+use super::{PATIENCE, journeys, name};
+
+/// How often the computation goes round.
+const ROUNDS: u32 = 400_000;
+/// Departures of one journey.
+const DEPARTURES: usize = 12;
+
+/// A generator whose numbers go through every general register, the flags, SSE and x87 registers, the stack and string
+/// instructions; all of them are reported at the end.
+fn guest() -> Vec<u8> {
+    let (image, _) = build(|g| {
+        let buffer = frame(2);
+        g.mov(rax, 0x1234_5678_9abc_def1_u64)?;
+        for register in [rbx, rdx, rbp, rsi, rdi, r8, r9, r10, r11, r12, r14, r15] {
+            g.xor(register, register)?;
+        }
+        g.fninit()?;
+        g.fldz()?;
+        g.mov(r13, u64::from(ROUNDS))?;
+        let mut round = g.create_label();
+        g.set_label(&mut round)?;
+        g.mov(rcx, 6_364_136_223_846_793_005_u64)?;
+        g.imul_2(rax, rcx)?;
+        g.stc()?;
+        g.adc(rax, 0x1337)?;
+        // The flags.
+        g.pushfq()?;
+        g.pop(rcx)?;
+        g.add(rbx, rcx)?;
+        g.rol(rbx, 7)?;
+        // General registers, each made of its neighbour.
+        g.xor(rdx, rax)?;
+        g.lea(rbp, ptr(rbp + rdx * 2 + 5))?;
+        g.add(r8, rbp)?;
+        g.xor(r9, r8)?;
+        g.sub(r10, r9)?;
+        g.ror(r10, 3)?;
+        g.bswap(r10)?;
+        g.add(r11, r10)?;
+        g.adc(r12, r11)?;
+        g.xor(r14, r12)?;
+        g.add(r15, r14)?;
+        // SSE.
+        g.movq(xmm0, r15)?;
+        g.paddq(xmm1, xmm0)?;
+        g.pshufd(xmm2, xmm1, 0x4e)?;
+        g.pxor(xmm15, xmm2)?;
+        // x87: counts by ones, which is exact.
+        g.fld1()?;
+        g.faddp(st1, st0)?;
+        // String instructions over 128 bytes.
+        g.mov(rdi, buffer)?;
+        g.mov(ecx, 16)?;
+        g.rep().stosq()?;
+        g.mov(rsi, buffer)?;
+        g.mov(rdi, buffer + 256)?;
+        g.mov(ecx, 128)?;
+        g.rep().movsb()?;
+        g.mov(rsi, buffer + 256)?;
+        g.add(rdx, qword_ptr(rsi + 64))?;
+        g.dec(r13)?;
+        g.jnz(round)?;
+        for register in [rax, rbx, rdx, rbp, rsi, rdi, r8, r9, r10, r11, r12, r14, r15] {
+            g.expect(register, 0)?;
+        }
+        g.movq(rax, xmm1)?;
+        g.expect(rax, 0)?;
+        g.movq(rax, xmm15)?;
+        g.expect(rax, 0)?;
+        g.mov(rsi, buffer)?;
+        g.fistp(qword_ptr(rsi))?;
+        g.mov(rax, qword_ptr(rsi))?;
+        g.expect(rax, u64::from(ROUNDS))?;
+        g.xor(eax, eax)
+    });
+    image
+}
+
+fn config(image: &[u8], journey: &Journey) -> MachineConfig {
+    let machine = || Setup::new(image.to_vec(), KernelKind::Elf).config();
+    MachineConfig { cpu_model: journey.processor(machine), ..machine() }
+}
+
+#[test]
+fn a_computation_has_the_same_result_wherever_it_is_interrupted() {
+    let image = guest();
+    let undisturbed =
+        Journey { engines: vec![&tern_soft::SoftEngine], departures: 0, stay: 0..1, patience: PATIENCE };
+    let expected = undisturbed.travel(config(&image, &undisturbed), "", 0);
+    assert!(matches!(expected.end, End::DebugExit(_)), "{:?}", expected.end);
+    assert!(!expected.output.is_empty());
+    for journey in journeys(DEPARTURES, 100..15_000) {
+        for seed in seeds(6) {
+            let arrival = journey.travel(config(&image, &journey), "", seed);
+            let what = format!("{}, seed {seed}, {} departures", name(&journey), arrival.departures);
+            assert!(matches!(arrival.end, End::DebugExit(_)), "{what}: {:?}", arrival.end);
+            assert_eq!(arrival.output, expected.output, "{what}");
+            assert!(arrival.departures > 2, "{what}: it ended before it could leave");
+        }
+    }
+}

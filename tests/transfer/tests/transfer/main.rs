@@ -1,0 +1,32 @@
+//! Machines that leave an engine at a random moment and go on.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod compute;
+mod linux;
+mod refusals;
+
+use std::ops::Range;
+use std::time::Duration;
+
+use tern_engine::Engine;
+use tern_test_transfer::{Journey, engines};
+
+/// How long a machine may take: the host may be an emulated one.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The ways that can be gone here: from each engine to itself, and if there are several, from each to the next.
+fn journeys(departures: usize, stay: Range<u64>) -> Vec<Journey> {
+    let engines = engines();
+    let mut ways: Vec<Vec<&'static dyn Engine>> = engines.iter().map(|engine| vec![*engine]).collect();
+    if engines.len() > 1 {
+        ways.push(engines);
+    }
+    let journey = |engines| Journey { engines, departures, stay: stay.clone(), patience: PATIENCE };
+    ways.into_iter().map(journey).collect()
+}
+
+fn name(journey: &Journey) -> String {
+    journey.engines.iter().map(|engine| engine.name()).collect::<Vec<_>>().join(" and ")
+}

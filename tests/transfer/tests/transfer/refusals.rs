@@ -1,0 +1,71 @@
+//! Machines that cannot go on somewhere say why.
+
+use std::io;
+
+use tern_test_kernels::long::build;
+use tern_test_kernels::run::Setup;
+use tern_test_transfer::engines;
+use tern_vmm::boot::KernelKind;
+use tern_vmm::machine::{End, Machine};
+use tern_vmm::saved::Departed;
+
+/// A machine on the first engine that left before its first instruction.
+fn departed() -> Departed {
+    let (image, _) = build(|g| g.nop());
+    let config = Setup::new(image, KernelKind::Elf).config();
+    let machine = Machine::new(config, engines()[0], io::sink()).unwrap();
+    machine.handle().depart();
+    match machine.run().unwrap().end {
+        End::Departed(departed) => *departed,
+        end => panic!("{end:?}"),
+    }
+}
+
+/// What is said when the machine is to go on after `damage`.
+fn refusal(damage: impl Fn(&mut Departed)) -> String {
+    let mut texts = engines().into_iter().map(|engine| {
+        let mut departed = departed();
+        damage(&mut departed);
+        let error = Machine::arrive(departed, engine, io::sink()).err().expect("it is refused");
+        let mut text = error.to_string();
+        let mut cause = std::error::Error::source(&error);
+        while let Some(error) = cause {
+            text = format!("{text}: {error}");
+            cause = error.source();
+        }
+        text
+    });
+    let first = texts.next().unwrap();
+    for other in texts {
+        assert!(!other.is_empty());
+    }
+    first
+}
+
+#[test]
+fn a_machine_that_just_left_can_go_on() {
+    Machine::arrive(departed(), engines()[0], io::sink()).unwrap();
+}
+
+#[test]
+fn a_processor_beyond_the_engine_is_refused_with_what_it_lacks() {
+    // AVX-512F, which nothing here gives to guests by this way.
+    let text = refusal(|departed| {
+        for leaf in &mut departed.state.vm.identity.leaves {
+            if (leaf.function, leaf.index) == (7, Some(0)) {
+                leaf.result.ebx |= 1 << 16;
+            }
+        }
+    });
+    assert!(text.contains("CPUID 0x7.0 Ebx bit 16"), "{text}");
+}
+
+#[test]
+fn a_state_of_another_machine_is_refused() {
+    let text = refusal(|departed| departed.state.vcpus.clear());
+    assert!(text.contains("0 processors"), "{text}");
+    let text = refusal(|departed| departed.state.vm.local_apics.clear());
+    assert!(text.contains("0 local APICs"), "{text}");
+    let text = refusal(|departed| departed.state.devices.clock.memory.clear());
+    assert!(text.contains("128 bytes"), "{text}");
+}
