@@ -35,6 +35,17 @@ impl CrashReport {
         Self { vcpu, state, instruction, bitness: cpu.mode.bitness() }
     }
 
+    /// Whether the state is not the crash's: KVM on AMD's processors resets one that shuts down, before anybody can read its
+    /// registers. A guest is never entered there, so no other crash looks like this.
+    #[must_use]
+    pub fn state_is_lost(&self) -> bool {
+        let (state, reset) = (&self.state, VcpuState::reset());
+        let cs = SegmentRegister::Cs as usize;
+        state.rip == reset.rip
+            && state.segments[cs].base == reset.segments[cs].base
+            && !state.cr0.contains(Cr0::PE)
+    }
+
     fn disassembly(&self) -> String {
         if self.instruction.is_empty() {
             return "(cannot be read: nothing is mapped there)".to_owned();
@@ -53,12 +64,14 @@ impl CrashReport {
     fn advice(&self) -> Vec<&'static str> {
         let state = &self.state;
         let mut advice = Vec::new();
-        if state.idtr.limit == 0 || state.idtr == VcpuState::reset().idtr && state.cr0.contains(Cr0::PE) {
+        if self.state_is_lost() {
+            advice.push("--engine soft, which keeps the registers, shows where the same guest crashes.");
+        } else if state.idtr.limit == 0 || state.idtr == VcpuState::reset().idtr && state.cr0.contains(Cr0::PE) {
             advice.push(
                 "The guest had not loaded an interrupt descriptor table (LIDT): any exception ends like this.",
             );
         }
-        if self.instruction.is_empty() {
+        if !self.state_is_lost() && self.instruction.is_empty() {
             advice.push(
                 "It ran at an address without code: a wild jump or call, or a return with a damaged stack.",
             );
@@ -72,6 +85,19 @@ impl CrashReport {
 
 impl fmt::Display for CrashReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.state_is_lost() {
+            writeln!(f, "triple fault on processor {}", self.vcpu)?;
+            writeln!(f, "  where is not known: the host's KVM resets a processor that shuts down")?;
+        } else {
+            self.write_state(f)?;
+        }
+        write!(f, "What to do next:")?;
+        self.advice().iter().try_for_each(|line| write!(f, "\n  {line}"))
+    }
+}
+
+impl CrashReport {
+    fn write_state(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = &self.state;
         let cs = state.segments[SegmentRegister::Cs as usize].selector;
         writeln!(
@@ -116,9 +142,7 @@ impl fmt::Display for CrashReport {
             )?;
         }
         writeln!(f, "  gdtr base {:016x}  limit {:04x}", state.gdtr.base, state.gdtr.limit)?;
-        writeln!(f, "  idtr base {:016x}  limit {:04x}", state.idtr.base, state.idtr.limit)?;
-        write!(f, "What to do next:")?;
-        self.advice().iter().try_for_each(|line| write!(f, "\n  {line}"))
+        writeln!(f, "  idtr base {:016x}  limit {:04x}", state.idtr.base, state.idtr.limit)
     }
 }
 
@@ -201,6 +225,16 @@ mod tests {
         let text = report.to_string();
         assert!(text.contains("nothing is mapped there") && text.contains("a wild jump"), "{text}");
         assert!(text.contains("LIDT"), "{text}");
+    }
+
+    #[test]
+    fn registers_that_kvm_has_reset_are_not_shown_as_the_crashs() {
+        let report = CrashReport::new(2, VcpuState::reset(), &memory_with(&[], 0));
+        assert!(report.state_is_lost());
+        let text = report.to_string();
+        assert!(text.starts_with("triple fault on processor 2\n  where is not known"), "{text}");
+        assert!(text.contains("--engine soft") && !text.contains("rax") && !text.contains("LIDT"), "{text}");
+        assert!(!text.contains("wild jump"), "{text}");
     }
 
     #[test]

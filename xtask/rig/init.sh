@@ -6,6 +6,9 @@ busybox mount -t devtmpfs devtmpfs /dev
 busybox mount -t proc proc /proc
 busybox mount -t sysfs sysfs /sys
 busybox mount -t tmpfs tmpfs /tmp
+# Tests that are a person at a terminal make one.
+busybox mkdir -p /dev/pts
+busybox mount -t devpts devpts /dev/pts
 for module in $(busybox cat /rig/modules/order); do
     busybox insmod "/rig/modules/$module"
 done

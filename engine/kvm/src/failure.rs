@@ -56,7 +56,8 @@ pub fn in_words(reason: &Reason) -> String {
         Reason::FailEntry { code } => format!(
             "the hardware refused to enter the guest, with code {code:#x} ({})",
             match *code {
-                u64::MAX => "AMD-V: the guest's state is not a legal one",
+                // The code is -1, of which some kernels hand over only the lower half.
+                0xffff_ffff | u64::MAX => "AMD-V: the guest's state is not a legal one",
                 0x8000_0021 => "VT-x: the guest's state is not a legal one",
                 0x8000_0022 => "VT-x: a model-specific register cannot be loaded",
                 7 => "VT-x: a control field is not a legal one",
@@ -151,8 +152,10 @@ mod tests {
 
     #[test]
     fn a_refused_entry_says_what_is_wrong_with_the_guest() {
-        let text = in_words(&Reason::FailEntry { code: 0x8000_0021 });
-        assert!(text.contains("0x80000021") && text.contains("not a legal one"), "{text}");
+        for code in [0x8000_0021, u32::MAX.into(), u64::MAX] {
+            let text = in_words(&Reason::FailEntry { code });
+            assert!(text.contains(&format!("{code:#x}")) && text.contains("not a legal one"), "{text}");
+        }
     }
 
     #[test]

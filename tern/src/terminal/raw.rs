@@ -29,7 +29,7 @@ impl RawMode {
         apply()?;
         let report = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
-            restore();
+            restore_in_panic();
             report(info);
         }));
         Ok(Some(guard))
@@ -57,15 +57,22 @@ pub(super) fn apply() -> io::Result<()> {
     Ok(())
 }
 
-/// Gives the terminal back. Does nothing if it is not raw, and nothing but try.
+/// Gives the terminal back, once nobody is changing it any more. Does nothing if it is not raw, and nothing but try.
 pub(super) fn restore() {
-    let before = match BEFORE.try_lock() {
-        Ok(before) => before,
-        Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-        // A panic of the thread that is changing the terminal just now: it must not wait for itself.
-        Err(TryLockError::WouldBlock) => return,
-    };
-    if let Some(before) = &*before {
+    put_back(&BEFORE.lock().unwrap_or_else(PoisonError::into_inner));
+}
+
+/// As [`restore`], for a thread that may be the one that is changing the terminal just now: it must not wait for itself.
+fn restore_in_panic() {
+    match BEFORE.try_lock() {
+        Ok(before) => put_back(&before),
+        Err(TryLockError::Poisoned(poisoned)) => put_back(&poisoned.into_inner()),
+        Err(TryLockError::WouldBlock) => {}
+    }
+}
+
+fn put_back(before: &Option<Termios>) {
+    if let Some(before) = before {
         // There is no one left to tell of a failure.
         let _ = tcsetattr(stdin(), OptionalActions::Now, before);
     }

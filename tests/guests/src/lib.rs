@@ -6,6 +6,7 @@
 //! stream.rs     what a process writes, kept as it comes
 //! terminal.rs   a terminal for the process, and what it is like before and after
 //! places.rs     how many processors are kept busy at a time
+//! host.rs       what a guest on KVM inherits from its host
 //! debian.rs     kernels from Debian's packages
 //! boot_sector.rs  guests of a few bytes, for what no Linux does
 //! ```
@@ -17,6 +18,7 @@
 pub mod boot_sector;
 pub mod debian;
 mod guest;
+pub mod host;
 mod places;
 mod stream;
 mod terminal;

@@ -3,7 +3,7 @@
 //! Kernels, processors and memory are combined in pairs: each two of them meet in one of the machines below.
 
 use tern_guests::debian::{self, Flavour, Suite};
-use tern_guests::{PROMPT, Tern};
+use tern_guests::{PROMPT, Tern, host};
 
 /// What a kernel writes when something is wrong with the machine, or with our processor.
 const COMPLAINTS: [&str; 19] = [
@@ -54,16 +54,16 @@ fn boots(suite: Suite, flavour: Flavour, cpus: usize, mebibytes: u64) {
     let flags = guest.ask("grep -m1 ^flags /proc/cpuinfo");
     let flags: Vec<_> = flags.split_whitespace().collect();
     for feature in FEATURES {
-        if !flags.contains(&feature) {
+        if host::gives(feature) && !flags.contains(&feature) {
             guest.fail(&format!("the processor lacks {feature}"));
         }
     }
     let source = guest.ask("cat /sys/devices/system/clocksource/clocksource0/current_clocksource");
-    assert!(["tsc", "tsc-early"].contains(&source.as_str()), "the clock is {source}");
+    assert!(host::clocks().contains(&source.as_str()), "the clock is {source}");
 
     let log = guest.ask("dmesg");
     for complaint in COMPLAINTS {
-        if let Some(line) = log.lines().find(|line| line.contains(complaint)) {
+        if let Some(line) = log.lines().find(|line| line.contains(complaint) && !host::explains(line)) {
             guest.fail(&format!("the kernel complains: {line}"));
         }
     }

@@ -72,6 +72,11 @@ fn md5(data: &[u8]) -> String {
 }
 
 #[test]
+fn a_little_data_that_is_piped_in_arrives_intact() {
+    data_arrives_intact(5_000);
+}
+
+#[test]
 fn data_that_is_piped_in_arrives_intact() {
     data_arrives_intact(100_000);
 }

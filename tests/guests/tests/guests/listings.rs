@@ -1,6 +1,6 @@
 //! What is printed for people and for programs.
 
-use tern_guests::{PROMPT, Tern};
+use tern_guests::{PROMPT, Tern, host};
 
 #[test]
 fn the_engines_are_listed_for_programs() {
@@ -26,11 +26,13 @@ fn statistics_tell_what_the_machine_did() {
         let number = line.trim().trim_end_matches(" s").replace(',', "");
         number.parse::<f64>().unwrap_or_else(|_| end.fail(&format!("{name:?} is no number: {line}")))
     };
-    assert!(value("instructions") > 1e8, "a boot takes some hundred million instructions");
-    assert!(value("MIPS while busy") > 1.0);
+    if host::counts_instructions() {
+        assert!(value("instructions") > 1e8, "a boot takes some hundred million instructions");
+        assert!(value("MIPS while busy") > 1.0);
+    }
     assert!(value("wall time") <= end.took.as_secs_f64());
     assert!(value("port-out") >= 100.0, "each character of the console is an exit");
-    assert!(value("halt") >= 1.0);
+    assert!(value(host::halts()) >= 1.0);
 }
 
 #[test]
