@@ -14,22 +14,36 @@ pub(crate) const TERN: &str = "tern";
 const MEMORY: &str = "512";
 
 /// Who takes part; Tern is the first.
-pub(crate) const CONTENDERS: [Contender; 2] =
-    [Contender { name: TERN, command: tern_soft }, Contender { name: "qemu-tcg", command: qemu_tcg }];
+pub(crate) const CONTENDERS: [Contender; 3] = [
+    Contender { name: TERN, kind: Kind::Guest, command: tern_soft },
+    Contender { name: "qemu-tcg", kind: Kind::Guest, command: qemu_tcg },
+    Contender { name: "native", kind: Kind::Host, command: native },
+];
 
-/// A program that runs the guest, with its serial port as standard input and output.
+/// A program whose standard input and output are a shell's.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Contender {
     pub name: &'static str,
+    pub kind: Kind,
     pub command: fn(&Files) -> Result<Command>,
 }
 
-/// The guest that all of them run.
+/// Whose shell it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// That of a guest, which has to boot; it is on the guest's serial port.
+    Guest,
+    /// This host's own.
+    Host,
+}
+
+/// The guest that all of them run, and the program that the host runs too.
 #[derive(Debug)]
 pub(crate) struct Files {
     pub image: Image,
     /// Its kernel as an ELF file.
     pub unpacked: PathBuf,
+    pub program: PathBuf,
 }
 
 fn tern_soft(files: &Files) -> Result<Command> {
@@ -42,6 +56,16 @@ fn tern_soft(files: &Files) -> Result<Command> {
     if let Some(initrd) = &files.image.initrd {
         command.arg("--initrd").arg(initrd);
     }
+    Ok(command)
+}
+
+/// The same program, but by this host's own processor and kernel.
+fn native(files: &Files) -> Result<Command> {
+    let directory = files.program.parent().context("the program is in no folder")?;
+    let path = env::var_os("PATH").unwrap_or_default();
+    let path = std::iter::once(directory.to_owned()).chain(env::split_paths(&path));
+    let mut command = Command::new("sh");
+    command.env("PATH", env::join_paths(path).context("cannot add a folder to PATH")?);
     Ok(command)
 }
 

@@ -1,13 +1,14 @@
-//! The software engine beside QEMU's, on the same kernel, initramfs, command line and memory.
+//! The software engine beside QEMU's, on the same kernel, initramfs, command line and memory, and beside the host itself.
 //!
 //! ```text
-//! contender.rs  how each is started          workload.rs  what is run in the guest
+//! contender.rs  how each is started          workload.rs, program.rs  what is run there
 //!        └──────────► session.rs ◄────────────────┘
-//!           one guest, driven through its serial port, timed on the host
+//!           one shell, a guest's or the host's, driven through its terminal
 //!                          └──► Sample ──► summary.rs (medians, ratios) ──► report.rs (table, JSON)
 //! ```
 
 mod contender;
+mod program;
 mod promise;
 mod report;
 mod session;
@@ -18,28 +19,32 @@ mod workload;
 use std::fs;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
-use tern_image::{Cache, OnStderr};
+use tern_image::{Cache, Image, OnStderr};
 
 use crate::Form;
 use contender::{CONTENDERS, Files};
-use session::Sample;
+use session::{Outcome, Sample};
 use summary::Summary;
+use workload::Workload;
 
 pub(crate) const ABOUT: &str = "\
-Measures Tern beside QEMU: the time from starting the command to the guest's prompt, and shell
-commands in the guest, timed on the host between two marks that the guest prints.
+Measures Tern beside QEMU and beside the host itself: the time from starting the command to the
+guest's init and to its prompt; one thing after the other, from a CRC to a new process, by a program
+that tells by the guest's clock what each takes; and shell commands in the guest, timed on the host
+between two marks that the guest prints.
 
-Both start the tiny guest: the same kernel, initramfs, kernel command line, memory and one
-processor. Tern is started as users start it, with the kernel as Debian packs it, and unpacks it
-itself. QEMU gets the same kernel unpacked, because it would have to emulate the unpacking, and
-enters it through PVH as Tern does, in its q35 machine. (Its leaner microvm machine has no clock
-that this kernel can rely on under TCG, and now and then stops there.) It emulates the most capable
-processor it can (`-cpu max`).
+The guests are the tiny guest with that program added: the same kernel, initramfs, kernel command
+line, memory and one processor. Tern is started as users start it, with the kernel as Debian packs
+it, and unpacks it itself. QEMU gets the same kernel unpacked, because it would have to emulate the
+unpacking, and enters it through PVH as Tern does, in its q35 machine. (Its leaner microvm machine
+has no clock that this kernel can rely on under TCG, and now and then stops there.) It emulates the
+most capable processor it can (`-cpu max`). 'native' is the same program on this host, by its own
+processor and its own kernel.
 
 Medians over all rounds; a ratio above 1 means that Tern is faster. The exit code tells whether
-what Tern promises was kept.";
+nothing failed and what Tern promises was kept.";
 
 /// What the user chooses.
 #[derive(Debug, Args)]
@@ -49,49 +54,106 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
 
-    /// Measure only this one, by the name it has in the table; may be repeated
+    /// Measure only this contender, by the name it has in the table; may be repeated
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
+
+    /// Measure only this row, by the name it has in the table, or only this group of them (boot, integer, float, kernel,
+    /// shell); may be repeated
+    #[arg(long, value_name = "NAME")]
+    row: Vec<String>,
 
     /// How to print
     #[arg(short, long, value_enum, default_value = "text", value_name = "FORM")]
     output: Form,
 }
 
-/// Measures, prints, and tells whether what Tern promises was kept.
+/// Measures, prints, and tells whether nothing failed and what Tern promises was kept.
 ///
 /// # Errors
-/// If a contender does not run its guest.
+/// If a contender cannot be started at all.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let mut contenders = CONTENDERS.to_vec();
     if !options.only.is_empty() {
         contenders.retain(|contender| options.only.iter().any(|name| name == contender.name));
-        anyhow::ensure!(!contenders.is_empty(), "there is no contender with that name");
+        ensure!(!contenders.is_empty(), "there is no contender with that name");
     }
+    let program = program::path()?;
+    let workloads = [workload::boot(), program::workloads(&program)?, workload::shell()].concat();
+    let workloads = chosen(workloads, &options.row)?;
+
     let image = tern_image::tiny(&Cache::of_user()?, &OnStderr::new())?;
     let packed = fs::read(&image.kernel).context("cannot read the kernel")?;
-    let directory = tempfile::tempdir().context("cannot make a directory for the unpacked kernel")?;
-    let unpacked = directory.path().join("vmlinux");
+    let directory = tempfile::tempdir().context("cannot make a folder for the kernel and the initramfs")?;
+    let [unpacked, initrd] = ["vmlinux", "initrd"].map(|name| directory.path().join(name));
     let elf = tern_vmm::boot::unpack(&packed).context("cannot unpack the kernel")?;
     fs::write(&unpacked, elf).context("cannot write the unpacked kernel")?;
-    let files = Files { image, unpacked };
+    program::initramfs(&image, &program, &initrd)?;
+    let files = Files { image: Image { initrd: Some(initrd), ..image }, unpacked, program };
 
     let mut samples: Vec<Vec<Sample>> = contenders.iter().map(|_| Vec::new()).collect();
     for round in 1..=options.rounds {
         for (contender, samples) in contenders.iter().zip(&mut samples) {
-            eprintln!("bench: round {round} of {}: {}", options.rounds, contender.name);
-            let sample =
-                session::run(contender, &files).with_context(|| format!("{} failed", contender.name))?;
+            let name = contender.name;
+            eprintln!("bench: round {round} of {}: {name}", options.rounds);
+            let sample = session::run(contender, &files, &workloads, tell)
+                .with_context(|| format!("{name} failed"))?;
+            if let Err(error) = sample.clock.map_or(Ok(()), session::trust) {
+                eprintln!("bench: {name}: {error}");
+            }
             samples.push(sample);
         }
     }
     let names: Vec<_> = contenders.iter().map(|contender| contender.name).collect();
-    let summary = Summary::new(&names, &samples);
+    let summary = Summary::new(&names, &workloads, &samples);
     let promises = promise::judge(&summary);
     match options.output {
         Form::Text => print!("{}", report::text(&summary, &promises)),
         Form::Json => println!("{:#}", report::json(&summary, &promises)),
     }
-    let kept = promises.iter().all(|promise| promise.kept);
-    Ok(if kept { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let well = summary.failures().next().is_none() && promises.iter().all(|promise| promise.kept);
+    Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The workloads that have one of these names or groups; all if there are none.
+///
+/// # Errors
+/// If a name is neither.
+fn chosen(mut workloads: Vec<Workload>, names: &[String]) -> Result<Vec<Workload>> {
+    let means = |name: &str, workload: &Workload| name == workload.name || name == workload.group.name();
+    for name in names {
+        let known = workloads.iter().any(|workload| means(name, workload));
+        ensure!(known, "there is no row and no group of rows with the name '{name}'");
+    }
+    workloads.retain(|workload| names.is_empty() || names.iter().any(|name| means(name, workload)));
+    Ok(workloads)
+}
+
+/// Says how a workload went, as soon as it is known.
+fn tell(workload: &Workload, outcome: &Outcome) {
+    let Workload { name, unit, .. } = workload;
+    match outcome {
+        Outcome::Value(value) => eprintln!("bench:   {name}: {value:.3} {unit}"),
+        Outcome::Failed(reason) => eprintln!("bench:   {name}: failed: {reason}"),
+        Outcome::Absent => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(chosen: &[&str]) -> Result<Vec<String>> {
+        let names: Vec<_> = chosen.iter().map(ToString::to_string).collect();
+        let workloads = self::chosen([workload::boot(), workload::shell()].concat(), &names)?;
+        Ok(workloads.into_iter().map(|workload| workload.name).collect())
+    }
+
+    #[test]
+    fn rows_are_chosen_by_name_or_group() {
+        assert_eq!(names(&["boot"]).unwrap(), ["boot to init", "boot to prompt"]);
+        assert_eq!(names(&["boot to init", "sort, 20,000 lines"]).unwrap().len(), 2);
+        assert_eq!(names(&[]).unwrap().len(), 12);
+        assert!(names(&["boot", "sport"]).is_err());
+    }
 }
