@@ -200,7 +200,7 @@ impl Clock {
 /// If not.
 pub(crate) fn trust(clock: f64) -> Result<()> {
     ensure!(
-        (0.7..1.05).contains(&clock),
+        (0.9..1.03).contains(&clock),
         "the guest's clock makes {clock:.2} seconds of one of the host's: do not trust its rows"
     );
     Ok(())
