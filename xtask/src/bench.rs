@@ -25,7 +25,7 @@ const WORKLOAD: [&str; 10] = [
     "-Cdebuginfo=0",
 ];
 
-/// Installs the peer, builds `tern`, what runs in it and the program that measures, and runs that.
+/// Installs the peer and the real programs that are measured, builds `tern`, what runs in it and the program that measures, and runs that.
 ///
 /// # Errors
 /// If any of that fails, or a promise is not kept.
@@ -34,7 +34,7 @@ pub(crate) fn bench(arguments: &[OsString]) -> Result<()> {
     let names_suite = arguments.first().is_some_and(|first| !first.to_string_lossy().starts_with('-'));
     let asks_for_help = arguments.iter().any(|argument| argument == "--help" || argument == "-h");
     if !asks_for_help {
-        install::packages(&["qemu-system-x86"])?;
+        install::packages(&["qemu-system-x86", "gcc", "python3-minimal"])?;
         step::build_tern()?;
         step::run(step::cargo_build("rustc").args(WORKLOAD))?;
         // Some suites run in the rig.

@@ -1,7 +1,7 @@
 //! The software engine beside QEMU's, on the same kernel, initramfs, command line and memory, and beside the host itself.
 //!
 //! ```text
-//! contender.rs  how each is started          workload.rs, program.rs  what is run there
+//! contender.rs  how each is started          workload.rs, program.rs, real/  what is run there
 //!        └──────────► session.rs ◄────────────────┘
 //!           one shell, a guest's or the host's, driven through its terminal
 //!                          └──► Sample ──► summary.rs (medians, ratios) ──► report.rs (table, JSON)
@@ -10,6 +10,7 @@
 mod contender;
 mod program;
 mod promise;
+mod real;
 mod report;
 mod session;
 mod statistics;
@@ -17,14 +18,16 @@ mod summary;
 mod workload;
 
 use std::fs;
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
+use tern_image::cpio::Archive;
 use tern_image::{Cache, Image, OnStderr};
 
 use crate::Form;
-use contender::{CONTENDERS, Files};
+use contender::{CONTENDERS, Contender, Files};
 use session::{Outcome, Sample};
 use summary::Summary;
 use workload::Workload;
@@ -33,15 +36,16 @@ pub(crate) const ABOUT: &str = "\
 Measures Tern beside QEMU and beside the host itself: the time from starting the command to the
 guest's init and to its prompt; one thing after the other, from a CRC to a new process, by a program
 that tells by the guest's clock what each takes; and shell commands in the guest, timed on the host
-between two marks that the guest prints.
+between two marks that the guest prints; and likewise real programs, this host's own C compiler and
+Python.
 
 The guests are the tiny guest with that program added: the same kernel, initramfs, kernel command
 line, memory and one processor. Tern is started as users start it, with the kernel as Debian packs
 it, and unpacks it itself. QEMU gets the same kernel unpacked, because it would have to emulate the
 unpacking, and enters it through PVH as Tern does, in its q35 machine. (Its leaner microvm machine
 has no clock that this kernel can rely on under TCG, and now and then stops there.) It emulates the
-most capable processor it can (`-cpu max`). 'native' is the same program on this host, by its own
-processor and its own kernel.
+most capable processor it can (`-cpu max`). 'native' is the same programs on this host, by its own
+processor and its own kernel. The real programs have a guest of their own, with a larger initramfs.
 
 Medians over all rounds; a ratio above 1 means that Tern is faster. The exit code tells whether
 nothing failed and what Tern promises was kept.";
@@ -59,7 +63,7 @@ pub(crate) struct Options {
     only: Vec<String>,
 
     /// Measure only this row, by the name it has in the table, or only this group of them (boot, integer, float, kernel,
-    /// shell); may be repeated
+    /// shell, real); may be repeated
     #[arg(long, value_name = "NAME")]
     row: Vec<String>,
 
@@ -78,32 +82,17 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         contenders.retain(|contender| options.only.iter().any(|name| name == contender.name));
         ensure!(!contenders.is_empty(), "there is no contender with that name");
     }
-    let program = program::path()?;
-    let workloads = [workload::boot(), program::workloads(&program)?, workload::shell()].concat();
-    let workloads = chosen(workloads, &options.row)?;
-
-    let image = tern_image::tiny(&Cache::of_user()?, &OnStderr::new())?;
-    let packed = fs::read(&image.kernel).context("cannot read the kernel")?;
-    let directory = tempfile::tempdir().context("cannot make a folder for the kernel and the initramfs")?;
-    let [unpacked, initrd] = ["vmlinux", "initrd"].map(|name| directory.path().join(name));
-    let elf = tern_vmm::boot::unpack(&packed).context("cannot unpack the kernel")?;
-    fs::write(&unpacked, elf).context("cannot write the unpacked kernel")?;
-    program::initramfs(&image, &program, &initrd)?;
-    let files = Files { image: Image { initrd: Some(initrd), ..image }, unpacked, program };
+    let directory = tempfile::tempdir().context("cannot make a folder for what guests need")?;
+    let parts = parts(directory.path(), &options.row)?;
 
     let mut samples: Vec<Vec<Sample>> = contenders.iter().map(|_| Vec::new()).collect();
     for round in 1..=options.rounds {
         for (contender, samples) in contenders.iter().zip(&mut samples) {
-            let name = contender.name;
-            eprintln!("bench: round {round} of {}: {name}", options.rounds);
-            let sample = session::run(contender, &files, &workloads, tell)
-                .with_context(|| format!("{name} failed"))?;
-            if let Err(error) = sample.clock.map_or(Ok(()), session::trust) {
-                eprintln!("bench: {name}: {error}");
-            }
-            samples.push(sample);
+            eprintln!("bench: round {round} of {}: {}", options.rounds, contender.name);
+            samples.push(take(contender, &parts)?);
         }
     }
+    let workloads: Vec<_> = parts.into_iter().flat_map(|part| part.workloads).collect();
     let names: Vec<_> = contenders.iter().map(|contender| contender.name).collect();
     let summary = Summary::new(&names, &workloads, &samples);
     let promises = promise::judge(&summary);
@@ -113,6 +102,65 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     }
     let well = summary.failures().next().is_none() && promises.iter().all(|promise| promise.kept);
     Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// A guest, and what is measured in it.
+#[derive(Debug)]
+struct Part {
+    files: Files,
+    workloads: Vec<Workload>,
+}
+
+/// What there is to measure of what the user has chosen; the guests' files are written to `directory`.
+fn parts(directory: &Path, names: &[String]) -> Result<Vec<Part>> {
+    let program = program::path()?;
+    let real = real::find(directory)?;
+    let tiny = [workload::boot(), program::workloads(&program)?, workload::shell()].concat();
+    let all = [tiny.clone(), real.workloads.clone()].concat();
+    let chosen = chosen(all, names)?;
+    let of = |part: &[Workload]| -> Vec<_> {
+        part.iter().filter(|workload| chosen.contains(workload)).cloned().collect()
+    };
+
+    let image = tern_image::tiny(&Cache::of_user()?, &OnStderr::new())?;
+    let packed = fs::read(&image.kernel).context("cannot read the kernel")?;
+    let unpacked = directory.join("vmlinux");
+    let elf = tern_vmm::boot::unpack(&packed).context("cannot unpack the kernel")?;
+    fs::write(&unpacked, elf).context("cannot write the unpacked kernel")?;
+    let files = |name: &str, archive: Archive| -> Result<Files> {
+        let initrd = image.initrd.as_deref().context("the tiny guest has no initramfs")?;
+        let tiny = fs::read(initrd).with_context(|| format!("cannot read '{}'", initrd.display()))?;
+        let initrd = directory.join(name);
+        // Linux unpacks one archive after the other.
+        fs::write(&initrd, [tiny, archive.finish()].concat()).context("cannot write an initramfs")?;
+        let image = Image { initrd: Some(initrd), ..image.clone() };
+        Ok(Files { image, unpacked: unpacked.clone(), program: program.clone() })
+    };
+    let (mut with_program, mut with_real) = (Archive::default(), Archive::default());
+    program::pack(&program, &mut with_program)?;
+    real.pack(&mut with_real)?;
+    let parts = [
+        Part { files: files("tiny", with_program)?, workloads: of(&tiny) },
+        // Only these rows want such a large guest.
+        Part { files: files("real", with_real)?, workloads: of(&real.workloads) },
+    ];
+    Ok(parts.into_iter().filter(|part| !part.workloads.is_empty()).collect())
+}
+
+/// One round of a contender.
+fn take(contender: &Contender, parts: &[Part]) -> Result<Sample> {
+    let mut all = Sample::default();
+    for Part { files, workloads } in parts {
+        let sample = session::run(contender, files, workloads, tell)
+            .with_context(|| format!("{} failed", contender.name))?;
+        if let Err(error) = sample.clock.map_or(Ok(()), session::trust) {
+            eprintln!("bench: {}: {error}", contender.name);
+        }
+        all.outcomes.extend(sample.outcomes);
+        // The first part's guest is the one whose speed is promised.
+        all.mips = all.mips.or(sample.mips);
+    }
+    Ok(all)
 }
 
 /// The workloads that have one of these names or groups; all if there are none.

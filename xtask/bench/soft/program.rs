@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
-use tern_image::Image;
 use tern_image::cpio::Archive;
 
 use super::workload::{Group, Source, Workload};
@@ -53,18 +52,14 @@ fn listed(line: &str) -> Result<Workload> {
     Ok(Workload { name: name.into(), unit: unit.into(), group, source: Source::Program })
 }
 
-/// An initramfs that holds the program beside what `image`'s own holds. It is written to `path`.
+/// Adds the program to an initramfs.
 ///
 /// # Errors
-/// If a file cannot be read or written.
-pub(crate) fn initramfs(image: &Image, program: &Path, path: &Path) -> Result<()> {
-    let initrd = image.initrd.as_deref().context("the tiny guest has no initramfs")?;
-    let read = |path: &Path| fs::read(path).with_context(|| format!("cannot read '{}'", path.display()));
-    let mut archive = Archive::default();
-    archive.file(&format!("bin/{NAME}"), 0o755, &read(program)?);
-    // Linux unpacks one archive after the other.
-    let both = [read(initrd)?, archive.finish()].concat();
-    fs::write(path, both).context("cannot write the initramfs")
+/// If it cannot be read.
+pub(crate) fn pack(program: &Path, archive: &mut Archive) -> Result<()> {
+    let content = fs::read(program).with_context(|| format!("cannot read '{}'", program.display()))?;
+    archive.file(&format!("bin/{NAME}"), 0o755, &content);
+    Ok(())
 }
 
 /// What the program said of one row.

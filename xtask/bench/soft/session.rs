@@ -30,7 +30,7 @@ pub(crate) enum Outcome {
 }
 
 /// What one round of a contender gave.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Sample {
     /// For each workload.
     pub outcomes: Vec<Outcome>,
@@ -64,14 +64,14 @@ pub(crate) fn run(
     let mut session = first.ok();
     let mut outcomes = Vec::new();
     for workload in workloads {
-        let outcome = match (workload.source, &boot) {
+        let outcome = match (&workload.source, &boot) {
             (Source::Boot(_) | Source::Shell(_), _) if contender.kind == Kind::Host => Outcome::Absent,
             (_, Err(reason)) => Outcome::Failed(reason.clone()),
             (Source::Boot(text), Ok(boot)) => {
-                let seconds = boot.iter().find(|(seen, _)| *seen == text).map(|(_, seconds)| *seconds);
+                let seconds = boot.iter().find(|(seen, _)| seen == text).map(|(_, seconds)| *seconds);
                 seconds.map_or(Outcome::Absent, Outcome::Value)
             }
-            (Source::Program | Source::Shell(_), Ok(_)) => {
+            (Source::Program | Source::Shell(_) | Source::Anywhere(_), Ok(_)) => {
                 let measured = usable(&mut session, contender, files)
                     .and_then(|session| time(&mut session.console, workload, &mut clock));
                 match measured {
@@ -136,9 +136,11 @@ enum Timed {
 /// # Errors
 /// If the marks do not come: this shell is of no more use.
 fn time(console: &mut Console, workload: &Workload, clock: &mut Clock) -> Result<Timed> {
-    let command = match workload.source {
+    let command = match &workload.source {
         Source::Shell(command) => format!("{{ {command}; }} >/dev/null 2>&1"),
-        _ => format!("{} {} 2>&1", program::NAME, workload.name),
+        // There are no words of the program's in between, as a rule, and if it fails they are wanted.
+        Source::Anywhere(command) => format!("{{ {command}; }} 2>&1"),
+        Source::Boot(_) | Source::Program => format!("{} {} 2>&1", program::NAME, workload.name),
     };
     console.type_line(&format!("echo be''gin; {command}; echo e''nd $?"))?;
     let (_, begin) = console.wait_for("begin", WORKLOAD_LIMIT)?;

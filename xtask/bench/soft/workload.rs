@@ -1,7 +1,8 @@
-//! What is measured: the guest's boot, a program of our own, and shell commands for the busybox of the tiny guest.
+//! What is measured: the guest's boot, a program of our own, shell commands for the busybox of the tiny guest, and real
+//! programs.
 //!
 //! Each command keeps QEMU TCG busy for about a second; they are what users do: several programs at once, each a mixture. What
-//! the program measures, `program.rs` asks it for: each row is one thing.
+//! the program measures, `program.rs` asks it for: each row is one thing. `real/` finds the real programs.
 
 /// One thing that is measured, a row of the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,10 +23,11 @@ pub(crate) enum Group {
     Float,
     Kernel,
     Shell,
+    Real,
 }
 
 /// Where a row's number comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Source {
     /// The time from starting the command until the guest prints this.
     Boot(&'static str),
@@ -34,6 +36,8 @@ pub(crate) enum Source {
     /// The time that this shell command takes, in a guest: it may print, to nowhere, and must succeed. It has no unquoted
     /// newline; the shell has `pipefail`.
     Shell(&'static str),
+    /// The time that this command takes, in a guest or on the host.
+    Anywhere(String),
 }
 
 /// The groups over whose rows a mean is made.
@@ -48,6 +52,7 @@ impl Group {
             Self::Float => "float",
             Self::Kernel => "kernel",
             Self::Shell => "shell",
+            Self::Real => "real",
         }
     }
 }
