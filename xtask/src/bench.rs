@@ -35,6 +35,9 @@ pub(crate) fn bench(arguments: &[OsString]) -> Result<()> {
     let asks_for_help = arguments.iter().any(|argument| argument == "--help" || argument == "-h");
     if !asks_for_help {
         install::packages(&["qemu-system-x86", "gcc", "python3-minimal"])?;
+        if arguments.iter().any(|argument| argument == "--debian") {
+            install::packages(&["mmdebstrap", "cpio", "debian-archive-keyring"])?;
+        }
         step::build_tern()?;
         step::run(step::cargo_build("rustc").args(WORKLOAD))?;
         // Some suites run in the rig.

@@ -7,11 +7,13 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use tern_image::Image;
 
+use crate::console::{INIT, PROMPT};
+
 /// The name of Tern itself: all others are compared to it.
 pub(crate) const TERN: &str = "tern";
 
-/// Guest memory for everybody, in MiB.
-const MEMORY: &str = "512";
+/// The tiny guest's memory, in MiB.
+pub(crate) const MEMORY: u32 = 512;
 
 /// Who takes part; Tern is the first.
 pub(crate) const CONTENDERS: [Contender; 3] = [
@@ -43,14 +45,37 @@ pub(crate) struct Files {
     pub image: Image,
     /// Its kernel as an ELF file.
     pub unpacked: PathBuf,
+    /// Its memory, in MiB.
+    pub memory: u32,
+    /// What tells that it has booted.
+    pub ready: Ready,
     pub program: PathBuf,
+}
+
+/// What a guest is waited for to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ready {
+    /// To be at the tiny guest's prompt; commands can be typed then.
+    Prompt,
+    /// To ask who wants to log in; nobody does.
+    Login,
+}
+
+impl Ready {
+    /// What the guest prints while it boots, in order.
+    pub fn marks(self) -> &'static [&'static str] {
+        match self {
+            Self::Prompt => &[INIT, PROMPT],
+            Self::Login => &["login: "],
+        }
+    }
 }
 
 fn tern_soft(files: &Files) -> Result<Command> {
     let this = env::current_exe().context("cannot find out where this program is")?;
     let mut command = Command::new(this.with_file_name("tern"));
     command.args(["run", "--engine", "soft", "--quiet", "--stats"]);
-    command.arg("--memory").arg(format!("{MEMORY}M"));
+    command.arg("--memory").arg(format!("{}M", files.memory));
     command.arg("--kernel").arg(&files.image.kernel);
     command.arg("--cmdline").arg(&files.image.cmdline);
     if let Some(initrd) = &files.image.initrd {
@@ -71,7 +96,8 @@ fn native(files: &Files) -> Result<Command> {
 
 fn qemu_tcg(files: &Files) -> Result<Command> {
     let mut command = Command::new("qemu-system-x86_64");
-    command.args(["-machine", "q35", "-accel", "tcg", "-cpu", "max", "-m", MEMORY]);
+    command.args(["-machine", "q35", "-accel", "tcg", "-cpu", "max"]);
+    command.args(["-m", &files.memory.to_string()]);
     command.args(["-no-user-config", "-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio"]);
     command.arg("-kernel").arg(&files.unpacked);
     command.arg("-append").arg(&files.image.cmdline);

@@ -8,6 +8,7 @@
 //! ```
 
 mod contender;
+mod debian;
 mod program;
 mod promise;
 mod real;
@@ -18,7 +19,7 @@ mod summary;
 mod workload;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
@@ -27,7 +28,7 @@ use tern_image::cpio::Archive;
 use tern_image::{Cache, Image, OnStderr};
 
 use crate::Form;
-use contender::{CONTENDERS, Contender, Files};
+use contender::{CONTENDERS, Contender, Files, Ready};
 use session::{Outcome, Sample};
 use summary::Summary;
 use workload::Workload;
@@ -67,6 +68,10 @@ pub(crate) struct Options {
     #[arg(long, value_name = "NAME")]
     row: Vec<String>,
 
+    /// Also measure how long a whole Debian 13 takes to its login; it is made once, with mmdebstrap
+    #[arg(long)]
+    debian: bool,
+
     /// How to print
     #[arg(short, long, value_enum, default_value = "text", value_name = "FORM")]
     output: Form,
@@ -83,7 +88,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         ensure!(!contenders.is_empty(), "there is no contender with that name");
     }
     let directory = tempfile::tempdir().context("cannot make a folder for what guests need")?;
-    let parts = parts(directory.path(), &options.row)?;
+    let parts = parts(directory.path(), options)?;
 
     let mut samples: Vec<Vec<Sample>> = contenders.iter().map(|_| Vec::new()).collect();
     for round in 1..=options.rounds {
@@ -112,21 +117,20 @@ struct Part {
 }
 
 /// What there is to measure of what the user has chosen; the guests' files are written to `directory`.
-fn parts(directory: &Path, names: &[String]) -> Result<Vec<Part>> {
+fn parts(directory: &Path, options: &Options) -> Result<Vec<Part>> {
     let program = program::path()?;
     let real = real::find(directory)?;
     let tiny = [workload::boot(), program::workloads(&program)?, workload::shell()].concat();
-    let all = [tiny.clone(), real.workloads.clone()].concat();
-    let chosen = chosen(all, names)?;
+    let debian = if options.debian { vec![debian::workload()] } else { Vec::new() };
+    let all = [tiny.clone(), real.workloads.clone(), debian.clone()].concat();
+    let chosen = chosen(all, &options.row)?;
     let of = |part: &[Workload]| -> Vec<_> {
         part.iter().filter(|workload| chosen.contains(workload)).cloned().collect()
     };
 
-    let image = tern_image::tiny(&Cache::of_user()?, &OnStderr::new())?;
-    let packed = fs::read(&image.kernel).context("cannot read the kernel")?;
-    let unpacked = directory.join("vmlinux");
-    let elf = tern_vmm::boot::unpack(&packed).context("cannot unpack the kernel")?;
-    fs::write(&unpacked, elf).context("cannot write the unpacked kernel")?;
+    let cache = Cache::of_user()?;
+    let image = tern_image::tiny(&cache, &OnStderr::new())?;
+    let unpacked = unpack(&image.kernel, directory.join("vmlinux"))?;
     let files = |name: &str, archive: Archive| -> Result<Files> {
         let initrd = image.initrd.as_deref().context("the tiny guest has no initramfs")?;
         let tiny = fs::read(initrd).with_context(|| format!("cannot read '{}'", initrd.display()))?;
@@ -134,17 +138,34 @@ fn parts(directory: &Path, names: &[String]) -> Result<Vec<Part>> {
         // Linux unpacks one archive after the other.
         fs::write(&initrd, [tiny, archive.finish()].concat()).context("cannot write an initramfs")?;
         let image = Image { initrd: Some(initrd), ..image.clone() };
-        Ok(Files { image, unpacked: unpacked.clone(), program: program.clone() })
+        let (unpacked, program) = (unpacked.clone(), program.clone());
+        Ok(Files { image, unpacked, memory: contender::MEMORY, ready: Ready::Prompt, program })
     };
     let (mut with_program, mut with_real) = (Archive::default(), Archive::default());
     program::pack(&program, &mut with_program)?;
     real.pack(&mut with_real)?;
-    let parts = [
+    let mut parts = vec![
         Part { files: files("tiny", with_program)?, workloads: of(&tiny) },
         // Only these rows want such a large guest.
         Part { files: files("real", with_real)?, workloads: of(&real.workloads) },
     ];
-    Ok(parts.into_iter().filter(|part| !part.workloads.is_empty()).collect())
+    if options.debian {
+        let image = debian::image(&cache)?;
+        let unpacked = unpack(&image.kernel, directory.join("vmlinux-debian"))?;
+        let memory = debian::MEMORY;
+        let files = Files { image, unpacked, memory, ready: Ready::Login, program: program.clone() };
+        parts.push(Part { files, workloads: of(&debian) });
+    }
+    parts.retain(|part| !part.workloads.is_empty());
+    Ok(parts)
+}
+
+/// Writes a kernel as an ELF file to `unpacked`, and returns that.
+fn unpack(kernel: &Path, unpacked: PathBuf) -> Result<PathBuf> {
+    let packed = fs::read(kernel).context("cannot read the kernel")?;
+    let elf = tern_vmm::boot::unpack(&packed).context("cannot unpack the kernel")?;
+    fs::write(&unpacked, elf).context("cannot write the unpacked kernel")?;
+    Ok(unpacked)
 }
 
 /// One round of a contender.

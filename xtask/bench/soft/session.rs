@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use super::contender::{Contender, Files, Kind};
+use super::contender::{Contender, Files, Kind, Ready};
 use super::workload::{Source, Workload};
 use super::{program, statistics};
-use crate::console::{Console, INIT, PROMPT};
+use crate::console::Console;
 
 /// A guest that takes longer to boot, or to power off, does not work.
 const LIMIT: Duration = Duration::from_secs(180);
@@ -87,7 +87,7 @@ pub(crate) fn run(
         progress(workload, &outcome);
         outcomes.push(outcome);
     }
-    let mips = session.and_then(|session| end(contender, session));
+    let mips = session.and_then(|session| end(contender, files, session));
     Ok(Sample { outcomes, mips, clock: clock.speed() })
 }
 
@@ -99,10 +99,12 @@ fn start(contender: &Contender, files: &Files) -> Result<Result<Session>> {
     let come_up = |console: &mut Console| -> Result<_> {
         let mut boot = Vec::new();
         if contender.kind == Kind::Guest {
-            for text in [INIT, PROMPT] {
+            for text in files.ready.marks() {
                 let (_, at) = console.wait_for(text, LIMIT).context("the guest did not start")?;
-                boot.push((text, (at - start).as_secs_f64()));
+                boot.push((*text, (at - start).as_secs_f64()));
             }
+        }
+        if contender.kind == Kind::Guest && files.ready == Ready::Prompt {
             console.type_line("set -o pipefail")?;
         }
         Ok(boot)
@@ -162,9 +164,10 @@ fn time(console: &mut Console, workload: &Workload, clock: &mut Clock) -> Result
     })
 }
 
-/// Powers a guest off, and reads its speed. What goes wrong here costs no row.
-fn end(contender: &Contender, mut session: Session) -> Option<f64> {
-    if contender.kind == Kind::Host {
+/// Powers a guest with a shell off, and reads its speed. What goes wrong here costs no row.
+fn end(contender: &Contender, files: &Files, mut session: Session) -> Option<f64> {
+    if contender.kind == Kind::Host || files.ready != Ready::Prompt {
+        // There is nobody to tell, and nothing to learn: dropping the session ends it.
         return None;
     }
     let errors = session.console.type_line("poweroff").and_then(|()| session.console.end(LIMIT));
@@ -224,7 +227,7 @@ mod tests {
 
     fn files() -> Files {
         let image = Image { kernel: PathBuf::new(), initrd: None, cmdline: String::new() };
-        Files { image, unpacked: PathBuf::new(), program: PathBuf::new() }
+        Files { image, unpacked: PathBuf::new(), memory: 0, ready: Ready::Prompt, program: PathBuf::new() }
     }
 
     fn outcomes(kind: Kind, script: fn(&Files) -> Result<Command>, names: &[&str]) -> Vec<Outcome> {

@@ -35,7 +35,8 @@ pub(crate) fn find(directory: &Path) -> Result<Real> {
     let [source, wanted, script] = ["program.c", "wanted.s", "program.py"].map(|name| directory.join(name));
     fs::write(&source, include_bytes!("program.c")).context("cannot write the C file")?;
     fs::write(&script, include_bytes!("program.py")).context("cannot write the Python program")?;
-    let compile = |to: &str| format!("{} -quiet -nostdinc -O2 {} -o {to}", compiler.display(), source.display());
+    let compile =
+        |to: &str| format!("{} -quiet -nostdinc -O2 {} -o {to}", compiler.display(), source.display());
     // What this host makes of it is what everybody must.
     answer(Command::new("sh").args(["-c", &compile(&wanted.to_string_lossy())]))?;
     let compile = format!("{} && cmp /tmp/tern.s {}", compile("/tmp/tern.s"), wanted.display());
