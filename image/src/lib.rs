@@ -21,6 +21,7 @@ mod deb;
 pub mod debian;
 mod error;
 mod initrd;
+pub mod linked;
 mod progress;
 
 use std::path::PathBuf;

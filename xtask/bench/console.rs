@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+/// What the tiny guest's init prints first.
+pub(crate) const INIT: &str = "busybox shell";
+
 /// The prompt of the tiny guest.
 pub(crate) const PROMPT: &str = "tern:/# ";
 

@@ -33,7 +33,7 @@ struct Cli {
 /// An engine with its peers.
 #[derive(Debug, Subcommand)]
 enum Suite {
-    /// The software engine, and QEMU's TCG: how fast guests boot and work
+    /// The software engine, QEMU's TCG and the host itself: how fast guests boot and work
     Soft(soft::Options),
     /// The KVM engine, and QEMU on KVM: time to the guest's init, exits until then, memory beside the guest's
     Kvm(kvm::Options),
@@ -43,7 +43,7 @@ enum Suite {
 enum Form {
     /// A table
     Text,
-    /// For programs: with every single measurement, times in seconds
+    /// For programs: with every single measurement, times in seconds where no unit is named
     Json,
 }
 

@@ -4,12 +4,12 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use tern_image::Image;
 use tern_image::cpio::Archive;
 use tern_image::debian::KvmHost;
+use tern_image::linked;
 
 /// A file of this computer and where it goes in the rig.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,10 +105,10 @@ pub(crate) fn initramfs(
     let mut libraries = BTreeSet::new();
     for Placed { source, destination } in programs {
         archive.file(destination, 0o755, &read(source)?);
-        libraries.extend(libraries_of(source)?);
+        libraries.extend(linked::libraries(source)?);
     }
     let places: Vec<_> = others.iter().map(|file| PathBuf::from(&file.destination)).collect();
-    for directory in directories(libraries.iter().chain(&places)) {
+    for directory in linked::directories(libraries.iter().chain(&places)) {
         archive.directory(&directory);
     }
     for Placed { source, destination } in others {
@@ -122,46 +122,4 @@ pub(crate) fn initramfs(
 
 fn read(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).with_context(|| format!("cannot read '{}'", path.display()))
-}
-
-/// What a program is linked to, with the dynamic linker itself.
-fn libraries_of(program: &Path) -> Result<Vec<PathBuf>> {
-    let output = Command::new("ldd").arg(program).output().context("cannot start ldd")?;
-    if !output.status.success() {
-        bail!("ldd does not understand '{}'", program.display());
-    }
-    Ok(paths(&String::from_utf8_lossy(&output.stdout)))
-}
-
-/// The paths in ldd's lines: `libc.so.6 => /lib/…/libc.so.6 (0x…)`, or `/lib64/ld-linux-x86-64.so.2 (0x…)`.
-fn paths(text: &str) -> Vec<PathBuf> {
-    text.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from).collect()
-}
-
-/// All folders above the files, parents first and each once.
-fn directories<'a>(files: impl IntoIterator<Item = &'a PathBuf>) -> BTreeSet<String> {
-    // A parent's name is the beginning of its children's, and so comes before them.
-    files
-        .into_iter()
-        .flat_map(|file| file.ancestors().skip(1))
-        .map(|directory| directory.to_string_lossy().trim_start_matches('/').to_owned())
-        .filter(|directory| !directory.is_empty())
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn libraries_and_the_linker_are_found_in_what_ldd_says() {
-        let text = "\tlinux-vdso.so.1 (0x00007f44)\n\tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f)\n\
-            \t/lib64/ld-linux-x86-64.so.2 (0x00007f44)\n";
-        let paths = paths(text);
-        assert_eq!(
-            paths,
-            ["/lib/x86_64-linux-gnu/libc.so.6", "/lib64/ld-linux-x86-64.so.2"].map(PathBuf::from)
-        );
-        assert!(directories(&paths).iter().eq(["lib", "lib/x86_64-linux-gnu", "lib64"].iter()));
-    }
 }

@@ -7,10 +7,7 @@ use anyhow::{Context, Result};
 use super::contender::{Contender, Files};
 use super::exits::{Exits, Trace};
 use super::{MEMORY, memory};
-use crate::console::{Console, PROMPT};
-
-/// What the tiny guest's init prints first.
-const INIT: &str = "busybox shell";
+use crate::console::{Console, INIT, PROMPT};
 
 /// A guest that takes longer does not work.
 const LIMIT: Duration = Duration::from_secs(120);

@@ -7,36 +7,75 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use tern_image::Image;
 
+use crate::console::{INIT, PROMPT};
+
 /// The name of Tern itself: all others are compared to it.
 pub(crate) const TERN: &str = "tern";
 
-/// Guest memory for everybody, in MiB.
-const MEMORY: &str = "512";
+/// The tiny guest's memory, in MiB.
+pub(crate) const MEMORY: u32 = 512;
 
 /// Who takes part; Tern is the first.
-pub(crate) const CONTENDERS: [Contender; 2] =
-    [Contender { name: TERN, command: tern_soft }, Contender { name: "qemu-tcg", command: qemu_tcg }];
+pub(crate) const CONTENDERS: [Contender; 3] = [
+    Contender { name: TERN, kind: Kind::Guest, command: tern_soft },
+    Contender { name: "qemu-tcg", kind: Kind::Guest, command: qemu_tcg },
+    Contender { name: "native", kind: Kind::Host, command: native },
+];
 
-/// A program that runs the guest, with its serial port as standard input and output.
+/// A program whose standard input and output are a shell's.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Contender {
     pub name: &'static str,
+    pub kind: Kind,
     pub command: fn(&Files) -> Result<Command>,
 }
 
-/// The guest that all of them run.
+/// Whose shell it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// That of a guest, which has to boot; it is on the guest's serial port.
+    Guest,
+    /// This host's own.
+    Host,
+}
+
+/// The guest that all of them run, and the program that the host runs too.
 #[derive(Debug)]
 pub(crate) struct Files {
     pub image: Image,
     /// Its kernel as an ELF file.
     pub unpacked: PathBuf,
+    /// Its memory, in MiB.
+    pub memory: u32,
+    /// What tells that it has booted.
+    pub ready: Ready,
+    pub program: PathBuf,
+}
+
+/// What a guest is waited for to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ready {
+    /// To be at the tiny guest's prompt; commands can be typed then.
+    Prompt,
+    /// To ask who wants to log in; nobody does.
+    Login,
+}
+
+impl Ready {
+    /// What the guest prints while it boots, in order.
+    pub fn marks(self) -> &'static [&'static str] {
+        match self {
+            Self::Prompt => &[INIT, PROMPT],
+            Self::Login => &["login: "],
+        }
+    }
 }
 
 fn tern_soft(files: &Files) -> Result<Command> {
     let this = env::current_exe().context("cannot find out where this program is")?;
     let mut command = Command::new(this.with_file_name("tern"));
     command.args(["run", "--engine", "soft", "--quiet", "--stats"]);
-    command.arg("--memory").arg(format!("{MEMORY}M"));
+    command.arg("--memory").arg(format!("{}M", files.memory));
     command.arg("--kernel").arg(&files.image.kernel);
     command.arg("--cmdline").arg(&files.image.cmdline);
     if let Some(initrd) = &files.image.initrd {
@@ -45,9 +84,20 @@ fn tern_soft(files: &Files) -> Result<Command> {
     Ok(command)
 }
 
+/// The same program, but by this host's own processor and kernel.
+fn native(files: &Files) -> Result<Command> {
+    let directory = files.program.parent().context("the program is in no folder")?;
+    let path = env::var_os("PATH").unwrap_or_default();
+    let path = std::iter::once(directory.to_owned()).chain(env::split_paths(&path));
+    let mut command = Command::new("sh");
+    command.env("PATH", env::join_paths(path).context("cannot add a folder to PATH")?);
+    Ok(command)
+}
+
 fn qemu_tcg(files: &Files) -> Result<Command> {
     let mut command = Command::new("qemu-system-x86_64");
-    command.args(["-machine", "q35", "-accel", "tcg", "-cpu", "max", "-m", MEMORY]);
+    command.args(["-machine", "q35", "-accel", "tcg", "-cpu", "max"]);
+    command.args(["-m", &files.memory.to_string()]);
     command.args(["-no-user-config", "-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio"]);
     command.arg("-kernel").arg(&files.unpacked);
     command.arg("-append").arg(&files.image.cmdline);

@@ -1,6 +1,7 @@
 //! What Tern promises about its speed, and whether a run kept it.
 
-use super::summary::{BOOT, Summary};
+use super::summary::Summary;
+use super::workload::BOOT;
 use crate::numbers::median;
 
 /// Millions of guest instructions per second, at least.
@@ -19,7 +20,7 @@ pub(crate) struct Promise {
 
 /// Judges what was measured; what was not is not judged.
 pub(crate) fn judge(summary: &Summary) -> Vec<Promise> {
-    let boot = summary.rows.iter().find(|row| row.name == BOOT);
+    let boot = summary.rows.iter().find(|row| row.workload.name == BOOT);
     let boot = boot.zip(summary.tern()).and_then(|(row, tern)| row.median(tern));
     let prompt = boot.map(|measured| Promise {
         what: format!("seconds to the prompt, at most {PROMPT}"),
@@ -37,10 +38,12 @@ pub(crate) fn judge(summary: &Summary) -> Vec<Promise> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::soft::summary::Row;
+    use crate::soft::session::Outcome;
+    use crate::soft::summary::tests::row;
+    use crate::soft::workload::Group;
 
     fn kept(boot: f64, mips: Vec<f64>) -> Vec<bool> {
-        let rows = vec![Row { name: BOOT, seconds: vec![vec![boot]] }];
+        let rows = vec![row(BOOT, Group::Boot, &[&[Outcome::Value(boot)]])];
         let promises = judge(&Summary { names: vec!["tern"], rows, mips });
         promises.iter().map(|promise| promise.kept).collect()
     }

@@ -1,54 +1,301 @@
-//! One guest from start to end: its boot and every workload, timed.
+//! One contender's round: its guest's boot and every workload, timed.
+//!
+//! A workload that fails is a row that says so, and does not cost the others theirs: a guest that is lost with it is
+//! replaced by another one.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use super::contender::{Contender, Files};
-use super::statistics;
-use super::workload::{WORKLOADS, Workload};
-use crate::console::{Console, PROMPT};
+use super::contender::{Contender, Files, Kind, Ready};
+use super::workload::{Source, Workload};
+use super::{program, statistics};
+use crate::console::Console;
 
-/// A guest that takes longer for anything does not work.
+/// A guest that takes longer to boot, or to power off, does not work.
 const LIMIT: Duration = Duration::from_secs(180);
 
-/// What one run of a contender gave.
+/// A workload that takes longer has failed.
+const WORKLOAD_LIMIT: Duration = Duration::from_secs(90);
+
+/// What came of one workload in one round.
 #[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Outcome {
+    /// In the workload's unit.
+    Value(f64),
+    /// Why there is no value.
+    Failed(String),
+    /// This contender does not do that.
+    Absent,
+}
+
+/// What one round of a contender gave.
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Sample {
-    /// From starting the command to the prompt, in seconds.
-    pub boot: f64,
-    /// For each of [`WORKLOADS`], in seconds.
-    pub workloads: Vec<f64>,
+    /// For each workload.
+    pub outcomes: Vec<Outcome>,
     /// Millions of guest instructions per second of execution, if the contender counts them.
     pub mips: Option<f64>,
+    /// How many of the guest's seconds pass in one of the host's.
+    pub clock: Option<f64>,
+}
+
+/// A shell that is ready.
+#[derive(Debug)]
+struct Session {
+    console: Console,
+    /// How long each of the texts that tell of a guest's boot took to come.
+    boot: Vec<(&'static str, f64)>,
 }
 
 /// Starts a contender, measures and powers off.
 ///
 /// # Errors
-/// If it cannot be started, or the guest does not do what it is told.
-pub(crate) fn run(contender: &Contender, files: &Files) -> Result<Sample> {
+/// If the contender is not installed, or the like: what the guest does is told by the outcomes.
+pub(crate) fn run(
+    contender: &Contender,
+    files: &Files,
+    workloads: &[Workload],
+    mut progress: impl FnMut(&Workload, &Outcome),
+) -> Result<Sample> {
+    let mut clock = Clock::default();
+    let first = start(contender, files)?;
+    let boot = first.as_ref().map(|session| session.boot.clone()).map_err(|error| format!("{error:#}"));
+    let mut session = first.ok();
+    let mut outcomes = Vec::new();
+    for workload in workloads {
+        let outcome = match (&workload.source, &boot) {
+            (Source::Boot(_) | Source::Shell(_), _) if contender.kind == Kind::Host => Outcome::Absent,
+            (_, Err(reason)) => Outcome::Failed(reason.clone()),
+            (Source::Boot(text), Ok(boot)) => {
+                let seconds = boot.iter().find(|(seen, _)| seen == text).map(|(_, seconds)| *seconds);
+                seconds.map_or(Outcome::Absent, Outcome::Value)
+            }
+            (Source::Program | Source::Shell(_) | Source::Anywhere(_), Ok(_)) => {
+                let measured = usable(&mut session, contender, files)
+                    .and_then(|session| time(&mut session.console, workload, &mut clock));
+                match measured {
+                    Ok(Timed::Value(value)) => Outcome::Value(value),
+                    Ok(Timed::Failed(reason)) => Outcome::Failed(reason),
+                    Err(error) => {
+                        session = None;
+                        Outcome::Failed(format!("{error:#}"))
+                    }
+                }
+            }
+        };
+        progress(workload, &outcome);
+        outcomes.push(outcome);
+    }
+    let mips = session.and_then(|session| end(contender, files, session));
+    Ok(Sample { outcomes, mips, clock: clock.speed() })
+}
+
+/// The contender's shell, once it is there; the inner error tells why the guest did not come up.
+fn start(contender: &Contender, files: &Files) -> Result<Result<Session>> {
     let command = (contender.command)(files)?;
     let start = Instant::now();
     let mut console = Console::start(command)?;
-    let (_, ready) = console.wait_for(PROMPT, LIMIT).context("the guest did not start")?;
-    console.type_line("set -o pipefail")?;
-    let workloads =
-        WORKLOADS.iter().map(|workload| time(&mut console, workload)).collect::<Result<Vec<_>>>()?;
-    console.type_line("poweroff")?;
-    let errors = console.end(LIMIT).context("the guest did not power off")?;
-    Ok(Sample { boot: (ready - start).as_secs_f64(), workloads, mips: statistics::mips(&errors) })
+    let come_up = |console: &mut Console| -> Result<_> {
+        let mut boot = Vec::new();
+        if contender.kind == Kind::Guest {
+            for text in files.ready.marks() {
+                let (_, at) = console.wait_for(text, LIMIT).context("the guest did not start")?;
+                boot.push((*text, (at - start).as_secs_f64()));
+            }
+        }
+        if contender.kind == Kind::Guest && files.ready == Ready::Prompt {
+            console.type_line("set -o pipefail")?;
+        }
+        Ok(boot)
+    };
+    Ok(come_up(&mut console).map(|boot| Session { console, boot }))
 }
 
-/// The time between two marks that the guest prints: neither the typing nor its echo count. The echo
+/// The session that there is, or a new one for the one that was lost.
+fn usable<'a>(
+    session: &'a mut Option<Session>,
+    contender: &Contender,
+    files: &Files,
+) -> Result<&'a mut Session> {
+    let usable = match session.take() {
+        Some(usable) => usable,
+        None => start(contender, files)?.context("after another workload failed")?,
+    };
+    Ok(session.insert(usable))
+}
+
+/// What the shell told of a workload.
+#[derive(Debug)]
+enum Timed {
+    Value(f64),
+    Failed(String),
+}
+
+/// The time between two marks that the shell prints: neither the typing nor its echo count. The echo
 /// itself has quotation marks in the marks and is not mistaken for them.
-fn time(console: &mut Console, workload: &Workload) -> Result<f64> {
-    let Workload { name, command } = workload;
-    let context = || format!("the workload '{name}' failed");
-    console.type_line(&format!("echo be''gin; {{ {command}; }} >/dev/null 2>&1; echo e''nd $?"))?;
-    let (_, begin) = console.wait_for("begin\r\n", LIMIT).with_context(context)?;
-    let (_, end) = console.wait_for("end ", LIMIT).with_context(context)?;
-    let (status, _) = console.wait_for("\r\n", LIMIT).with_context(context)?;
-    ensure!(status == "0", "the workload '{name}' failed in the guest with {status}: {command}");
-    Ok((end - begin).as_secs_f64())
+///
+/// # Errors
+/// If the marks do not come: this shell is of no more use.
+fn time(console: &mut Console, workload: &Workload, clock: &mut Clock) -> Result<Timed> {
+    let command = match &workload.source {
+        Source::Shell(command) => format!("{{ {command}; }} >/dev/null 2>&1"),
+        // There are no words of the program's in between, as a rule, and if it fails they are wanted.
+        Source::Anywhere(command) => format!("{{ {command}; }} 2>&1"),
+        Source::Boot(_) | Source::Program => format!("{} {} 2>&1", program::NAME, workload.name),
+    };
+    console.type_line(&format!("echo be''gin; {command}; echo e''nd $?"))?;
+    let (_, begin) = console.wait_for("begin", WORKLOAD_LIMIT)?;
+    let (text, end) = console.wait_for("end ", WORKLOAD_LIMIT)?;
+    let (status, _) = console.wait_for("\n", WORKLOAD_LIMIT)?;
+    let (status, elapsed) = (status.trim(), (end - begin).as_secs_f64());
+    if status != "0" {
+        return Ok(Timed::Failed(format!("it ended with {status}: {}", text.trim())));
+    }
+    if workload.source != Source::Program {
+        return Ok(Timed::Value(elapsed));
+    }
+    Ok(match program::said(&text, workload) {
+        Ok(said) => {
+            clock.add(said.took, elapsed);
+            Timed::Value(said.value)
+        }
+        Err(error) => Timed::Failed(format!("{error:#}")),
+    })
+}
+
+/// Powers a guest with a shell off, and reads its speed. What goes wrong here costs no row.
+fn end(contender: &Contender, files: &Files, mut session: Session) -> Option<f64> {
+    if contender.kind == Kind::Host || files.ready != Ready::Prompt {
+        // There is nobody to tell, and nothing to learn: dropping the session ends it.
+        return None;
+    }
+    let errors = session.console.type_line("poweroff").and_then(|()| session.console.end(LIMIT));
+    match errors {
+        Ok(errors) => statistics::mips(&errors),
+        Err(error) => {
+            eprintln!("bench: {}: the guest did not power off: {error:#}", contender.name);
+            None
+        }
+    }
+}
+
+/// The guest's clock beside the host's: the program's own time beside the time between the marks around it.
+#[derive(Debug, Default)]
+struct Clock {
+    guest: f64,
+    host: f64,
+}
+
+impl Clock {
+    fn add(&mut self, guest: f64, host: f64) {
+        self.guest += guest;
+        self.host += host;
+    }
+
+    fn speed(&self) -> Option<f64> {
+        (self.host > 0.0).then(|| self.guest / self.host)
+    }
+}
+
+/// Whether what was measured with a clock of this speed is worth something. Starting the program takes time that the
+/// guest's clock is not asked for.
+///
+/// # Errors
+/// If not.
+pub(crate) fn trust(clock: f64) -> Result<()> {
+    ensure!(
+        (0.9..1.03).contains(&clock),
+        "the guest's clock makes {clock:.2} seconds of one of the host's: do not trust its rows"
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+    use std::process::Command;
+
+    use tern_image::Image;
+
+    use super::*;
+    use crate::soft::workload;
+
+    /// What the program would print, by a shell function of its name.
+    const PROGRAM: &str = "tern-workload() { case $1 in good) echo row good 2.5 us; echo took 0.001 s;; \
+        bad) echo broken; return 3;; lost) exit;; esac; }; ";
+
+    fn files() -> Files {
+        let image = Image { kernel: PathBuf::new(), initrd: None, cmdline: String::new() };
+        Files { image, unpacked: PathBuf::new(), memory: 0, ready: Ready::Prompt, program: PathBuf::new() }
+    }
+
+    fn outcomes(kind: Kind, script: fn(&Files) -> Result<Command>, names: &[&str]) -> Vec<Outcome> {
+        let contender = Contender { name: "fake", kind, command: script };
+        let program = names.iter().map(|name| Workload {
+            name: (*name).into(),
+            unit: "us".into(),
+            group: workload::Group::Kernel,
+            source: Source::Program,
+        });
+        let workloads: Vec<_> = workload::boot().into_iter().chain(program).collect();
+        run(&contender, &files(), &workloads, |_, _| ()).unwrap().outcomes
+    }
+
+    fn shell(script: &str) -> Result<Command> {
+        let mut command = Command::new("bash");
+        command.args(["-c", script]);
+        Ok(command)
+    }
+
+    /// Obeys the lines that it reads, but for the one that must not reach this host.
+    const OBEY: &str = "while read -r line; do case $line in poweroff) exit;; *) eval \"$line\";; esac; done";
+
+    fn host(_: &Files) -> Result<Command> {
+        shell(&format!("{PROGRAM} {OBEY}"))
+    }
+
+    /// The same, after a boot.
+    fn guest(_: &Files) -> Result<Command> {
+        shell(&format!("{PROGRAM} echo busybox shell; echo 'tern:/# '; {OBEY}"))
+    }
+
+    #[test]
+    fn a_workload_that_fails_or_loses_the_guest_does_not_cost_the_others() {
+        let outcomes = outcomes(Kind::Guest, guest, &["good", "bad", "lost", "good"]);
+        let [Outcome::Value(init), Outcome::Value(prompt), rest @ ..] = outcomes.as_slice() else {
+            panic!("{outcomes:?}")
+        };
+        assert!(init <= prompt);
+        let [Outcome::Value(2.5), Outcome::Failed(bad), Outcome::Failed(lost), Outcome::Value(2.5)] = rest
+        else {
+            panic!("{rest:?}")
+        };
+        assert!(bad.contains("ended with 3: broken"), "{bad}");
+        assert!(lost.contains("the guest ended"), "{lost}");
+    }
+
+    #[test]
+    fn the_host_does_not_boot() {
+        assert_eq!(
+            outcomes(Kind::Host, host, &["good"]),
+            [Outcome::Absent, Outcome::Absent, Outcome::Value(2.5)]
+        );
+    }
+
+    #[test]
+    fn a_guest_that_does_not_start_fails_every_row() {
+        let outcomes = outcomes(Kind::Guest, |_| shell("echo panic"), &["good"]);
+        for outcome in &outcomes {
+            assert!(matches!(outcome, Outcome::Failed(reason) if reason.contains("panic")), "{outcome:?}");
+        }
+        assert_eq!(outcomes.len(), 3);
+    }
+
+    #[test]
+    fn a_clock_that_runs_at_half_the_speed_or_ahead_is_not_trusted() {
+        assert!(trust(0.95).is_ok());
+        assert!(trust(0.5).is_err());
+        assert!(trust(1.5).is_err());
+    }
 }

@@ -16,10 +16,10 @@ use tern_test_transfer::{Journey, engines};
 /// How long a machine may take: the host may be an emulated one.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The ways that can be gone here: from each engine to itself, and if there are several, from each to the next.
+/// The ways that can be gone here: from `soft` to itself; where there is another engine, from that to itself, and to and fro.
 fn journeys(departures: usize, stay: Range<u64>) -> Vec<Journey> {
     let engines = engines();
-    let mut ways: Vec<Vec<&'static dyn Engine>> = engines.iter().map(|engine| vec![*engine]).collect();
+    let mut ways: Vec<Vec<&'static dyn Engine>> = vec![vec![*engines.last().unwrap()]];
     if engines.len() > 1 {
         ways.push(engines);
     }
