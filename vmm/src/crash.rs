@@ -66,7 +66,9 @@ impl CrashReport {
         let mut advice = Vec::new();
         if self.state_is_lost() {
             advice.push("--engine soft, which keeps the registers, shows where the same guest crashes.");
-        } else if state.idtr.limit == 0 || state.idtr == VcpuState::reset().idtr && state.cr0.contains(Cr0::PE) {
+        } else if state.idtr.limit == 0
+            || state.idtr == VcpuState::reset().idtr && state.cr0.contains(Cr0::PE)
+        {
             advice.push(
                 "The guest had not loaded an interrupt descriptor table (LIDT): any exception ends like this.",
             );

@@ -110,7 +110,7 @@ mod tests {
             let (multiplier, shift) = time_scale(khz);
             assert!(multiplier >= 1 << 31);
             let shifted = if shift >= 0 { ticks << shift } else { ticks >> -shift };
-            let nanoseconds = u128::from(shifted) * u128::from(multiplier) >> 32;
+            let nanoseconds = (u128::from(shifted) * u128::from(multiplier)) >> 32;
             let exact = u128::from(ticks) * 1_000_000 / u128::from(khz);
             assert!(nanoseconds.abs_diff(exact) <= 1 + exact / 1_000_000_000, "{khz} kHz: {nanoseconds}");
         }

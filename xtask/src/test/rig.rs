@@ -25,11 +25,13 @@ struct Program {
 }
 
 /// What runs in the rig. To add a test program, add a line.
-const PROGRAMS: [Program; 4] = [
+const PROGRAMS: [Program; 5] = [
     // The engine's own tests that need a /dev/kvm.
     Program { name: "tern_kvm", arguments: "--ignored", left_out: "" },
     // What machines rely on from an engine.
     Program { name: "boundary", arguments: "", left_out: "" },
+    // Machines that go from engine to engine.
+    Program { name: "transfer", arguments: "", left_out: "" },
     // The small kernels, as on `soft`.
     Program { name: "suite", arguments: "", left_out: include_str!("rig/suite.txt") },
     // Real guests, as on `soft`.

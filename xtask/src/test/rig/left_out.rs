@@ -83,7 +83,8 @@ impl<'a> LeftOut<'a> {
 mod tests {
     use super::*;
 
-    const LIST: &str = "the emulator loses XCR0\n  state::xsave\n  state::avx\n\nhardware resets\n  crash::shows\n";
+    const LIST: &str =
+        "the emulator loses XCR0\n  state::xsave\n  state::avx\n\nhardware resets\n  crash::shows\n";
 
     #[test]
     fn each_test_has_the_reason_above_it() {
@@ -113,7 +114,8 @@ mod tests {
     fn what_is_left_out_counts_as_skipped() {
         let text = LeftOut::parse(LIST).unwrap().section().unwrap();
         assert!(text.contains("test crash::shows ... ignored, hardware resets\n"), "{text}");
-        let result = "test result: ok. 0 passed; 0 failed; 3 ignored; 0 measured; 0 filtered out; finished in 0.00s";
+        let result =
+            "test result: ok. 0 passed; 0 failed; 3 ignored; 0 measured; 0 filtered out; finished in 0.00s";
         assert!(text.ends_with(result), "{text}");
         assert_eq!(LeftOut::parse("").unwrap().section(), None);
     }
