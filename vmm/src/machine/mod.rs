@@ -34,10 +34,11 @@ use tern_engine::{Clock, Engine, EngineError, GuestMemory, Statistics, Vcpu, Vm,
 use tern_x86::cpuid::CpuModel;
 use tern_x86::state::VcpuState;
 
-use crate::bus::{Overlap, Request};
+use crate::bus::Request;
 use crate::config::{ConfigError, MachineConfig, OnReboot};
 use crate::console::ConsoleInput;
 use crate::crash::CrashReport;
+pub use crate::device::DeviceError;
 use crate::device::{Devices, Surroundings};
 pub use crate::firmware::LoadError;
 use crate::firmware::load_guest;
@@ -73,9 +74,9 @@ pub enum MachineError {
         /// How many the machine has.
         machine: u32,
     },
-    /// Two devices were put in the same place.
-    #[error("the machine's devices do not fit beside each other")]
-    Devices(#[from] Overlap),
+    /// It cannot have its devices.
+    #[error(transparent)]
+    Devices(#[from] DeviceError),
     /// The host gives no thread.
     #[error("cannot start a thread: raise the limit (`ulimit -u`), or give the machine fewer processors")]
     Thread(#[source] std::io::Error),
@@ -207,8 +208,10 @@ impl Machine {
             clock: Arc::clone(&clock),
             schedule: Arc::clone(&schedule),
             output: Box::new(output),
-            memory: config.memory,
+            memory: memory.clone(),
+            memory_size: config.memory,
             debug_exit: config.debug_exit,
+            pci: &config.devices,
         })?;
         Ok(Self {
             config,
@@ -252,8 +255,9 @@ impl Machine {
         }
         let ending = director.resume().and_then(|()| director.direct());
         director.schedule.end();
-        let Director { config, memory, crew, .. } = director;
+        let Director { config, memory, crew, devices, .. } = director;
         let statistics = crew.end();
+        devices.end();
         // It only calls devices; if that panicked, the machine's end is as it is.
         let _ = timer.join();
         let end = match ending? {
@@ -338,6 +342,7 @@ impl Director {
         if !self.paused {
             self.paused = true;
             self.crew.pause();
+            self.devices.pause();
             self.schedule.set_paused(true);
             self.vm.pause_time()?;
             self.clock.pause();
@@ -351,6 +356,7 @@ impl Director {
             self.clock.resume();
             self.vm.resume_time()?;
             self.schedule.set_paused(false);
+            self.devices.resume();
             self.crew.run();
         }
         Ok(())
