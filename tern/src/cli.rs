@@ -142,6 +142,10 @@ pub(crate) struct RunArguments {
     #[arg(long, value_enum, default_value = "auto", value_name = "ENGINE", help_heading = "Machine")]
     pub engine: EngineChoice,
 
+    /// A source of random numbers for the guest (virtio-rng)
+    #[arg(long, value_enum, default_value = "on", value_name = "SWITCH", help_heading = "Devices")]
+    pub rng: Switch,
+
     /// Give the machine a debug-exit port at 0xf4: a guest that writes V there ends with (V << 1) | 1
     #[arg(long, help_heading = "Machine")]
     pub debug_exit: bool,
@@ -161,6 +165,15 @@ pub(crate) struct RunArguments {
     /// Say nothing but errors; standard error stays empty otherwise
     #[arg(short, long)]
     pub quiet: bool,
+}
+
+/// Whether there is something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Switch {
+    /// There is
+    On,
+    /// There is not
+    Off,
 }
 
 /// The forms of a listing.

@@ -4,6 +4,7 @@
 //! cli.rs        what can be said; one definition gives parser, help and completions
 //! run.rs        `tern run`: from words to a machine, and from its end to an exit code
 //! guest.rs      from file names to a kernel and what belongs to it
+//! devices.rs    from words to the devices on the PCI bus
 //! files.rs      a guest's files, read when the machine needs them
 //! heap.rs       the allocator, told to keep nothing large
 //! statistics.rs what a machine did, for people
@@ -17,6 +18,7 @@
 #![deny(unsafe_code)]
 
 mod cli;
+mod devices;
 mod engines;
 mod exit;
 mod files;

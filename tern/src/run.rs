@@ -17,7 +17,7 @@ use crate::engines::Chosen;
 use crate::exit::{Code, Failure};
 use crate::files::FromFiles;
 use crate::terminal::{self, Console, Leaving};
-use crate::{engines, guest, statistics};
+use crate::{devices, engines, guest, statistics};
 
 /// Runs a machine as the command line says, until it ends.
 pub(crate) fn run(arguments: &RunArguments) -> Result<Code, Failure> {
@@ -58,6 +58,7 @@ fn config(arguments: &RunArguments, guest: FromFiles) -> MachineConfig {
         cpus: arguments.cpus,
         // The command line takes no other names.
         cpu_model: CpuModel::by_name(&arguments.cpu).unwrap_or_default(),
+        devices: devices::of(arguments),
         debug_exit: arguments.debug_exit,
         on_reboot: if arguments.no_reboot { OnReboot::End } else { OnReboot::Restart },
         ..MachineConfig::new(guest)
