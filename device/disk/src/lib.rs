@@ -5,6 +5,13 @@
 //! request.rs    what goes over it: Buffer, Operation, Completion
 //! options.rs    `--disk PATH[,ro][,format=][,cache=][,overlay]`
 //! error.rs      why a disk cannot be opened
+//! open.rs       from options to a Disk
+//! chain.rs      an image with the images that it stands on
+//! probe.rs      what a file is, by its contents
+//! lane/         the ways of requests: io_uring, threads
+//! image/        what is where in an image, whatever its format
+//! storage/      the host's files: reading, writing, locks
+//! memory.rs     guest memory as the source and target of bytes
 //! ```
 //!
 //! A device opens a disk once, and a lane for each of its queues:
@@ -47,14 +54,20 @@
 //!
 //! To pause or reset a device, stop submitting and call [`Lane::drain`].
 
+mod chain;
 mod disk;
 mod error;
+mod image;
+mod lane;
+mod memory;
 mod open;
 mod options;
+mod probe;
 mod request;
+mod storage;
 
 pub use disk::{Disk, Lane, RangeLimits};
 pub use error::DiskError;
 pub use open::open;
-pub use options::{Cache, DiskOptions, Format};
+pub use options::{Cache, DiskOptions, Format, Transport};
 pub use request::{Buffer, Completion, Operation};
