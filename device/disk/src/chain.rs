@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::DiskError;
-use crate::image::{Guarded, Image, Raw};
+use crate::image::{Guarded, Image, Raw, overlay};
 use crate::options::Format;
 use crate::probe;
-use crate::storage::{HostFile, LockError, OpenMode, Purpose, Storage};
+use crate::storage::{HostFile, LockError, OpenMode, Purpose, Storage, temporary};
 
 /// How an image is opened.
 #[derive(Debug, Clone)]
@@ -64,6 +64,20 @@ impl Layer {
             }
         };
         Ok(Self { path: path.to_owned(), format, file, image, backing: None })
+    }
+
+    /// What it holds, under a layer that takes what is written and is gone with it.
+    ///
+    /// # Errors
+    /// The host has no place for temporary files.
+    pub(crate) fn with_overlay(self) -> Result<Arc<dyn Image>, DiskError> {
+        let (folder, file) = temporary::unnamed();
+        let action = "make a temporary file for the disk's overlay (TMPDIR names another folder) in";
+        let storage =
+            file.and_then(|file| HostFile::new(file, &folder, false)).map_err(io_error(action, &folder))?;
+        let image =
+            overlay(Arc::new(storage), self.image).map_err(io_error("keep an overlay for", &self.path))?;
+        Ok(Arc::new(image))
     }
 }
 

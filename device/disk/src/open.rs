@@ -22,7 +22,8 @@ pub fn open(options: &DiskOptions) -> Result<Arc<dyn Disk>, DiskError> {
         is_locked: options.is_locked,
         backing: options.backing.clone(),
     };
-    let image = Layer::open(&options.path, &plan)?.image;
+    let layer = Layer::open(&options.path, &plan)?;
+    let image = if options.has_overlay { layer.with_overlay()? } else { layer.image };
     Ok(Arc::new(OpenDisk::new(image, options.transport)))
 }
 

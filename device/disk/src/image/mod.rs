@@ -3,9 +3,15 @@
 //! ```text
 //! raw.rs        the disk's bytes and nothing else
 //! guarded.rs    a raw image that nobody said was raw
+//! mapped/       images whose blocks are anywhere in the file
+//! overlay.rs    a layer for what is written, gone with the machine
 //! ```
 
 mod guarded;
+pub(crate) mod mapped;
+#[cfg(test)]
+pub(crate) mod model;
+mod overlay;
 mod raw;
 
 use std::fmt::Debug;
@@ -17,6 +23,7 @@ use crate::memory::{Source, Target};
 use crate::storage::Storage;
 
 pub(crate) use guarded::Guarded;
+pub(crate) use overlay::overlay;
 pub(crate) use raw::Raw;
 
 /// What a place is asked for.
