@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use tern_disk::DiskOptions;
 use tern_vmm::config::CpuModel;
 
 use crate::engines::EngineChoice;
@@ -141,6 +142,11 @@ pub(crate) struct RunArguments {
     /// How guest code runs; `tern engines` tells what can run here
     #[arg(long, value_enum, default_value = "auto", value_name = "ENGINE", help_heading = "Machine")]
     pub engine: EngineChoice,
+
+    /// A disk: the image's path, and after commas `ro`, `format=FORMAT`, `cache=writeback|none|unsafe`, `overlay` (writes are
+    /// gone with the machine), `backing=PATH`, `lock=off`. May be repeated; the guest finds them as /dev/vda, /dev/vdb...
+    #[arg(long = "disk", value_name = "PATH[,OPTION]", help_heading = "Devices")]
+    pub disks: Vec<DiskOptions>,
 
     /// A source of random numbers for the guest (virtio-rng)
     #[arg(long, value_enum, default_value = "on", value_name = "SWITCH", help_heading = "Devices")]

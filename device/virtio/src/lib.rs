@@ -17,7 +17,7 @@
 //! | [`interrupts`] | MSI-X vectors and the INTx line |
 //! | [`pci`] | the transport: capabilities, common configuration, status |
 //! | [`saved`] | what devices hold, as values |
-//! | [`rng`] | the devices |
+//! | [`block`], [`rng`] | the devices |
 //!
 //! Three principles:
 //!
@@ -27,6 +27,7 @@
 //!    only asked for.
 //! 3. **Nothing is in flight in a device that stands still.** So its state is a handful of numbers.
 
+pub mod block;
 pub mod device;
 #[cfg(any(test, feature = "driver"))]
 pub mod driver;

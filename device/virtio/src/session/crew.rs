@@ -136,7 +136,7 @@ fn waiting(session: &Session, duty: &Duty, wake: &EventFd) -> io::Result<Epoll> 
     };
     add(wake.as_raw_fd(), ORDER)?;
     for index in duty.queues.clone() {
-        if let Some(slot) = session.shared.slot(index) {
+        if let Some(slot) = session.shared().slot(index) {
             add(slot.doorbell().as_raw_fd(), index.into())?;
         }
     }
@@ -180,7 +180,7 @@ impl Thread {
                 Order::End => return self.drain(),
             }
             self.let_queues_leave();
-            let done = if self.session.shared.is_broken() { Ok(()) } else { self.serve() };
+            let done = if self.session.shared().is_broken() { Ok(()) } else { self.serve() };
             if let Err(violation) = done {
                 self.session.fail(violation);
             }
@@ -207,7 +207,7 @@ impl Thread {
 
     fn let_queues_leave(&mut self) {
         for index in self.queues.clone() {
-            if let Some(slot) = self.session.shared.slot(index)
+            if let Some(slot) = self.session.shared().slot(index)
                 && slot.is_leaving()
             {
                 if let Err(violation) = self.worker.drain() {
@@ -230,7 +230,7 @@ impl Thread {
 
     /// Waits until there is something to do, notes which queues were rung, and lets the worker do what is its own.
     fn wait(&mut self) {
-        let is_broken = self.session.shared.is_broken();
+        let is_broken = self.session.shared().is_broken();
         let has_more = !is_broken && self.rung.contains(&true);
         let mut events = [EpollEvent::default(); BATCH];
         // An error is a signal that was handled meanwhile.
@@ -260,7 +260,7 @@ impl Thread {
 
     fn note_doorbell(&mut self, token: u64) {
         let Ok(index) = u16::try_from(token) else { return };
-        if let Some(slot) = self.session.shared.slot(index) {
+        if let Some(slot) = self.session.shared().slot(index) {
             let _ = slot.doorbell().read();
         }
         let place = index.checked_sub(self.queues.start).map(usize::from);

@@ -22,7 +22,9 @@ pub use crew::{Crew, Order};
 
 /// What a device's workers and its transport share. Clones are the same session.
 #[derive(Clone)]
-pub struct Session {
+pub struct Session(Arc<Inner>);
+
+struct Inner {
     memory: GuestMemory,
     features: u64,
     shared: Arc<Shared>,
@@ -165,53 +167,54 @@ impl Slot {
 impl Session {
     /// A session with these features agreed on.
     #[must_use]
-    pub const fn new(memory: GuestMemory, features: u64, shared: Arc<Shared>) -> Self {
-        Self { memory, features, shared }
+    pub fn new(memory: GuestMemory, features: u64, shared: Arc<Shared>) -> Self {
+        Self(Arc::new(Inner { memory, features, shared }))
     }
 
     /// Guest memory.
     #[must_use]
-    pub const fn memory(&self) -> &GuestMemory {
-        &self.memory
+    pub fn memory(&self) -> &GuestMemory {
+        &self.0.memory
     }
 
     /// Whether all of these features were agreed on.
     #[must_use]
-    pub const fn has(&self, features: u64) -> bool {
-        self.features & features == features
+    pub fn has(&self, features: u64) -> bool {
+        self.0.features & features == features
     }
 
     /// What the session shares with its transport.
     #[must_use]
-    pub const fn shared(&self) -> &Arc<Shared> {
-        &self.shared
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.0.shared
     }
 
     /// A queue, if the driver has enabled it.
     #[must_use]
     pub fn queue(&self, index: u16) -> Option<ActiveQueue<'_>> {
-        let queue = lock(&self.shared.slot(index)?.queue);
-        queue.is_some().then_some(ActiveQueue { index, queue, shared: &self.shared, has_given: false })
+        let shared = self.shared();
+        let queue = lock(&shared.slot(index)?.queue);
+        queue.is_some().then_some(ActiveQueue { index, queue, shared, has_given: false })
     }
 
     /// Tells the driver that the device's configuration has changed.
     pub fn config_changed(&self) {
-        self.shared.generation.fetch_add(1, Ordering::SeqCst);
-        self.shared.interrupts.config();
+        self.shared().generation.fetch_add(1, Ordering::SeqCst);
+        self.shared().interrupts.config();
     }
 
     /// The driver has broken a rule: nothing more is done for it until a reset.
     pub fn fail(&self, violation: Violation) {
-        self.shared.fail(violation);
-        self.shared.interrupts.config();
+        self.shared().fail(violation);
+        self.shared().interrupts.config();
     }
 }
 
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let broken = self.shared.violation();
+        let broken = self.shared().violation();
         f.debug_struct("Session")
-            .field("features", &self.features)
+            .field("features", &self.0.features)
             .field("broken", &broken)
             .finish_non_exhaustive()
     }
