@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use tern_disk::DiskOptions;
 use tern_vmm::config::CpuModel;
 
+use crate::devices::VsockOptions;
 use crate::engines::EngineChoice;
 use crate::exit;
 use crate::guest::{Format, Module};
@@ -151,6 +152,12 @@ pub(crate) struct RunArguments {
     /// A source of random numbers for the guest (virtio-rng)
     #[arg(long, value_enum, default_value = "on", value_name = "SWITCH", help_heading = "Devices")]
     pub rng: Switch,
+
+    /// Sockets between guest and host (virtio-vsock): a program of the host connects to the Unix socket PATH and sends `CONNECT
+    /// PORT` and a line feed; one of the guest that connects to a port of address 2 reaches who listens at PATH_PORT. The
+    /// guest's own address is 3, or CID
+    #[arg(long, value_name = "PATH[,cid=CID]", help_heading = "Devices")]
+    pub vsock: Option<VsockOptions>,
 
     /// Give the machine a debug-exit port at 0xf4: a guest that writes V there ends with (V << 1) | 1
     #[arg(long, help_heading = "Machine")]

@@ -118,12 +118,12 @@ pub trait Worker: Send {
         None
     }
 
-    /// Does what the descriptor stands for.
+    /// Does what the descriptor stands for. If [`Served::Some`] is left, all queues are served soon.
     ///
     /// # Errors
     /// As [`Worker::serve`].
-    fn wake(&mut self) -> Result<(), Violation> {
-        Ok(())
+    fn wake(&mut self) -> Result<Served, Violation> {
+        Ok(Served::All)
     }
 
     /// Finishes what is in flight and begins nothing: afterwards no buffer is touched until the next call. It may block.

@@ -17,7 +17,7 @@
 //! | [`interrupts`] | MSI-X vectors and the INTx line |
 //! | [`pci`] | the transport: capabilities, common configuration, status |
 //! | [`saved`] | what devices hold, as values |
-//! | [`block`], [`rng`] | the devices |
+//! | [`block`], [`rng`], [`vsock`] | the devices |
 //!
 //! Three principles:
 //!
@@ -38,6 +38,7 @@ pub mod queue;
 pub mod rng;
 pub mod saved;
 pub mod session;
+pub mod vsock;
 
 use std::io;
 

@@ -7,4 +7,9 @@ use serde::{Deserialize, Serialize};
 pub enum DeviceState {
     /// Nothing.
     Nothing,
+    /// A socket device.
+    Vsock {
+        /// The guest's address.
+        cid: u64,
+    },
 }

@@ -175,11 +175,12 @@ impl Worker for Serving {
         Some(self.lane.wait_descriptor())
     }
 
-    fn wake(&mut self) -> Result<(), Violation> {
+    fn wake(&mut self) -> Result<Served, Violation> {
         self.lane.completions(&mut self.done);
         let session = self.session.clone();
-        let Some(mut queue) = session.queue(self.queue) else { return Ok(()) };
-        self.complete(&mut queue)
+        let Some(mut queue) = session.queue(self.queue) else { return Ok(Served::All) };
+        self.complete(&mut queue)?;
+        Ok(Served::All)
     }
 
     fn drain(&mut self) -> Result<(), Violation> {

@@ -246,13 +246,12 @@ impl Thread {
                         let _ = self.waiting.ctl(ControlOperation::Delete, descriptor.as_raw_fd(), nothing);
                     }
                 }
-                WORKER => {
-                    if lock(&self.control.state).order == Order::Run
-                        && let Err(violation) = self.worker.wake()
-                    {
-                        self.session.fail(violation);
-                    }
-                }
+                WORKER if lock(&self.control.state).order == Order::Run => match self.worker.wake() {
+                    Ok(Served::All) => {}
+                    Ok(Served::Some) => self.rung.fill(true),
+                    Err(violation) => self.session.fail(violation),
+                },
+                WORKER => {}
                 token => self.note_doorbell(token),
             }
         }
