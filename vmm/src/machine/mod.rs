@@ -22,8 +22,8 @@ mod tests;
 mod vcpu;
 
 use std::io::Write;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -229,7 +229,7 @@ impl Machine {
     /// A handle for other threads.
     #[must_use]
     pub fn handle(&self) -> MachineHandle {
-        MachineHandle { events: self.events.0.clone(), devices: Arc::clone(&self.devices) }
+        MachineHandle { events: self.events.0.clone(), devices: Arc::downgrade(&self.devices) }
     }
 
     /// Where what is typed goes.
@@ -381,7 +381,8 @@ impl Director {
 #[derive(Clone)]
 pub struct MachineHandle {
     events: Sender<Event>,
-    devices: Arc<Devices>,
+    /// They end with the machine, whoever still has a handle.
+    devices: Weak<Devices>,
 }
 
 impl MachineHandle {
@@ -411,7 +412,9 @@ impl MachineHandle {
 
     /// Presses the power button: the guest is asked to switch the machine off.
     pub fn press_power_button(&self) {
-        self.devices.press_power_button();
+        if let Some(devices) = self.devices.upgrade() {
+            devices.press_power_button();
+        }
     }
 
     fn send(&self, event: Event) {

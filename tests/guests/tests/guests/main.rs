@@ -9,8 +9,11 @@
 mod bad_input;
 mod boot;
 mod console;
+mod disks;
 mod endings;
 mod interactive;
 mod killed;
 mod listings;
 mod processors;
+mod random;
+mod sockets;
