@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use tern_disk::DiskOptions;
 use tern_vmm::config::CpuModel;
 
-use crate::devices::VsockOptions;
+use crate::devices::{ConsoleOptions, VsockOptions};
 use crate::engines::EngineChoice;
 use crate::exit;
 use crate::guest::{Format, Module};
@@ -148,6 +148,11 @@ pub(crate) struct RunArguments {
     /// gone with the machine), `backing=PATH`, `lock=off`. May be repeated; the guest finds them as /dev/vda, /dev/vdb...
     #[arg(long = "disk", value_name = "PATH[,OPTION]", help_heading = "Devices")]
     pub disks: Vec<DiskOptions>,
+
+    /// A terminal of the guest's (virtio-console: hvc0, hvc1...) at the Unix socket PATH, or with a name a channel
+    /// (/dev/virtio-ports/NAME, /dev/vport0p0...); one program at a time may connect. May be repeated
+    #[arg(long = "console", value_name = "PATH[,name=NAME]", help_heading = "Devices")]
+    pub consoles: Vec<ConsoleOptions>,
 
     /// A source of random numbers for the guest (virtio-rng)
     #[arg(long, value_enum, default_value = "on", value_name = "SWITCH", help_heading = "Devices")]

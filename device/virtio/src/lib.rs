@@ -17,7 +17,8 @@
 //! | [`interrupts`] | MSI-X vectors and the INTx line |
 //! | [`pci`] | the transport: capabilities, common configuration, status |
 //! | [`saved`] | what devices hold, as values |
-//! | [`block`], [`rng`], [`vsock`] | the devices |
+//! | [`socket`] | Unix sockets of the host |
+//! | [`block`], [`console`], [`rng`], [`vsock`] | the devices |
 //!
 //! Three principles:
 //!
@@ -28,6 +29,7 @@
 //! 3. **Nothing is in flight in a device that stands still.** So its state is a handful of numbers.
 
 pub mod block;
+pub mod console;
 pub mod device;
 #[cfg(any(test, feature = "driver"))]
 pub mod driver;
@@ -38,6 +40,7 @@ pub mod queue;
 pub mod rng;
 pub mod saved;
 pub mod session;
+pub mod socket;
 pub mod vsock;
 
 use std::io;

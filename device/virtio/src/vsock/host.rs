@@ -6,98 +6,29 @@
 //!  a program of the guest ── connects to port 5000 of CID 2 ──▶ whoever listens at PATH_5000
 //! ```
 
-use std::fs;
 use std::io;
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::FileTypeExt;
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::os::unix::net::UnixStream;
 
-use rustix::event::{Timespec, epoll};
 use rustix::net::{
     AddressFamily, RecvFlags, SocketAddrUnix, SocketFlags, SocketType, connect, recv, socket_with,
 };
-use thiserror::Error;
+
+use crate::socket::Listener;
 
 /// The longest request of a program of the host, with its end: the longest port has ten digits.
 const LONGEST_REQUEST: usize = 32;
 
-/// Why there is no such socket.
-#[derive(Debug, Error)]
-pub enum ListenError {
-    /// Somebody else listens there.
-    #[error("'{}' is in use, by another machine perhaps: choose another path", .0.display())]
-    InUse(PathBuf),
-    /// Something else is there.
-    #[error("'{}' exists and is no socket: choose another path", .0.display())]
-    NoSocket(PathBuf),
-    /// The host refuses.
-    #[error("cannot listen at '{}'", path.display())]
-    Io {
-        /// Where.
-        path: PathBuf,
-        /// The host's answer.
-        #[source]
-        source: io::Error,
-    },
-}
-
-/// The socket at `PATH`. It is removed with this.
-#[derive(Debug)]
-pub struct Listener {
-    path: PathBuf,
-    socket: UnixListener,
-}
-
-impl Listener {
-    /// Listens at `path`, in place of one that has died without removing its socket.
-    ///
-    /// # Errors
-    /// Something is there already, or the host refuses.
-    pub fn bind(path: &Path) -> Result<Self, ListenError> {
-        let failed = |source| ListenError::Io { path: path.into(), source };
-        match fs::symlink_metadata(path) {
-            Ok(about) if !about.file_type().is_socket() => return Err(ListenError::NoSocket(path.into())),
-            Ok(_) if UnixStream::connect(path).is_ok() => return Err(ListenError::InUse(path.into())),
-            Ok(_) => fs::remove_file(path).map_err(failed)?,
-            Err(_) => {}
-        }
-        let socket = UnixListener::bind(path).map_err(failed)?;
-        socket.set_nonblocking(true).map_err(failed)?;
-        Ok(Self { path: path.into(), socket })
-    }
-
-    /// The next program that has connected, if there is one.
-    pub(super) fn accept(&self) -> io::Result<UnixStream> {
-        let (stream, _) = self.socket.accept()?;
-        stream.set_nonblocking(true)?;
-        Ok(stream)
-    }
-
-    pub(super) const fn socket(&self) -> &UnixListener {
-        &self.socket
-    }
-
-    /// Connects to whoever serves this port of the host's.
-    ///
-    /// # Errors
-    /// Nobody does, or is too slow to accept.
-    pub(super) fn connect(&self, port: u32) -> io::Result<UnixStream> {
-        let mut path = self.path.clone().into_os_string();
-        path.push(format!("_{port}"));
-        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-        connect(&socket, &SocketAddrUnix::new(path)?)?;
-        Ok(socket.into())
-    }
-}
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        // Somebody else may have removed it.
-        let _ = fs::remove_file(&self.path);
-    }
+/// Connects to whoever serves this port of the host's, beside the socket `listener`.
+///
+/// # Errors
+/// Nobody does, or is too slow to accept.
+pub(super) fn connect_to_service(listener: &Listener, port: u32) -> io::Result<UnixStream> {
+    let mut path = listener.path().as_os_str().to_owned();
+    path.push(format!("_{port}"));
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    connect(&socket, &SocketAddrUnix::new(path)?)?;
+    Ok(socket.into())
 }
 
 /// A program that has connected and not yet said which port it wants.
@@ -158,47 +89,10 @@ fn port(line: &[u8]) -> Option<u32> {
     port.filter(|_| is_connect && words.next().is_none())
 }
 
-pub(super) use epoll::EventFlags as Events;
-
-/// How many events are looked at at once.
-const BATCH: usize = 32;
-
-/// Waits for many sockets, each once until it is asked for again.
-pub(super) struct Waiting(OwnedFd);
-
-impl Waiting {
-    pub(super) fn new() -> io::Result<Self> {
-        Ok(Self(epoll::create(epoll::CreateFlags::CLOEXEC)?))
-    }
-
-    pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-
-    /// Waits for this socket, whatever was waited for before.
-    pub(super) fn arm(&self, socket: impl AsFd, events: Events, token: u64) -> io::Result<()> {
-        let events = events | Events::ONESHOT;
-        let data = epoll::EventData::new_u64(token);
-        match epoll::modify(&self.0, &socket, data, events) {
-            Err(rustix::io::Errno::NOENT) => Ok(epoll::add(&self.0, socket, data, events)?),
-            done => Ok(done?),
-        }
-    }
-
-    /// What has happened: tokens and events. Does not wait.
-    pub(super) fn happened(&self) -> Vec<(u64, Events)> {
-        let mut events = [MaybeUninit::uninit(); BATCH];
-        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-        // An error is a signal that was handled meanwhile.
-        let happened = epoll::wait(&self.0, &mut events, Some(&at_once));
-        let (happened, _) = happened.unwrap_or_default();
-        happened.iter().map(|event| (event.data.u64(), event.flags)).collect()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+    use std::os::unix::net::UnixListener;
 
     use super::*;
 
@@ -235,27 +129,11 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_left_behind_is_replaced_and_one_in_use_is_not() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("v.sock");
-        let first = Listener::bind(&path).unwrap();
-        assert!(matches!(Listener::bind(&path), Err(ListenError::InUse(_))));
-        drop(first);
-        assert!(!path.exists());
-        drop(UnixListener::bind(&path).unwrap());
-        let again = Listener::bind(&path).unwrap();
-        drop(again);
-        fs::write(&path, "").unwrap();
-        assert!(matches!(Listener::bind(&path), Err(ListenError::NoSocket(_))));
-        assert!(path.exists());
-    }
-
-    #[test]
     fn a_port_of_the_host_is_served_where_somebody_listens() {
         let directory = tempfile::tempdir().unwrap();
         let listener = Listener::bind(&directory.path().join("v.sock")).unwrap();
-        assert!(listener.connect(52).is_err());
+        assert!(connect_to_service(&listener, 52).is_err());
         let _service = UnixListener::bind(directory.path().join("v.sock_52")).unwrap();
-        listener.connect(52).unwrap();
+        connect_to_service(&listener, 52).unwrap();
     }
 }

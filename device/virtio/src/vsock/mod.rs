@@ -26,10 +26,8 @@ use virtio_bindings::virtio_ids::VIRTIO_ID_VSOCK;
 use crate::device::{Duty, Identity, OTHER_DEVICE, VirtioDevice};
 use crate::saved::DeviceState;
 use crate::session::Session;
-use host::Listener;
+use crate::socket::{ListenError, Listener};
 use worker::Carrying;
-
-pub use host::ListenError;
 
 /// Entries of the queues: receive, transmit, events.
 const QUEUES: [u16; 3] = [256, 256, 16];

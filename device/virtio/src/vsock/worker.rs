@@ -10,11 +10,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::connection::{BUFFER, Connection, Packet};
-use super::host::{Asked, Events, Handshake, Listener, Waiting};
+use super::host::{Asked, Handshake, connect_to_service};
 use super::packet::{Address, HOST_CID, Header, Operation, SIZE, STREAM};
 use crate::device::{Served, Worker};
 use crate::queue::{Chain, Violation};
 use crate::session::Session;
+use crate::socket::{Events, Listener, Waiting};
 
 /// The queues.
 const RECEIVE: u16 = 0;
@@ -181,7 +182,7 @@ impl Carrying {
     /// The guest opens a connection to a port of the host's.
     fn open(&mut self, key: Key, header: &Header) {
         let socket = match self.connections.len() < MOST_CONNECTIONS {
-            true => self.listener.connect(key.0).ok(),
+            true => connect_to_service(&self.listener, key.0).ok(),
             false => None,
         };
         match socket {

@@ -8,6 +8,7 @@
 
 mod bad_input;
 mod boot;
+mod channels;
 mod console;
 mod disks;
 mod endings;
