@@ -18,7 +18,7 @@
 //! | [`pci`] | the transport: capabilities, common configuration, status |
 //! | [`saved`] | what devices hold, as values |
 //! | [`socket`] | Unix sockets of the host |
-//! | [`block`], [`console`], [`rng`], [`vsock`] | the devices |
+//! | [`balloon`], [`block`], [`console`], [`rng`], [`vsock`] | the devices |
 //!
 //! Three principles:
 //!
@@ -28,6 +28,7 @@
 //!    only asked for.
 //! 3. **Nothing is in flight in a device that stands still.** So its state is a handful of numbers.
 
+pub mod balloon;
 pub mod block;
 pub mod console;
 pub mod device;

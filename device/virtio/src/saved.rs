@@ -9,6 +9,15 @@ use crate::console::{PortState, Say};
 pub enum DeviceState {
     /// Nothing.
     Nothing,
+    /// A balloon.
+    Balloon {
+        /// How many pages the host wants.
+        target: u32,
+        /// How many the guest says that it has given.
+        actual: u32,
+        /// The buffer with which the driver can be asked for statistics.
+        held: Option<u16>,
+    },
     /// A console device.
     Console {
         /// Its ports.
