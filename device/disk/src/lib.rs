@@ -54,6 +54,7 @@
 //!
 //! To pause or reset a device, stop submitting and call [`Lane::drain`].
 
+mod bytes;
 mod chain;
 mod disk;
 mod error;
@@ -63,6 +64,7 @@ mod memory;
 mod open;
 mod options;
 mod probe;
+mod qcow2;
 mod request;
 mod storage;
 
