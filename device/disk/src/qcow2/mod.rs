@@ -7,11 +7,15 @@
 //! refcount.rs   who needs which of the file's clusters, and which are free
 //! map.rs        which cluster of the disk is where
 //! create.rs     new images
+//! census.rs     who refers to which cluster
+//! check.rs      whether a file keeps its own rules, and mending it
 //! ```
 //!
 //! What is supported: backing files, compressed clusters (deflate and Zstandard), internal snapshots (which stay as they are),
 //! zero clusters, refcounts of any width. What is not: encryption, data in another file, extended L2 entries.
 
+mod census;
+mod check;
 mod create;
 mod entry;
 mod header;
@@ -29,6 +33,8 @@ use crate::image::mapped::{Mapped, Setup};
 use crate::image::{Facts, Image};
 use crate::storage::Storage;
 
+pub(crate) use census::Problems;
+pub(crate) use check::{Findings, check};
 pub(crate) use create::{NewQcow2, create};
 pub(crate) use header::Header;
 pub(crate) use map::Qcow2Map;
@@ -75,6 +81,7 @@ pub(crate) fn open(
     is_flushed: bool,
 ) -> Result<Qcow2, Fault> {
     let (snapshots, snapshots_length) = read_snapshots(&*storage, header)?;
+    let mut header = header.clone();
     let refcounts = if is_writable {
         if header.incompatible & incompatible::CORRUPT != 0 {
             return Err(Fault::Unsupported(
@@ -82,16 +89,20 @@ pub(crate) fn open(
                     .to_owned(),
             ));
         }
+        if header.incompatible & incompatible::DIRTY != 0 {
+            mend(&storage, &header, &snapshots, snapshots_length)?;
+            header = read_header(&*storage)?;
+        }
         if header.autoclear != 0 {
             // What is kept there, such as dirty bitmaps, will not be kept up.
             storage.write_at(&[0; 8], header::field::AUTOCLEAR)?;
             storage.sync()?;
         }
-        Some(Refcounts::open(Arc::clone(&storage), header, is_flushed)?)
+        Some(Refcounts::open(Arc::clone(&storage), &header, is_flushed)?)
     } else {
         None
     };
-    let map = Qcow2Map::open(Arc::clone(&storage), header, &snapshots, snapshots_length, refcounts)?;
+    let map = Qcow2Map::open(Arc::clone(&storage), &header, &snapshots, snapshots_length, refcounts)?;
     let limits = RangeLimits { most: 1 << 30, alignment: header.cluster() as u32 };
     let facts = Facts {
         is_writable,
@@ -101,4 +112,21 @@ pub(crate) fn open(
         write_zeroes: is_writable.then_some(limits),
     };
     Ok(Mapped::new(map, Setup { storage, backing, size: header.size, facts, is_flushed }))
+}
+
+/// Mends the counts of an image whose last user wrote none (`lazy_refcounts`) and did not close it.
+fn mend(
+    storage: &Arc<dyn Storage>,
+    header: &Header,
+    snapshots: &[Snapshot],
+    snapshots_length: u64,
+) -> Result<(), Fault> {
+    let findings = check(storage, header, snapshots, snapshots_length, true, &mut |_, _| {})?;
+    if findings.damages.count > 0 {
+        let first = findings.damages.told.first().cloned().unwrap_or_default();
+        return Err(Fault::Damaged(format!(
+            "it was not closed, and its refcounts cannot be mended: {first}; it can still be read (,ro)"
+        )));
+    }
+    Ok(())
 }

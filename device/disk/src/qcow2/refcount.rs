@@ -161,6 +161,50 @@ impl Refcounts {
         Ok(Some(count))
     }
 
+    /// At least `count` need `cluster`.
+    pub(super) fn raise_to(&mut self, cluster: u64, count: u64) -> io::Result<()> {
+        if count > largest(self.order) {
+            return Err(damaged(format!(
+                "cluster {cluster} is used {count} times, which its refcount cannot hold"
+            )));
+        }
+        while self.block_of(cluster) == 0 {
+            // Behind the end of the file there is room for a block.
+            let free = self.end;
+            let index = cluster / self.per_block();
+            if self.block_of(free) == 0 {
+                self.add_block(free)?;
+            } else if index >= self.table.len() as u64 {
+                self.grow_table(cluster)?;
+            } else {
+                self.set(free, 1)?;
+                self.put_block(index, free, &vec![0; self.cluster() as usize])?;
+            }
+        }
+        self.set(cluster, count)
+    }
+
+    /// Calls `action` for every cluster whose count is not 0, with the count.
+    pub(super) fn for_each_counted(
+        &mut self,
+        mut action: impl FnMut(&mut Self, u64, u64) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let mut seen = HashSet::from([0]);
+        for index in 0..self.table.len() as u64 {
+            // A block that is there twice is damage, which was told, and no reason to read it forever.
+            if !seen.insert(self.table[index as usize]) {
+                continue;
+            }
+            for cluster in index * self.per_block()..(index + 1) * self.per_block() {
+                let count = self.get(cluster)?;
+                if count > 0 {
+                    action(self, cluster, count)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Takes up to `count` free clusters, one after the other. `is_used` tells of those that are in use whatever their count says.
     pub(super) fn allocate(&mut self, count: u64, is_used: impl Fn(u64) -> bool) -> io::Result<Allocated> {
         loop {
@@ -241,15 +285,20 @@ impl Refcounts {
         if index >= self.table.len() as u64 {
             return self.grow_table(cluster);
         }
-        let offset = cluster << self.cluster_bits;
         let mut bytes = vec![0; self.cluster() as usize];
         let within = cluster % self.per_block();
         let at = byte_of(within, self.order) as usize;
         set_count(&mut bytes[at..], within, self.order, 1);
-        self.storage.write_at(&bytes, offset)?;
+        self.put_block(index, cluster, &bytes)
+    }
+
+    /// Puts a block for entry `index` of the table at `cluster`.
+    fn put_block(&mut self, index: u64, cluster: u64, bytes: &[u8]) -> io::Result<()> {
+        let offset = cluster << self.cluster_bits;
+        self.storage.write_at(bytes, offset)?;
         self.sync()?;
         self.storage.write_at(&offset.to_be_bytes(), self.table_offset + index * 8)?;
-        // Its bounds were checked above.
+        // The callers have checked the bounds.
         self.table[index as usize] = offset;
         self.own.insert(offset);
         self.end = self.end.max(cluster + 1);

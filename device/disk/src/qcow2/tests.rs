@@ -6,10 +6,10 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::image::Raw;
-use crate::image::model::{agree, requests, threads_agree};
+use crate::image::model::{agree, requests, survives_crashes, threads_agree};
 use crate::storage::memory::MemoryStorage;
 
-const SIZE: u64 = 1 << 20;
+const SIZE: u64 = 1 << 18;
 
 fn new_image(new: &NewQcow2) -> Arc<MemoryStorage> {
     let storage = Arc::new(MemoryStorage::default());
@@ -20,6 +20,19 @@ fn new_image(new: &NewQcow2) -> Arc<MemoryStorage> {
 fn open_writable(storage: &Arc<MemoryStorage>, backing: Option<Arc<dyn Image>>) -> Qcow2 {
     let header = read_header(&**storage).unwrap();
     open(Arc::clone(storage) as _, &header, backing, true, true).unwrap()
+}
+
+/// Checks a closed image: nothing is damaged, nothing is lost.
+fn assert_clean(storage: &Arc<MemoryStorage>) {
+    let findings = findings(storage, false);
+    assert_eq!((findings.damages.told, findings.leaked), (Vec::new(), 0));
+}
+
+fn findings(storage: &Arc<MemoryStorage>, is_mended: bool) -> Findings {
+    let header = read_header(&**storage).unwrap();
+    let (snapshots, length) = read_snapshots(&**storage, &header).unwrap();
+    let storage: Arc<dyn Storage> = Arc::clone(storage) as _;
+    check(&storage, &header, &snapshots, length, is_mended, &mut |_, _| {}).unwrap()
 }
 
 fn backing() -> (Vec<u8>, Arc<dyn Image>) {
@@ -60,12 +73,14 @@ proptest! {
         let image = open_writable(&storage, below.clone());
         let mut model = agree(&image, &bytes, &first);
         drop(image);
+        assert_clean(&storage);
         let image = open_writable(&storage, below.clone());
         model.compare_all(&image);
         for request in second {
             model.carry_out(&image, request);
         }
         drop(image);
+        assert_clean(&storage);
         let image = open_writable(&storage, below);
         model.compare_all(&image);
     }
@@ -80,5 +95,26 @@ fn threads_do_not_disturb_each_other() {
         let storage = new_image(&new);
         let image: Arc<dyn Image> = Arc::new(open_writable(&storage, Some(backing().1)));
         threads_agree(&image, seed);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 192, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_crash_of_the_host_loses_nothing_that_was_flushed(
+        new in kinds(),
+        requests in requests(SIZE / 512, 60),
+        seed in any::<u64>(),
+    ) {
+        let storage = new_image(&new);
+        let (bytes, below) = backing();
+        let below = new.backing.as_ref().map(|_| below);
+        let bytes = if below.is_some() { bytes } else { vec![0; SIZE as usize] };
+        let open = |storage: &Arc<MemoryStorage>| Arc::new(open_writable(storage, below.clone())) as Arc<dyn Image>;
+        let is_sound = |storage: &Arc<MemoryStorage>| {
+            assert_eq!(findings(storage, false).damages.told, Vec::<String>::new());
+        };
+        survives_crashes(&storage, open, is_sound, &bytes, &requests, seed);
     }
 }
