@@ -1,13 +1,17 @@
 //! An image with the images that it stands on.
 
+mod backing;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use self::backing::Named;
 use crate::error::DiskError;
 use crate::image::{Guarded, Image, Raw, overlay};
 use crate::options::Format;
 use crate::probe;
+use crate::qcow2;
 use crate::storage::{HostFile, LockError, OpenMode, Purpose, Storage, temporary};
 
 /// How an image is opened.
@@ -42,19 +46,46 @@ pub(crate) struct Layer {
     pub backing: Option<Box<Layer>>,
 }
 
+/// The most images in a chain: more than any has.
+const LONGEST: usize = 200;
+
 impl Layer {
     /// Opens an image and everything that it stands on.
     ///
     /// # Errors
     /// See [`crate::open`].
     pub(crate) fn open(path: &Path, plan: &OpenPlan) -> Result<Self, DiskError> {
+        Self::open_above(path, plan, &mut Vec::new())
+    }
+
+    /// Opens an image on which those in `above` stand, told apart by their identities.
+    fn open_above(path: &Path, plan: &OpenPlan, above: &mut Vec<(u64, u64)>) -> Result<Self, DiskError> {
         let file = Arc::new(open_file(path, plan)?);
+        let identity = file.identity().map_err(io_error("look at disk image", path))?;
+        if above.contains(&identity) || above.len() >= LONGEST {
+            let text =
+                format!("The chain of backing files comes back to '{}': it has no end", path.display());
+            return Err(DiskError::Options(text));
+        }
+        above.push(identity);
         let format = match plan.format {
             Some(format) => format,
             None => probe::probe(&*file, path).map_err(io_error("read disk image", path))?,
         };
-        let image = match format {
-            Format::Raw => raw(&file, path, plan)?,
+        let storage: Arc<dyn Storage> = Arc::clone(&file) as _;
+        let (image, backing): (Arc<dyn Image>, _) = match format {
+            Format::Raw => (raw(&file, path, plan)?, None),
+            Format::Qcow2 => {
+                let header = qcow2::read_header(&*storage).map_err(|fault| fault.of(path, format))?;
+                let named = header
+                    .backing
+                    .as_ref()
+                    .map(|name| Named { name, format: header.backing_format.as_deref() });
+                let backing = backing::open(path, named, plan, above)?.map(Box::new);
+                let below = backing.as_ref().map(|layer| Arc::clone(&layer.image));
+                let image = qcow2::open(storage, &header, below, plan.is_writable, plan.is_flushed);
+                (Arc::new(image.map_err(|fault| fault.of(path, format))?), backing)
+            }
             _ => {
                 return Err(DiskError::Unsupported {
                     path: path.to_owned(),
@@ -63,7 +94,7 @@ impl Layer {
                 });
             }
         };
-        Ok(Self { path: path.to_owned(), format, file, image, backing: None })
+        Ok(Self { path: path.to_owned(), format, file, image, backing })
     }
 
     /// What it holds, under a layer that takes what is written and is gone with it.
