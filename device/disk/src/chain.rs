@@ -13,6 +13,8 @@ use crate::options::Format;
 use crate::probe;
 use crate::qcow2;
 use crate::storage::{HostFile, LockError, OpenMode, Purpose, Storage, temporary};
+use crate::vhd;
+use crate::vhdx;
 
 /// How an image is opened.
 #[derive(Debug, Clone)]
@@ -85,6 +87,14 @@ impl Layer {
                 let below = backing.as_ref().map(|layer| Arc::clone(&layer.image));
                 let image = qcow2::open(storage, &header, below, plan.is_writable, plan.is_flushed);
                 (Arc::new(image.map_err(|fault| fault.of(path, format))?), backing)
+            }
+            Format::Vhd => {
+                let opened = vhd::open(storage, plan.is_writable, plan.is_flushed);
+                (opened.map_err(|fault| fault.of(path, format))?.0, None)
+            }
+            Format::Vhdx => {
+                let opened = vhdx::open(storage, plan.is_writable, plan.is_flushed);
+                (opened.map_err(|fault| fault.of(path, format))?.0, None)
             }
             _ => {
                 return Err(DiskError::Unsupported {

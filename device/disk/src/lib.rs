@@ -65,8 +65,11 @@ mod open;
 mod options;
 mod probe;
 mod qcow2;
+mod random;
 mod request;
 mod storage;
+mod vhd;
+mod vhdx;
 
 pub use disk::{Disk, Lane, RangeLimits};
 pub use error::DiskError;

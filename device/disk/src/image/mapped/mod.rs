@@ -225,13 +225,10 @@ impl<M: Map> Image for Mapped<M> {
     }
 
     fn discard(&self, offset: u64, length: u64) -> io::Result<()> {
-        // Parts of blocks stay as they are: nobody gains by less.
-        let first = offset.next_multiple_of(self.block);
-        let end = if offset + length == self.setup.size {
-            offset + length
-        } else {
-            (offset + length) / self.block * self.block
-        };
+        // Parts of what can be given back stay as they are.
+        let unit = self.setup.facts.discard.map_or(self.block, |limits| u64::from(limits.alignment));
+        let (first, end) = (offset.next_multiple_of(unit), offset + length);
+        let end = if end == self.setup.size { end } else { end / unit * unit };
         if first < end { self.clear(first, end - first, false) } else { Ok(()) }
     }
 
