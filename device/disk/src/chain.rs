@@ -1,6 +1,7 @@
 //! An image with the images that it stands on.
 
 mod backing;
+mod extents;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -42,6 +43,8 @@ pub(crate) struct Layer {
     pub format: Format,
     /// Its file.
     pub file: Arc<HostFile>,
+    /// Files that it consists of besides.
+    pub extents: Vec<Arc<HostFile>>,
     /// What it holds, everything below included.
     pub image: Arc<dyn Image>,
     /// What it stands on.
@@ -75,6 +78,7 @@ impl Layer {
             None => probe::probe(&*file, path).map_err(io_error("read disk image", path))?,
         };
         let storage: Arc<dyn Storage> = Arc::clone(&file) as _;
+        let mut extents = Vec::new();
         let (image, backing): (Arc<dyn Image>, _) = match format {
             Format::Raw => (raw(&file, path, plan)?, None),
             Format::Qcow2 => {
@@ -96,15 +100,9 @@ impl Layer {
                 let opened = vhdx::open(storage, plan.is_writable, plan.is_flushed);
                 (opened.map_err(|fault| fault.of(path, format))?.0, None)
             }
-            _ => {
-                return Err(DiskError::Unsupported {
-                    path: path.to_owned(),
-                    format,
-                    problem: "cannot be opened yet".to_owned(),
-                });
-            }
+            Format::Vmdk => extents::open(path, &storage, plan, above, &mut extents)?,
         };
-        Ok(Self { path: path.to_owned(), format, file, image, backing })
+        Ok(Self { path: path.to_owned(), format, file, extents, image, backing })
     }
 
     /// What it holds, under a layer that takes what is written and is gone with it.

@@ -70,6 +70,7 @@ mod request;
 mod storage;
 mod vhd;
 mod vhdx;
+mod vmdk;
 
 pub use disk::{Disk, Lane, RangeLimits};
 pub use error::DiskError;

@@ -3,11 +3,13 @@
 //! ```text
 //! raw.rs        the disk's bytes and nothing else
 //! guarded.rs    a raw image that nobody said was raw
+//! joined.rs     images one after the other
 //! mapped/       images whose blocks are anywhere in the file
 //! overlay.rs    a layer for what is written, gone with the machine
 //! ```
 
 mod guarded;
+mod joined;
 pub(crate) mod mapped;
 #[cfg(test)]
 pub(crate) mod model;
@@ -23,6 +25,7 @@ use crate::memory::{Source, Target};
 use crate::storage::Storage;
 
 pub(crate) use guarded::Guarded;
+pub(crate) use joined::Joined;
 pub(crate) use overlay::overlay;
 pub(crate) use raw::Raw;
 

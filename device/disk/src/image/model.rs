@@ -104,6 +104,26 @@ pub(crate) fn agree(image: &dyn Image, before: &[u8], requests: &[Request]) -> M
     model
 }
 
+/// Does some requests, closes the image, opens it again and does others. `open` opens it, `is_sound` looks at it when it is closed.
+pub(crate) fn survives_closing(
+    open: impl Fn() -> Arc<dyn Image>,
+    is_sound: impl Fn(),
+    before: &[u8],
+    requests: [&[Request]; 2],
+) {
+    let mut model = Model::new(before);
+    for requests in requests {
+        let image = open();
+        model.compare_all(&*image);
+        for request in requests {
+            model.carry_out(&*image, *request);
+        }
+        drop(image);
+        is_sound();
+    }
+    model.compare_all(&*open());
+}
+
 /// Threads that write each to sectors of their own, in the same blocks, see nothing of each other.
 pub(crate) fn threads_agree(image: &Arc<dyn Image>, seed: u64) {
     const THREADS: u64 = 4;

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::image::Raw;
-use crate::image::model::{agree, requests, survives_crashes, threads_agree};
+use crate::image::model::{requests, survives_closing, survives_crashes, threads_agree};
 use crate::storage::memory::MemoryStorage;
 
 const SIZE: u64 = 1 << 18;
@@ -70,19 +70,8 @@ proptest! {
         let (bytes, below) = backing();
         let below = new.backing.as_ref().map(|_| below);
         let bytes = if below.is_some() { bytes } else { vec![0; SIZE as usize] };
-        let image = open_writable(&storage, below.clone());
-        let mut model = agree(&image, &bytes, &first);
-        drop(image);
-        assert_clean(&storage);
-        let image = open_writable(&storage, below.clone());
-        model.compare_all(&image);
-        for request in second {
-            model.carry_out(&image, request);
-        }
-        drop(image);
-        assert_clean(&storage);
-        let image = open_writable(&storage, below);
-        model.compare_all(&image);
+        let open = || Arc::new(open_writable(&storage, below.clone())) as Arc<dyn Image>;
+        survives_closing(open, || assert_clean(&storage), &bytes, [&first, &second]);
     }
 }
 

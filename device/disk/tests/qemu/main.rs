@@ -6,5 +6,6 @@
 
 #[path = "../requests/client.rs"]
 mod client;
+mod others;
 mod qcow2;
 mod tool;

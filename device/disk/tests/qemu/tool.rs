@@ -93,6 +93,15 @@ pub fn contents(size: u64, seed: u64) -> Vec<u8> {
     bytes
 }
 
+/// Compares two disks, and tells where they begin to differ.
+pub fn assert_same(found: &[u8], expected: &[u8], what: &str) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    if let Some(at) = found.iter().zip(expected).position(|(found, expected)| found != expected) {
+        let count = found.iter().zip(expected).filter(|(found, expected)| found != expected).count();
+        panic!("{what}: at {at} is {}, not {}; {count} bytes differ", found[at], expected[at]);
+    }
+}
+
 pub fn read_all(client: &mut Client) -> Vec<u8> {
     let size = client.disk.size();
     let mut bytes = Vec::new();
