@@ -7,6 +7,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub(crate) use self::backing::place as backing_place;
+pub(crate) use self::extents::files as extent_files;
+
 use self::backing::Named;
 use crate::error::DiskError;
 use crate::image::{Guarded, Image, Raw, overlay};
@@ -32,6 +35,8 @@ pub(crate) struct OpenPlan {
     pub is_locked: bool,
     /// Where its backing file is, if not where it says.
     pub backing: Option<PathBuf>,
+    /// Whether what it stands on is left out.
+    pub is_alone: bool,
 }
 
 /// An open image, and the one below.
@@ -43,8 +48,6 @@ pub(crate) struct Layer {
     pub format: Format,
     /// Its file.
     pub file: Arc<HostFile>,
-    /// Files that it consists of besides.
-    pub extents: Vec<Arc<HostFile>>,
     /// What it holds, everything below included.
     pub image: Arc<dyn Image>,
     /// What it stands on.
@@ -78,7 +81,6 @@ impl Layer {
             None => probe::probe(&*file, path).map_err(io_error("read disk image", path))?,
         };
         let storage: Arc<dyn Storage> = Arc::clone(&file) as _;
-        let mut extents = Vec::new();
         let (image, backing): (Arc<dyn Image>, _) = match format {
             Format::Raw => (raw(&file, path, plan)?, None),
             Format::Qcow2 => {
@@ -100,9 +102,18 @@ impl Layer {
                 let opened = vhdx::open(storage, plan.is_writable, plan.is_flushed);
                 (opened.map_err(|fault| fault.of(path, format))?.0, None)
             }
-            Format::Vmdk => extents::open(path, &storage, plan, above, &mut extents)?,
+            Format::Vmdk => extents::open(path, &storage, plan, above)?,
         };
-        Ok(Self { path: path.to_owned(), format, file, extents, image, backing })
+        Ok(Self { path: path.to_owned(), format, file, image, backing })
+    }
+
+    /// Opens an image as if it stood on nothing: for what it holds itself.
+    ///
+    /// # Errors
+    /// See [`crate::open`].
+    pub(crate) fn open_alone(path: &Path, plan: &OpenPlan) -> Result<Arc<dyn Image>, DiskError> {
+        let plan = OpenPlan { is_alone: true, ..plan.clone() };
+        Ok(Self::open(path, &plan)?.image)
     }
 
     /// What it holds, under a layer that takes what is written and is gone with it.
@@ -112,8 +123,7 @@ impl Layer {
     pub(crate) fn with_overlay(self) -> Result<Arc<dyn Image>, DiskError> {
         let (folder, file) = temporary::unnamed();
         let action = "make a temporary file for the disk's overlay (TMPDIR names another folder) in";
-        let storage =
-            file.and_then(|file| HostFile::new(file, &folder, false)).map_err(io_error(action, &folder))?;
+        let storage = file.and_then(|file| HostFile::new(file, false)).map_err(io_error(action, &folder))?;
         let image =
             overlay(Arc::new(storage), self.image).map_err(io_error("keep an overlay for", &self.path))?;
         Ok(Arc::new(image))
@@ -125,7 +135,7 @@ fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Disk
 }
 
 /// Opens and locks the file of an image.
-fn open_file(path: &Path, plan: &OpenPlan) -> Result<HostFile, DiskError> {
+pub(crate) fn open_file(path: &Path, plan: &OpenPlan) -> Result<HostFile, DiskError> {
     let mode = OpenMode { is_writable: plan.is_writable, is_direct: plan.is_direct };
     let file = HostFile::open(path, mode).map_err(|source| match source.kind() {
         io::ErrorKind::NotFound => DiskError::Missing { path: path.to_owned() },
@@ -178,8 +188,7 @@ fn lock_error(path: &Path, purpose: Purpose, error: LockError) -> DiskError {
 
 /// A raw image: the whole file, to the next whole sector.
 fn raw(file: &Arc<HostFile>, path: &Path, plan: &OpenPlan) -> Result<Arc<dyn Image>, DiskError> {
-    let length = file.length().map_err(io_error("look at disk image", path))?;
-    let size = length.checked_next_multiple_of(512).unwrap_or(length / 512 * 512);
+    let size = size_of_raw(file).map_err(io_error("look at disk image", path))?;
     let storage: Arc<dyn Storage> = Arc::clone(file) as _;
     let raw = Raw::new(storage, 0, size, plan.is_writable, plan.is_flushed).with_block_size(file.block());
     Ok(if plan.format.is_none() && plan.is_writable {
@@ -187,4 +196,10 @@ fn raw(file: &Arc<HostFile>, path: &Path, plan: &OpenPlan) -> Result<Arc<dyn Ima
     } else {
         Arc::new(raw)
     })
+}
+
+/// The size of a raw image in bytes.
+pub(crate) fn size_of_raw(file: &HostFile) -> io::Result<u64> {
+    let length = file.length()?;
+    Ok(length.checked_next_multiple_of(512).unwrap_or(length / 512 * 512))
 }

@@ -68,6 +68,7 @@ mod qcow2;
 mod random;
 mod request;
 mod storage;
+pub mod tool;
 mod vhd;
 mod vhdx;
 mod vmdk;

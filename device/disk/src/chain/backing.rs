@@ -31,6 +31,9 @@ pub(super) fn open(
     plan: &OpenPlan,
     above: &mut Vec<(u64, u64)>,
 ) -> Result<Option<Layer>, DiskError> {
+    if plan.is_alone {
+        return Ok(None);
+    }
     let Some(named) = named else {
         return match &plan.backing {
             Some(_) => Err(DiskError::Options(format!(
@@ -40,52 +43,62 @@ pub(super) fn open(
             None => Ok(None),
         };
     };
-    let name = Path::new(OsStr::from_bytes(named.name)).to_owned();
-    let wrong = |backing: &Path, problem: String| DiskError::Backing {
-        image: image.to_owned(),
-        backing: backing.to_owned(),
-        problem,
-    };
+    let (path, format) = place(image, named.name, named.format, plan)?;
+    let below = OpenPlan { is_writable: false, format, backing: None, ..plan.clone() };
+    let layer = Layer::open_above(&path, &below, above)
+        .map_err(|source| DiskError::Chain { image: image.to_owned(), source: Box::new(source) })?;
+    if named.format.is_none() && layer.backing.is_some() {
+        // It may have been a raw disk whose guest wrote this.
+        let problem = "is of no format that the image names, and stands on a file itself: this could be a guest's doing. Name the format: \
+                       `qemu-img rebase -u -F FORMAT -b BACKING IMAGE`";
+        return Err(wrong(image, &path, problem.to_owned()));
+    }
+    Ok(Some(layer))
+}
+
+fn wrong(image: &Path, backing: &Path, problem: String) -> DiskError {
+    DiskError::Backing { image: image.to_owned(), backing: backing.to_owned(), problem }
+}
+
+/// Where the backing file is that an image names so, and its format: after a look at whether it may be opened.
+pub(crate) fn place(
+    image: &Path,
+    name: &[u8],
+    format: Option<&str>,
+    plan: &OpenPlan,
+) -> Result<(PathBuf, Option<Format>), DiskError> {
+    let name = Path::new(OsStr::from_bytes(name)).to_owned();
     let is_trusted = plan.backing.is_some();
     let path = match &plan.backing {
         Some(path) => path.clone(),
         None => local_path(image, &name).ok_or_else(|| {
             let problem = "is not a file of this host, and nothing else is supported. Convert the image with `qemu-img convert`";
-            wrong(&name, problem.to_owned())
+            wrong(image, &name, problem.to_owned())
         })?,
     };
-    let format = named.format.map(|name| format_of(name).ok_or(name)).transpose();
-    let format =
-        format.map_err(|name| wrong(&path, format!("is in format '{name}', which is not supported")))?;
+    let format = format.map(|name| format_of(name).ok_or(name)).transpose();
+    let unknown = |name: &str| wrong(image, &path, format!("is in format '{name}', which is not supported"));
+    let format = format.map_err(unknown)?;
     if let Err(error) = path.metadata() {
         let problem = if error.kind() == std::io::ErrorKind::NotFound {
             format!("does not exist. Put it back, or tell where it is: '{},backing=PATH'", image.display())
         } else {
             format!("cannot be opened: {error}")
         };
-        return Err(wrong(&path, problem));
+        return Err(wrong(image, &path, problem));
     }
     let found = recognise(&path)?;
     let known = format.unwrap_or(found);
     if !is_trusted && !is_near(image, &path) && (known == Format::Raw || found != known) {
         let problem = format!(
-            "shows no sign of being a disk image, and is not beside it: it could be any file of yours. If you trust the \
-             image, give the path yourself: '{},backing={}'",
+            "shows no sign of being a disk image, and is not beside it: it could be any file of yours. If you trust the image, give the \
+             path yourself: '{},backing={}'",
             image.display(),
             path.display()
         );
-        return Err(wrong(&path, problem));
+        return Err(wrong(image, &path, problem));
     }
-    let below = OpenPlan { is_writable: false, format: Some(known), backing: None, ..plan.clone() };
-    let layer = Layer::open_above(&path, &below, above)
-        .map_err(|source| DiskError::Chain { image: image.to_owned(), source: Box::new(source) })?;
-    if format.is_none() && layer.backing.is_some() {
-        // It may have been a raw disk whose guest wrote this.
-        let problem = "is of no format that the image names, and stands on a file itself: this could be a guest's doing. Name the format: \
-                       `qemu-img rebase -u -F FORMAT -b BACKING IMAGE`";
-        return Err(wrong(&path, problem.to_owned()));
-    }
-    Ok(Some(layer))
+    Ok((path, Some(known)))
 }
 
 /// The file that `name` means, if it means one.

@@ -13,13 +13,12 @@ use crate::vmdk::{self, Contents};
 
 type Opened = (Arc<dyn Image>, Option<Box<Layer>>);
 
-/// Opens the VMDK in `storage`; the other files that it consists of are added to `files`.
+/// Opens the VMDK in `storage`, and the other files that it consists of.
 pub(super) fn open(
     path: &Path,
     storage: &Arc<dyn Storage>,
     plan: &OpenPlan,
     above: &mut Vec<(u64, u64)>,
-    files: &mut Vec<Arc<HostFile>>,
 ) -> Result<Opened, DiskError> {
     let wrong = |fault: crate::error::Fault| fault.of(path, Format::Vmdk);
     let contained = vmdk::read(&**storage).map_err(wrong)?;
@@ -50,7 +49,7 @@ pub(super) fn open(
             let mut images = Vec::new();
             for part in parts {
                 let plan = OpenPlan { is_writable: plan.is_writable && part.is_writable, ..plan.clone() };
-                images.push(open_extent(path, part, &plan, below.clone(), files)?);
+                images.push(open_extent(path, part, &plan, below.clone(), &mut Vec::new())?);
             }
             Arc::new(Joined::new(images))
         }
@@ -62,6 +61,7 @@ pub(super) fn open(
     Ok((image, backing))
 }
 
+/// Opens one of them; its file is added to `files`.
 fn open_extent(
     path: &Path,
     part: &crate::vmdk::Extent,
@@ -111,4 +111,15 @@ fn open_extent(
             vmdk::sparse(file, header, size, below, plan.is_writable, plan.is_flushed).map_err(wrong)
         }
     }
+}
+
+/// The files that a VMDK consists of besides the one at `path`, as far as they can be opened.
+pub(crate) fn files(path: &Path, contained: &vmdk::Contained, plan: &OpenPlan) -> Vec<Arc<HostFile>> {
+    let extents = contained.descriptor.iter().flat_map(|descriptor| &descriptor.extents);
+    let mut files = Vec::new();
+    for extent in extents {
+        // What is not there is not counted.
+        let _ = open_extent(path, extent, plan, None, &mut files);
+    }
+    files
 }

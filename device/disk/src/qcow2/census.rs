@@ -80,8 +80,6 @@ pub(super) struct Census {
     pub data: u64,
     /// How many of them are compressed.
     pub compressed: u64,
-    /// Where the last cluster that is used ends.
-    pub end: u64,
 }
 
 /// Walks through the image. `told` is called with how much of how much is done.
@@ -166,7 +164,6 @@ impl Walk<'_> {
         for cluster in offset >> bits..=(end - 1) >> bits {
             self.census.counts.add(cluster, count);
         }
-        self.census.end = self.census.end.max(end.div_ceil(self.header.cluster()) * self.header.cluster());
         true
     }
 

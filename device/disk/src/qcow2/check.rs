@@ -29,8 +29,6 @@ pub(crate) struct Findings {
     pub data: u64,
     /// How many of them are compressed.
     pub compressed: u64,
-    /// Where the last used cluster ends, in bytes.
-    pub end: u64,
 }
 
 /// Checks an image, which nobody writes meanwhile, and mends what can be mended if `is_mended`.
@@ -45,9 +43,9 @@ pub(crate) fn check(
     is_mended: bool,
     told: &mut dyn FnMut(u64, u64),
 ) -> io::Result<Findings> {
-    let Census { counts, problems, data, compressed, end, .. } =
+    let Census { counts, problems, data, compressed, .. } =
         census::take(&**storage, header, snapshots, snapshots_length, told)?;
-    let mut findings = Findings { damages: problems, data, compressed, end, ..Findings::default() };
+    let mut findings = Findings { damages: problems, data, compressed, ..Findings::default() };
     // What leads nowhere cannot be mended here, and counts that were made from it would not be right.
     let is_mended = is_mended && findings.damages.count == 0;
     let mut refcounts = Refcounts::open(Arc::clone(storage), header, true)?;

@@ -1,6 +1,6 @@
 //! The header of a qcow2 file: QEMU's `docs/interop/qcow2.txt`, "Header" and "Header extensions".
 
-use crate::bytes::{be16_at, be32_at, be64_at};
+use crate::bytes::{be32_at, be64_at};
 use crate::error::Fault;
 
 /// `QFI\xfb`.
@@ -92,6 +92,16 @@ impl Header {
     /// Entries of an L2 table.
     pub(crate) fn l2_entries(&self) -> u64 {
         self.cluster() / 8
+    }
+
+    /// Whether it was not closed, and counts may be wrong.
+    pub(crate) fn is_dirty(&self) -> bool {
+        self.incompatible & incompatible::DIRTY != 0
+    }
+
+    /// Whether it is marked as damaged.
+    pub(crate) fn is_corrupt(&self) -> bool {
+        self.incompatible & incompatible::CORRUPT != 0
     }
 
     /// How many bytes from the file's beginning [`Self::parse`] wants: the first cluster, if this is a header's beginning.

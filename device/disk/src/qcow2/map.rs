@@ -42,6 +42,8 @@ pub(crate) struct Qcow2Map {
     fixed: Vec<(u64, u64)>,
     freed: Vec<Freed>,
     freed_taken: Vec<Freed>,
+    /// Where the last compressed cluster that was written ends; 0 if none was.
+    packed_end: u64,
 }
 
 /// Whether one of the stretches, which are in order, has `cluster`.
@@ -80,10 +82,9 @@ impl Qcow2Map {
             fixed: Vec::new(),
             freed: Vec::new(),
             freed_taken: Vec::new(),
+            packed_end: 0,
         };
-        if map.refcounts.is_some() {
-            map.note_tables(snapshots, snapshots_length);
-        }
+        map.note_tables(snapshots, snapshots_length);
         Ok(map)
     }
 
@@ -244,6 +245,35 @@ impl Qcow2Map {
         Ok(())
     }
 
+    /// Whether a table is in `cluster`.
+    pub(super) fn has_table_at(&self, cluster: u64) -> bool {
+        self.is_table(cluster << self.header.cluster_bits)
+    }
+
+    /// Takes `length` bytes of the file, at most a cluster's, for a compressed cluster: where the last one ended, if there is room.
+    pub(super) fn take_bytes(&mut self, length: u64) -> io::Result<u64> {
+        let size = self.cluster();
+        let (bits, room) =
+            (self.header.cluster_bits, self.packed_end.next_multiple_of(size) - self.packed_end);
+        let place = if length <= room {
+            let counts = self.refcounts.as_mut().ok_or_else(read_only)?;
+            counts.raise(self.packed_end >> bits)?;
+            self.packed_end
+        } else {
+            let new = self.take_clusters(1)?.offset;
+            if room > 0 && new == self.packed_end.next_multiple_of(size) {
+                // It goes over into the neighbour.
+                let counts = self.refcounts.as_mut().ok_or_else(read_only)?;
+                counts.raise(self.packed_end >> bits)?;
+                self.packed_end
+            } else {
+                new
+            }
+        };
+        self.packed_end = place + length;
+        Ok(place)
+    }
+
     /// Puts a compressed cluster's place into the map: it was absent, and its bytes are in the file.
     pub(super) fn install_compressed(&mut self, cluster: u64, entry: u64) -> io::Result<()> {
         self.open_for_change(cluster, 1)?;
@@ -325,7 +355,7 @@ impl Map for Qcow2Map {
     fn install(&mut self, block: u64, allocated: Allocated) -> io::Result<()> {
         self.open_for_change(block, allocated.count)?;
         for index in 0..allocated.count {
-            self.set_entry(block + index, allocated.offset + index * self.cluster() | COPIED)?;
+            self.set_entry(block + index, (allocated.offset + index * self.cluster()) | COPIED)?;
         }
         Ok(())
     }

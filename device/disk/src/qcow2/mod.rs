@@ -7,6 +7,8 @@
 //! refcount.rs   who needs which of the file's clusters, and which are free
 //! map.rs        which cluster of the disk is where
 //! create.rs     new images
+//! compressed.rs whole new images with compressed clusters
+//! resize.rs     growing and shrinking
 //! census.rs     who refers to which cluster
 //! check.rs      whether a file keeps its own rules, and mending it
 //! ```
@@ -16,11 +18,13 @@
 
 mod census;
 mod check;
+mod compressed;
 mod create;
 mod entry;
 mod header;
 mod map;
 mod refcount;
+mod resize;
 mod snapshot;
 #[cfg(test)]
 mod tests;
@@ -33,14 +37,14 @@ use crate::image::mapped::{Mapped, Setup};
 use crate::image::{Facts, Image};
 use crate::storage::Storage;
 
-pub(crate) use census::Problems;
-pub(crate) use check::{Findings, check};
+pub(crate) use check::check;
+pub(crate) use compressed::write_compressed;
 pub(crate) use create::{NewQcow2, create};
 pub(crate) use header::Header;
 pub(crate) use map::Qcow2Map;
+pub(crate) use resize::{grow, shrink};
 pub(crate) use snapshot::Snapshot;
 
-use header::incompatible;
 use refcount::Refcounts;
 
 /// An open image.
@@ -83,13 +87,13 @@ pub(crate) fn open(
     let (snapshots, snapshots_length) = read_snapshots(&*storage, header)?;
     let mut header = header.clone();
     let refcounts = if is_writable {
-        if header.incompatible & incompatible::CORRUPT != 0 {
+        if header.is_corrupt() {
             return Err(Fault::Unsupported(
                 "is marked as damaged, and must not be written: `tern image check --repair` may mend it"
                     .to_owned(),
             ));
         }
-        if header.incompatible & incompatible::DIRTY != 0 {
+        if header.is_dirty() {
             mend(&storage, &header, &snapshots, snapshots_length)?;
             header = read_header(&*storage)?;
         }

@@ -161,6 +161,31 @@ impl Refcounts {
         Ok(Some(count))
     }
 
+    /// One more needs `cluster`.
+    pub(super) fn raise(&mut self, cluster: u64) -> io::Result<()> {
+        let count = self.get(cluster)?;
+        self.raise_to(cluster, count.saturating_add(1))
+    }
+
+    /// Takes `count` clusters one after the other, and tells where in the file they begin.
+    pub(super) fn allocate_together(&mut self, count: u64, is_used: impl Fn(u64) -> bool) -> io::Result<u64> {
+        for _ in 0..8 {
+            let hint = std::mem::replace(&mut self.hint, self.end);
+            let allocated = self.allocate(count, &is_used);
+            self.hint = hint;
+            let allocated = allocated?;
+            if allocated.count == count {
+                return Ok(allocated.offset);
+            }
+            // A block of counts ends here, and the next begins: behind it there is room.
+            self.give_back(allocated);
+        }
+        Err(io::Error::new(
+            io::ErrorKind::StorageFull,
+            "the image's clusters are too small for so large a table",
+        ))
+    }
+
     /// At least `count` need `cluster`.
     pub(super) fn raise_to(&mut self, cluster: u64, count: u64) -> io::Result<()> {
         if count > largest(self.order) {

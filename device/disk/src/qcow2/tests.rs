@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
+use super::check::Findings;
 use super::*;
 use crate::image::Raw;
 use crate::image::model::{requests, survives_closing, survives_crashes, threads_agree};

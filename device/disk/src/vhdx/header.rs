@@ -123,7 +123,7 @@ impl Regions {
                 (le64_at(bytes, at + 16).unwrap_or(0), le32_at(bytes, at + 24).unwrap_or(0));
             let is_required = le32_at(bytes, at + 28).unwrap_or(0) & 1 != 0;
             let place = (offset, u64::from(length));
-            if offset < UNIT || offset > 1 << 56 || !offset.is_multiple_of(UNIT) {
+            if !(UNIT..=1 << 56).contains(&offset) || !offset.is_multiple_of(UNIT) {
                 return Err(Fault::Damaged(format!("one of its regions is at {offset:#x}")));
             }
             match kind {

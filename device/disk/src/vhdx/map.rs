@@ -113,7 +113,7 @@ impl Map for VhdxMap {
 
     fn install(&mut self, block: u64, allocated: Allocated) -> io::Result<()> {
         let place = self.place_of_entry(block);
-        let entry = allocated.offset / UNIT << 20 | state::FULLY_PRESENT;
+        let entry = ((allocated.offset / UNIT) << 20) | state::FULLY_PRESENT;
         self.table.change(place)?[..8].copy_from_slice(&entry.to_le_bytes());
         Ok(())
     }

@@ -9,3 +9,4 @@ mod client;
 mod others;
 mod qcow2;
 mod tool;
+mod tools;
