@@ -27,6 +27,7 @@ struct State {
 
 #[derive(Debug, Clone)]
 struct Journal {
+    #[cfg_attr(not(test), allow(dead_code))]
     first: Vec<u8>,
     changes: Vec<Change>,
 }
