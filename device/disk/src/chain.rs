@@ -124,8 +124,7 @@ impl Layer {
         let (folder, file) = temporary::unnamed();
         let action = "make a temporary file for the disk's overlay (TMPDIR names another folder) in";
         let storage = file.and_then(|file| HostFile::new(file, false)).map_err(io_error(action, &folder))?;
-        let image =
-            overlay(Arc::new(storage), self.image).map_err(io_error("keep an overlay for", &self.path))?;
+        let image = overlay(Arc::new(storage), self.image);
         Ok(Arc::new(image))
     }
 }

@@ -58,6 +58,8 @@ mod bytes;
 mod chain;
 mod disk;
 mod error;
+#[doc(hidden)]
+pub mod hostile;
 mod image;
 mod lane;
 mod memory;

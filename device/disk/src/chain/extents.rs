@@ -34,6 +34,10 @@ pub(super) fn open(
         }
         (None, Some(descriptor)) => {
             let parts = &descriptor.extents;
+            let total = parts.iter().fold(0_u64, |sum, part| sum.saturating_add(part.sectors * 512));
+            if total > 1 << 56 {
+                return Err(wrong(crate::error::Fault::Damaged(format!("its disk has {total} bytes"))));
+            }
             if parts.is_empty() || below.is_some() && parts.len() > 1 {
                 let problem = if parts.is_empty() {
                     "consists of nothing: its descriptor names no extent"

@@ -92,6 +92,10 @@ impl Refcounts {
         if let Some(bad) = table.iter().find(|entry| !entry.is_multiple_of(header.cluster())) {
             return Err(damaged(format!("a block of refcounts is at {bad:#x}, where no cluster begins")));
         }
+        let own: HashSet<u64> = table.iter().copied().filter(|offset| *offset != 0).collect();
+        if own.len() < table.iter().filter(|offset| **offset != 0).count() {
+            return Err(damaged("two blocks of its refcounts are at the same place"));
+        }
         let end = storage.length()?.div_ceil(header.cluster());
         let page = header.cluster().min(4096) as usize;
         Ok(Self {
@@ -101,7 +105,7 @@ impl Refcounts {
             cluster_bits: header.cluster_bits,
             order: header.refcount_order,
             table_offset: header.refcount_table_offset,
-            own: table.iter().copied().filter(|offset| *offset != 0).collect(),
+            own,
             table,
             hint: 0,
             end,

@@ -10,7 +10,7 @@ use super::{Storage, Stretch};
 use crate::memory::{Source, Target};
 
 /// The longest that this storage becomes, in bytes.
-const LONGEST: u64 = 1 << 32;
+const LONGEST: u64 = 256 << 20;
 
 /// Storage in memory.
 #[derive(Debug, Default)]
@@ -75,7 +75,6 @@ impl MemoryStorage {
     }
 
     /// A copy of the contents.
-    #[cfg(test)]
     pub(crate) fn bytes(&self) -> Vec<u8> {
         self.state().bytes.clone()
     }

@@ -184,7 +184,7 @@ fn describe_vmdk(
         info.kind = Some(descriptor.kind.clone());
         info.backing_file.clone_from(&descriptor.parent);
         info.backing_format = descriptor.parent.as_ref().map(|_| "vmdk".to_owned());
-        info.size = descriptor.extents.iter().map(|extent| extent.sectors * 512).sum();
+        info.size = descriptor.extents.iter().fold(0, |sum, extent| sum.saturating_add(extent.sectors * 512));
     }
     if let Some(header) = contained.header {
         info.size = header.size;

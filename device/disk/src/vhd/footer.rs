@@ -53,6 +53,12 @@ fn checksum(bytes: &[u8], place: usize) -> u32 {
     !sum(&bytes[..place]).wrapping_add(sum(&bytes[place + 4..]))
 }
 
+/// Puts the checksum of `bytes` to `place`.
+pub(super) fn seal(bytes: &mut [u8], place: usize) {
+    let sum = checksum(bytes, place).to_be_bytes();
+    bytes[place..place + 4].copy_from_slice(&sum);
+}
+
 impl Footer {
     /// Reads a footer, which may be the copy at the file's beginning.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, Fault> {
@@ -107,8 +113,7 @@ impl Footer {
         };
         put(60, &kind.to_be_bytes());
         put(68, &unique);
-        let sum = checksum(&bytes, 64).to_be_bytes();
-        bytes[64..68].copy_from_slice(&sum);
+        seal(&mut bytes, 64);
         bytes
     }
 }
@@ -149,8 +154,7 @@ impl DynamicHeader {
         put(24, &0x0001_0000_u32.to_be_bytes());
         put(28, &self.entries.to_be_bytes());
         put(32, &self.block_size.to_be_bytes());
-        let sum = checksum(&bytes, 36).to_be_bytes();
-        bytes[36..40].copy_from_slice(&sum);
+        seal(&mut bytes, 36);
         bytes
     }
 }

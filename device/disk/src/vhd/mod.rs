@@ -128,3 +128,13 @@ pub(crate) fn create(storage: &dyn Storage, size: u64, is_fixed: bool) -> Result
     storage.write_at(&footer, 0)?;
     Ok(())
 }
+
+/// Puts right the checksums of footers and header, in a file that was made up.
+pub(crate) fn seal(file: &mut [u8]) {
+    let end = file.len().saturating_sub(FOOTER);
+    for (place, length, sum) in [(0, FOOTER, 64), (FOOTER, HEADER, 36), (end, FOOTER, 64)] {
+        if let Some(bytes) = file.get_mut(place..place + length) {
+            footer::seal(bytes, sum);
+        }
+    }
+}

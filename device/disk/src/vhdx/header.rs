@@ -70,11 +70,13 @@ impl Header {
         bytes
     }
 
-    /// Whether the log is where one can be.
-    pub(super) fn check(&self) -> Result<(), Fault> {
+    /// Whether the log is where one can be, in a file of `length` bytes.
+    pub(super) fn check(&self, length: u64) -> Result<(), Fault> {
         let is_aligned =
             self.log_offset.is_multiple_of(UNIT) && u64::from(self.log_length).is_multiple_of(UNIT);
-        if !is_aligned || self.log_offset < UNIT || self.log_length > MOST_LOG {
+        let is_inside =
+            self.log_offset.checked_add(u64::from(self.log_length)).is_some_and(|end| end <= length);
+        if !is_aligned || !is_inside || self.log_offset < UNIT || self.log_length > MOST_LOG {
             return Err(Fault::Damaged(format!(
                 "its log has {} bytes at {:#x}",
                 self.log_length, self.log_offset
@@ -178,7 +180,7 @@ mod tests {
             log_offset: 1 << 20,
         };
         assert_eq!(Header::parse(&header.encode()), Some(header.clone()));
-        assert!(header.check().is_ok());
+        assert!(header.check(2 << 20).is_ok());
         let regions = Regions { table: (3 << 20, 1 << 20), metadata: (2 << 20, 1 << 20) };
         assert_eq!(Regions::parse(&regions.encode()).unwrap(), regions);
     }

@@ -65,7 +65,7 @@ pub(crate) fn open(
         return Err(Fault::Alien("it does not begin with 'vhdxfile'".to_owned()));
     }
     let (header, place) = read_header(&*storage)?;
-    header.check()?;
+    header.check(storage.length()?)?;
     let replay = log::read(&*storage, &header)?;
     let has_log = replay.is_some();
     let storage: Arc<dyn Storage> = match replay {
@@ -183,4 +183,28 @@ pub(crate) fn create(storage: &dyn Storage, size: u64) -> Result<(), Fault> {
     signature.extend("Tern".encode_utf16().flat_map(u16::to_le_bytes));
     storage.write_at(&signature, 0)?;
     Ok(())
+}
+
+/// Puts right the checksums of everything that has one, in a file that was made up.
+pub(crate) fn seal(file: &mut [u8]) {
+    let places = HEADERS
+        .map(|place| (place, HEADER))
+        .into_iter()
+        .chain(REGION_TABLES.map(|place| (place, REGION_TABLE)));
+    for (place, length) in places {
+        if let Some(bytes) = file.get_mut(place as usize..place as usize + length) {
+            header::seal(bytes);
+        }
+    }
+    // Entries of a log in its usual place.
+    for place in (UNIT as usize..2 * UNIT as usize).step_by(4096) {
+        let Some(start) = file.get(place..place + 12).filter(|start| start.starts_with(b"loge")) else {
+            continue;
+        };
+        let length = u32::from_le_bytes([start[8], start[9], start[10], start[11]]) as usize;
+        if let Some(bytes) = file.get_mut(place..place.saturating_add(length)).filter(|bytes| bytes.len() > 8)
+        {
+            header::seal(bytes);
+        }
+    }
 }

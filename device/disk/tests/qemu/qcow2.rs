@@ -28,7 +28,7 @@ fn what_qemu_makes_is_read() {
     let bytes = folder.raw("disk.raw", SIZE, 1);
     for kind in KINDS {
         img(&["convert", "-f", "raw", "-O", "qcow2", "-o", kind, "disk.raw", "disk.qcow2"], folder.path());
-        assert_same(&folder.as_read_here("disk.qcow2"), &bytes, &format!("{kind}"));
+        assert_same(&folder.as_read_here("disk.qcow2"), &bytes, kind);
     }
 }
 
@@ -39,12 +39,12 @@ fn compressed_clusters_are_read_and_written_over() {
     for kind in ["compat=v3", "compat=0.10", "compression_type=zstd", "cluster_size=4k", "cluster_size=2M"] {
         let line = ["convert", "-c", "-f", "raw", "-O", "qcow2", "-o", kind, "disk.raw", "disk.qcow2"];
         img(&line, folder.path());
-        assert_same(&folder.as_read_here("disk.qcow2"), &bytes, &format!("{kind}"));
+        assert_same(&folder.as_read_here("disk.qcow2"), &bytes, kind);
         let mut model = bytes.clone();
         write_randomly(&mut folder.writable("disk.qcow2"), &mut model, 3, 150);
         check("disk.qcow2", &folder);
-        assert_same(&folder.as_qemu_reads("disk.qcow2", "qcow2"), &model, &format!("{kind}"));
-        assert_same(&folder.as_read_here("disk.qcow2"), &model, &format!("{kind}"));
+        assert_same(&folder.as_qemu_reads("disk.qcow2", "qcow2"), &model, kind);
+        assert_same(&folder.as_read_here("disk.qcow2"), &model, kind);
     }
 }
 
@@ -59,9 +59,9 @@ fn what_is_written_here_is_what_qemu_reads_and_finds_sound() {
             write_randomly(&mut client, &mut model, (seed * 10 + round) as u64, 120);
             drop(client);
             check("disk.qcow2", &folder);
-            assert_same(&folder.as_qemu_reads("disk.qcow2", "qcow2"), &model, &format!("{kind}"));
+            assert_same(&folder.as_qemu_reads("disk.qcow2", "qcow2"), &model, kind);
         }
-        assert_same(&folder.as_read_here("disk.qcow2"), &model, &format!("{kind}"));
+        assert_same(&folder.as_read_here("disk.qcow2"), &model, kind);
     }
 }
 
@@ -106,7 +106,7 @@ fn internal_snapshots_stay_as_they_were() {
         assert_same(&folder.as_qemu_reads("disk.qcow2", "qcow2"), &model, "the disk");
         for (round, model) in kept.iter().enumerate() {
             img(&["snapshot", "-a", &format!("s{round}"), "disk.qcow2"], folder.path());
-            assert_same(&folder.as_read_here("disk.qcow2"), &model, &format!("{kind}: snapshot {round}"));
+            assert_same(&folder.as_read_here("disk.qcow2"), model, &format!("{kind}: snapshot {round}"));
         }
         img(&["snapshot", "-d", "s1", "disk.qcow2"], folder.path());
         check("disk.qcow2", &folder);

@@ -118,13 +118,13 @@ pub fn write_randomly(client: &mut Client, model: &mut [u8], seed: u64, count: u
     let sectors = model.len() as u64 / 512;
     for _ in 0..count {
         let sector = random.next() % sectors;
-        let most = if random.next() % 4 == 0 { 600 } else { 16 };
+        let most = if random.next().is_multiple_of(4) { 600 } else { 16 };
         let length = (1 + random.next() % most).min(sectors - sector) * 512;
         let (start, end) =
             (usize::try_from(sector * 512).unwrap(), usize::try_from(sector * 512 + length).unwrap());
         match random.next() % 8 {
             0 if client.disk.write_zeroes().is_some() => {
-                let may_unmap = random.next() % 2 == 0;
+                let may_unmap = random.next().is_multiple_of(2);
                 let zeros = Operation::WriteZeroes { offset: sector * 512, length, may_unmap };
                 client.ask(zeros).unwrap();
                 model[start..end].fill(0);
