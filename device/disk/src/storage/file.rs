@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
+use rustix::fs::{FallocateFlags, OFlags, SeekFrom, fallocate, seek};
 
 use super::direct::Direct;
 use super::lock::{self, LockError, Purpose};
@@ -50,6 +50,9 @@ impl HostFile {
             flags |= libc::O_DIRECT;
         }
         let file = OpenOptions::new().read(true).write(mode.is_writable).custom_flags(flags).open(path)?;
+        // From here on it is waited for: io_uring would give up early on a file that is marked so.
+        let flags = rustix::fs::fcntl_getfl(&file)?;
+        rustix::fs::fcntl_setfl(&file, flags - OFlags::NONBLOCK)?;
         Self::new(file, mode.is_direct)
     }
 

@@ -4,4 +4,5 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod client;
+mod formats;
 mod lanes;
