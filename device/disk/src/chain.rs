@@ -61,7 +61,7 @@ impl Layer {
     /// Opens an image and everything that it stands on.
     ///
     /// # Errors
-    /// See [`crate::open`].
+    /// See [`crate::open()`].
     pub(crate) fn open(path: &Path, plan: &OpenPlan) -> Result<Self, DiskError> {
         Self::open_above(path, plan, &mut Vec::new())
     }
@@ -110,7 +110,7 @@ impl Layer {
     /// Opens an image as if it stood on nothing: for what it holds itself.
     ///
     /// # Errors
-    /// See [`crate::open`].
+    /// See [`crate::open()`].
     pub(crate) fn open_alone(path: &Path, plan: &OpenPlan) -> Result<Arc<dyn Image>, DiskError> {
         let plan = OpenPlan { is_alone: true, ..plan.clone() };
         Ok(Self::open(path, &plan)?.image)

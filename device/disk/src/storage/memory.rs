@@ -1,6 +1,6 @@
 //! Storage in this program's memory: for tests, and for looking at hostile images without a file.
 //!
-//! It can play a host that crashes: every write and sync is remembered, and [`MemoryStorage::after_crash`] gives the contents that
+//! It can play a host that crashes: every write and sync is remembered, and `after_crash` gives the contents that
 //! a disk could have been left with at any moment.
 
 use std::io;
