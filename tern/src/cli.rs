@@ -8,6 +8,7 @@ use tern_disk::DiskOptions;
 use tern_vmm::config::CpuModel;
 
 use crate::devices::{ConsoleOptions, VsockOptions};
+use crate::disks;
 use crate::engines::EngineChoice;
 use crate::exit;
 use crate::guest::{Format, Module};
@@ -67,7 +68,7 @@ pub(crate) enum Command {
         output: OutputForm,
     },
 
-    /// Look after the images that were fetched and built
+    /// Look after images: those that were fetched and built, and disk images of your own
     #[command(subcommand)]
     Image(ImageCommand),
 
@@ -210,10 +211,17 @@ pub(crate) enum ImageCommand {
     Fetch,
     /// List what is in the cache
     List,
-    /// Compare the cached files with the digests they had when they were built
+    /// Check disk images against the rules of their formats, or cached files against the digests they had when they were built
     Check {
-        /// Which entries; all if none is given
+        /// Which: files with disk images, or entries of the cache; all entries if nothing is given
+        #[arg(value_name = "FILE|ENTRY")]
         entries: Vec<String>,
+        /// Mend what can be mended in disk images (qcow2): wrong counts, lost clusters
+        #[arg(long, requires = "entries")]
+        repair: bool,
+        /// How to print what is found in a disk image
+        #[arg(short, long, value_enum, default_value = "text", value_name = "FORM")]
+        output: OutputForm,
     },
     /// Remove entries from the cache; the next start that needs them builds them again
     Rm {
@@ -224,6 +232,21 @@ pub(crate) enum ImageCommand {
         #[arg(long, conflicts_with = "entries")]
         all: bool,
     },
+    /// Tell what a disk image is: format, sizes, snapshots, what it stands on
+    #[command(after_help = disks::INFO_EXAMPLES)]
+    Info(disks::InfoArguments),
+    /// Make an empty disk image, or a layer over another
+    #[command(after_help = disks::CREATE_EXAMPLES)]
+    Create(disks::CreateArguments),
+    /// Copy a disk image into a new one, of any format
+    #[command(after_help = disks::CONVERT_EXAMPLES)]
+    Convert(disks::ConvertArguments),
+    /// Give a disk more or less room
+    #[command(after_help = disks::RESIZE_EXAMPLES)]
+    Resize(disks::ResizeArguments),
+    /// Write what a disk image holds into the one that it stands on
+    #[command(after_help = disks::COMMIT_EXAMPLES)]
+    Commit(disks::CommitArguments),
 }
 
 #[cfg(test)]

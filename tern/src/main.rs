@@ -9,7 +9,8 @@
 //! heap.rs       the allocator, told to keep nothing large
 //! statistics.rs what a machine did, for people
 //! engines.rs    the engines, and `tern engines`
-//! images.rs     `tern image`
+//! images.rs     `tern image`: the cache
+//! disks/        `tern image`: disk images
 //! terminal/     the user's terminal as the guest's serial console
 //! exit.rs       what the exit codes mean
 //! size.rs       sizes as people write them
@@ -19,6 +20,7 @@
 
 mod cli;
 mod devices;
+mod disks;
 mod engines;
 mod exit;
 mod files;

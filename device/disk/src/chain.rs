@@ -1,14 +1,24 @@
 //! An image with the images that it stands on.
 
+mod backing;
+mod extents;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub(crate) use self::backing::place as backing_place;
+pub(crate) use self::extents::files as extent_files;
+
+use self::backing::Named;
 use crate::error::DiskError;
 use crate::image::{Guarded, Image, Raw, overlay};
 use crate::options::Format;
 use crate::probe;
+use crate::qcow2;
 use crate::storage::{HostFile, LockError, OpenMode, Purpose, Storage, temporary};
+use crate::vhd;
+use crate::vhdx;
 
 /// How an image is opened.
 #[derive(Debug, Clone)]
@@ -25,6 +35,8 @@ pub(crate) struct OpenPlan {
     pub is_locked: bool,
     /// Where its backing file is, if not where it says.
     pub backing: Option<PathBuf>,
+    /// Whether what it stands on is left out.
+    pub is_alone: bool,
 }
 
 /// An open image, and the one below.
@@ -42,28 +54,66 @@ pub(crate) struct Layer {
     pub backing: Option<Box<Layer>>,
 }
 
+/// The most images in a chain: more than any has.
+const LONGEST: usize = 200;
+
 impl Layer {
     /// Opens an image and everything that it stands on.
     ///
     /// # Errors
-    /// See [`crate::open`].
+    /// See [`crate::open()`].
     pub(crate) fn open(path: &Path, plan: &OpenPlan) -> Result<Self, DiskError> {
+        Self::open_above(path, plan, &mut Vec::new())
+    }
+
+    /// Opens an image on which those in `above` stand, told apart by their identities.
+    fn open_above(path: &Path, plan: &OpenPlan, above: &mut Vec<(u64, u64)>) -> Result<Self, DiskError> {
         let file = Arc::new(open_file(path, plan)?);
+        let identity = file.identity().map_err(io_error("look at disk image", path))?;
+        if above.contains(&identity) || above.len() >= LONGEST {
+            let text =
+                format!("The chain of backing files comes back to '{}': it has no end", path.display());
+            return Err(DiskError::Options(text));
+        }
+        above.push(identity);
         let format = match plan.format {
             Some(format) => format,
             None => probe::probe(&*file, path).map_err(io_error("read disk image", path))?,
         };
-        let image = match format {
-            Format::Raw => raw(&file, path, plan)?,
-            _ => {
-                return Err(DiskError::Unsupported {
-                    path: path.to_owned(),
-                    format,
-                    problem: "cannot be opened yet".to_owned(),
-                });
+        let storage: Arc<dyn Storage> = Arc::clone(&file) as _;
+        let (image, backing): (Arc<dyn Image>, _) = match format {
+            Format::Raw => (raw(&file, path, plan)?, None),
+            Format::Qcow2 => {
+                let header = qcow2::read_header(&*storage).map_err(|fault| fault.of(path, format))?;
+                let named = header
+                    .backing
+                    .as_ref()
+                    .map(|name| Named { name, format: header.backing_format.as_deref() });
+                let backing = backing::open(path, named, plan, above)?.map(Box::new);
+                let below = backing.as_ref().map(|layer| Arc::clone(&layer.image));
+                let image = qcow2::open(storage, &header, below, plan.is_writable, plan.is_flushed);
+                (Arc::new(image.map_err(|fault| fault.of(path, format))?), backing)
             }
+            Format::Vhd => {
+                let opened = vhd::open(storage, plan.is_writable, plan.is_flushed);
+                (opened.map_err(|fault| fault.of(path, format))?.0, None)
+            }
+            Format::Vhdx => {
+                let opened = vhdx::open(storage, plan.is_writable, plan.is_flushed);
+                (opened.map_err(|fault| fault.of(path, format))?.0, None)
+            }
+            Format::Vmdk => extents::open(path, &storage, plan, above)?,
         };
-        Ok(Self { path: path.to_owned(), format, file, image, backing: None })
+        Ok(Self { path: path.to_owned(), format, file, image, backing })
+    }
+
+    /// Opens an image as if it stood on nothing: for what it holds itself.
+    ///
+    /// # Errors
+    /// See [`crate::open()`].
+    pub(crate) fn open_alone(path: &Path, plan: &OpenPlan) -> Result<Arc<dyn Image>, DiskError> {
+        let plan = OpenPlan { is_alone: true, ..plan.clone() };
+        Ok(Self::open(path, &plan)?.image)
     }
 
     /// What it holds, under a layer that takes what is written and is gone with it.
@@ -73,10 +123,8 @@ impl Layer {
     pub(crate) fn with_overlay(self) -> Result<Arc<dyn Image>, DiskError> {
         let (folder, file) = temporary::unnamed();
         let action = "make a temporary file for the disk's overlay (TMPDIR names another folder) in";
-        let storage =
-            file.and_then(|file| HostFile::new(file, &folder, false)).map_err(io_error(action, &folder))?;
-        let image =
-            overlay(Arc::new(storage), self.image).map_err(io_error("keep an overlay for", &self.path))?;
+        let storage = file.and_then(|file| HostFile::new(file, false)).map_err(io_error(action, &folder))?;
+        let image = overlay(Arc::new(storage), self.image);
         Ok(Arc::new(image))
     }
 }
@@ -86,7 +134,7 @@ fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Disk
 }
 
 /// Opens and locks the file of an image.
-fn open_file(path: &Path, plan: &OpenPlan) -> Result<HostFile, DiskError> {
+pub(crate) fn open_file(path: &Path, plan: &OpenPlan) -> Result<HostFile, DiskError> {
     let mode = OpenMode { is_writable: plan.is_writable, is_direct: plan.is_direct };
     let file = HostFile::open(path, mode).map_err(|source| match source.kind() {
         io::ErrorKind::NotFound => DiskError::Missing { path: path.to_owned() },
@@ -139,8 +187,7 @@ fn lock_error(path: &Path, purpose: Purpose, error: LockError) -> DiskError {
 
 /// A raw image: the whole file, to the next whole sector.
 fn raw(file: &Arc<HostFile>, path: &Path, plan: &OpenPlan) -> Result<Arc<dyn Image>, DiskError> {
-    let length = file.length().map_err(io_error("look at disk image", path))?;
-    let size = length.checked_next_multiple_of(512).unwrap_or(length / 512 * 512);
+    let size = size_of_raw(file).map_err(io_error("look at disk image", path))?;
     let storage: Arc<dyn Storage> = Arc::clone(file) as _;
     let raw = Raw::new(storage, 0, size, plan.is_writable, plan.is_flushed).with_block_size(file.block());
     Ok(if plan.format.is_none() && plan.is_writable {
@@ -148,4 +195,10 @@ fn raw(file: &Arc<HostFile>, path: &Path, plan: &OpenPlan) -> Result<Arc<dyn Ima
     } else {
         Arc::new(raw)
     })
+}
+
+/// The size of a raw image in bytes.
+pub(crate) fn size_of_raw(file: &HostFile) -> io::Result<u64> {
+    let length = file.length()?;
+    Ok(length.checked_next_multiple_of(512).unwrap_or(length / 512 * 512))
 }

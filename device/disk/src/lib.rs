@@ -54,17 +54,26 @@
 //!
 //! To pause or reset a device, stop submitting and call [`Lane::drain`].
 
+mod bytes;
 mod chain;
 mod disk;
 mod error;
+#[doc(hidden)]
+pub mod hostile;
 mod image;
 mod lane;
 mod memory;
 mod open;
 mod options;
 mod probe;
+mod qcow2;
+mod random;
 mod request;
 mod storage;
+pub mod tool;
+mod vhd;
+mod vhdx;
+mod vmdk;
 
 pub use disk::{Disk, Lane, RangeLimits};
 pub use error::DiskError;

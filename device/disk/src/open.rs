@@ -21,6 +21,7 @@ pub fn open(options: &DiskOptions) -> Result<Arc<dyn Disk>, DiskError> {
         is_flushed: options.cache != Cache::Unsafe,
         is_locked: options.is_locked,
         backing: options.backing.clone(),
+        is_alone: false,
     };
     let layer = Layer::open(&options.path, &plan)?;
     let image = if options.has_overlay { layer.with_overlay()? } else { layer.image };

@@ -3,11 +3,13 @@
 //! ```text
 //! raw.rs        the disk's bytes and nothing else
 //! guarded.rs    a raw image that nobody said was raw
+//! joined.rs     images one after the other
 //! mapped/       images whose blocks are anywhere in the file
 //! overlay.rs    a layer for what is written, gone with the machine
 //! ```
 
 mod guarded;
+mod joined;
 pub(crate) mod mapped;
 #[cfg(test)]
 pub(crate) mod model;
@@ -23,6 +25,7 @@ use crate::memory::{Source, Target};
 use crate::storage::Storage;
 
 pub(crate) use guarded::Guarded;
+pub(crate) use joined::Joined;
 pub(crate) use overlay::overlay;
 pub(crate) use raw::Raw;
 
@@ -71,6 +74,17 @@ pub(crate) enum FlushWay {
     Slow,
 }
 
+/// What an image holds itself, without what it stands on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Owned {
+    /// Nothing: what it stands on shows.
+    No,
+    /// Zeros.
+    Zero,
+    /// Data.
+    Data,
+}
+
 /// What is told of an image to guests.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Facts {
@@ -108,6 +122,16 @@ pub(crate) trait Image: Debug + Send + Sync {
 
     /// Lets the range read as anything, to save space.
     fn discard(&self, offset: u64, length: u64) -> io::Result<()>;
+
+    /// What the image holds itself at `offset`, and for how many of at most `length` bytes.
+    fn owned(&self, offset: u64, length: u64) -> io::Result<(Owned, u64)> {
+        Ok((Owned::Data, length.min(self.size().saturating_sub(offset))))
+    }
+
+    /// Lets the image hold nothing itself. `false` if its format cannot.
+    fn disown(&self) -> io::Result<bool> {
+        Ok(false)
+    }
 
     /// Makes all that was written survive a crash of the host.
     fn flush(&self) -> io::Result<()>;

@@ -7,6 +7,7 @@ use std::thread;
 use proptest::prelude::*;
 
 use super::Image;
+use crate::storage::memory::MemoryStorage;
 
 /// A request. Offsets and lengths are in sectors of 512 bytes, and cut to the disk's size.
 #[derive(Debug, Clone, Copy)]
@@ -103,6 +104,26 @@ pub(crate) fn agree(image: &dyn Image, before: &[u8], requests: &[Request]) -> M
     model
 }
 
+/// Does some requests, closes the image, opens it again and does others. `open` opens it, `is_sound` looks at it when it is closed.
+pub(crate) fn survives_closing(
+    open: impl Fn() -> Arc<dyn Image>,
+    is_sound: impl Fn(),
+    before: &[u8],
+    requests: [&[Request]; 2],
+) {
+    let mut model = Model::new(before);
+    for requests in requests {
+        let image = open();
+        model.compare_all(&*image);
+        for request in requests {
+            model.carry_out(&*image, *request);
+        }
+        drop(image);
+        is_sound();
+    }
+    model.compare_all(&*open());
+}
+
 /// Threads that write each to sectors of their own, in the same blocks, see nothing of each other.
 pub(crate) fn threads_agree(image: &Arc<dyn Image>, seed: u64) {
     const THREADS: u64 = 4;
@@ -147,5 +168,53 @@ pub(crate) fn threads_agree(image: &Arc<dyn Image>, seed: u64) {
             image.read_at(sector as u64 * 512, &mut bytes).unwrap();
             assert_eq!(bytes, [byte; 512], "sector {sector}");
         }
+    }
+}
+
+/// How a disk stands up to crashes of its host: at any moment, what was flushed is there afterwards, and the image is sound.
+///
+/// `open` opens the image in a storage, `is_sound` looks at one that is closed.
+pub(crate) fn survives_crashes(
+    storage: &Arc<MemoryStorage>,
+    open: impl Fn(&Arc<MemoryStorage>) -> Arc<dyn Image>,
+    is_sound: impl Fn(&Arc<MemoryStorage>),
+    before: &[u8],
+    requests: &[Request],
+    seed: u64,
+) {
+    storage.keep_journal();
+    let image = open(storage);
+    let mut model = Model::new(before);
+    // After each request: the moment, what the disk holds then, and whether all of that was flushed.
+    let mut steps = vec![(storage.moment(), model.clone(), true)];
+    for request in requests {
+        model.carry_out(&*image, *request);
+        steps.push((storage.moment(), model.clone(), matches!(request, Request::Flush)));
+    }
+    drop(image);
+    let mut random = seed | 1;
+    let mut next = || {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        random
+    };
+    for _ in 0..6 {
+        let moment = usize::try_from(next() % (storage.moment() as u64 + 1)).unwrap();
+        let begun = steps.partition_point(|(at, ..)| *at < moment).min(steps.len() - 1);
+        let flushed = steps[..=begun].iter().rposition(|(at, _, is_flushed)| *is_flushed && *at <= moment);
+        let flushed = flushed.unwrap_or(0);
+        let mut expected = steps[flushed].1.clone();
+        for (_, after, _) in &steps[flushed..=begun] {
+            for (place, after) in expected.0.iter_mut().zip(&after.0) {
+                if place != after {
+                    *place = None;
+                }
+            }
+        }
+        let odds = 1 + next() % 6;
+        let left = Arc::new(MemoryStorage::new(storage.after_crash(moment, || next() % odds != 0)));
+        is_sound(&left);
+        expected.compare_all(&*open(&left));
     }
 }

@@ -1,5 +1,6 @@
 //! A layer for what a guest writes that is gone with the machine: blocks in an unnamed file, and a map of them in memory only.
 
+use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
@@ -24,7 +25,7 @@ const FIRST: Slot = 2;
 #[derive(Debug)]
 pub(crate) struct OverlayMap {
     /// Places, [`TOGETHER`] at a time, made when the first of them is needed.
-    groups: Vec<Option<Box<[Slot]>>>,
+    groups: HashMap<u64, Box<[Slot]>>,
     /// Blocks that the file has.
     used: Slot,
     /// Blocks that may be used again: the first of each stretch, and how many.
@@ -33,27 +34,18 @@ pub(crate) struct OverlayMap {
 }
 
 impl OverlayMap {
-    /// For a disk of `size` bytes.
-    fn new(size: u64) -> io::Result<Self> {
-        let groups =
-            usize::try_from(size.div_ceil(BLOCK * TOGETHER)).map_err(|_| io::ErrorKind::OutOfMemory)?;
-        Ok(Self { groups: vec![None; groups], used: 0, free: Vec::new(), freed: Vec::new() })
+    fn new() -> Self {
+        Self { groups: HashMap::new(), used: 0, free: Vec::new(), freed: Vec::new() }
     }
 
     fn slot(&self, block: u64) -> Slot {
         let (group, within) = Self::position(block);
-        self.groups
-            .get(group)
-            .and_then(Option::as_ref)
-            .and_then(|group| group.get(within))
-            .copied()
-            .unwrap_or(ABSENT)
+        self.groups.get(&group).and_then(|group| group.get(within)).copied().unwrap_or(ABSENT)
     }
 
     fn set(&mut self, block: u64, slot: Slot) {
         let (group, within) = Self::position(block);
-        let Some(group) = self.groups.get_mut(group) else { return };
-        let group = group.get_or_insert_with(|| vec![ABSENT; TOGETHER as usize].into());
+        let group = self.groups.entry(group).or_insert_with(|| vec![ABSENT; TOGETHER as usize].into());
         let Some(place) = group.get_mut(within) else { return };
         let old = std::mem::replace(place, slot);
         if let Some(old) = old.checked_sub(FIRST) {
@@ -61,9 +53,8 @@ impl OverlayMap {
         }
     }
 
-    fn position(block: u64) -> (usize, usize) {
-        let group = usize::try_from(block / TOGETHER).unwrap_or(usize::MAX);
-        (group, (block % TOGETHER) as usize)
+    fn position(block: u64) -> (u64, usize) {
+        (block / TOGETHER, (block % TOGETHER) as usize)
     }
 }
 
@@ -158,10 +149,7 @@ impl Map for OverlayMap {
 }
 
 /// A layer over `below`, whose blocks are in `storage`, which is empty.
-///
-/// # Errors
-/// The disk is too large for the host's memory.
-pub(crate) fn overlay(storage: Arc<dyn Storage>, below: Arc<dyn Image>) -> io::Result<Mapped<OverlayMap>> {
+pub(crate) fn overlay(storage: Arc<dyn Storage>, below: Arc<dyn Image>) -> Mapped<OverlayMap> {
     let size = below.size();
     let limits = Some(RangeLimits { most: 1 << 30, alignment: BLOCK as u32 });
     let facts = Facts {
@@ -172,7 +160,7 @@ pub(crate) fn overlay(storage: Arc<dyn Storage>, below: Arc<dyn Image>) -> io::R
         write_zeroes: limits,
     };
     let setup = Setup { storage, backing: Some(below), size, facts, is_flushed: false };
-    Ok(Mapped::new(OverlayMap::new(size)?, setup))
+    Mapped::new(OverlayMap::new(), setup)
 }
 
 #[cfg(test)]
@@ -199,7 +187,7 @@ mod tests {
         #[test]
         fn an_overlay_is_a_disk_of_its_own(requests in requests(SIZE / 512, 60)) {
             let (bytes, below, raw) = base();
-            let image = overlay(Arc::new(MemoryStorage::default()), raw).unwrap();
+            let image = overlay(Arc::new(MemoryStorage::default()), raw);
             agree(&image, &bytes, &requests);
             prop_assert!(below.bytes() == bytes, "what is below was written");
         }
@@ -209,7 +197,7 @@ mod tests {
     fn threads_do_not_disturb_each_other() {
         for seed in 0..8 {
             let (_, _, raw) = base();
-            let image: Arc<dyn Image> = Arc::new(overlay(Arc::new(MemoryStorage::default()), raw).unwrap());
+            let image: Arc<dyn Image> = Arc::new(overlay(Arc::new(MemoryStorage::default()), raw));
             threads_agree(&image, seed);
         }
     }
@@ -217,7 +205,7 @@ mod tests {
     #[test]
     fn freed_blocks_are_used_again_only_when_no_transfer_points_to_them() {
         let (_, _, raw) = base();
-        let image = overlay(Arc::new(MemoryStorage::default()), raw).unwrap();
+        let image = overlay(Arc::new(MemoryStorage::default()), raw);
         let disk: &dyn Image = &image;
         disk.write_at(0, &[1; 4096]).unwrap();
         let running = disk.locate(0, 4096, Access::Read).unwrap();

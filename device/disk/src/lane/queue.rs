@@ -80,12 +80,6 @@ impl QueueLane {
         Ok(Self { ring, inbox, image, facts, pool, in_flight: 0 })
     }
 
-    /// Whether transfers go through io_uring.
-    #[cfg(test)]
-    pub(crate) fn has_ring(&self) -> bool {
-        self.ring.is_some()
-    }
-
     /// Whether the request makes sense.
     fn check(&self, operation: &Operation<'_>) -> io::Result<()> {
         let is_write = !matches!(operation, Operation::Read { .. } | Operation::Flush);
@@ -240,5 +234,21 @@ impl Lane for QueueLane {
 impl Drop for QueueLane {
     fn drop(&mut self) {
         self.drain(&mut Vec::new());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::Raw;
+    use crate::storage::memory::MemoryStorage;
+
+    #[test]
+    fn a_ring_is_there_unless_it_is_refused() {
+        let image: Arc<dyn Image> = Arc::new(Raw::new(Arc::new(MemoryStorage::default()), 0, 0, true, true));
+        let lane = |transport| QueueLane::new(Arc::clone(&image), Arc::new(Pool::new()), transport).unwrap();
+        assert!(lane(Transport::Threads).ring.is_none());
+        let is_refused = io_uring::IoUring::new(8).is_err();
+        assert_eq!(lane(Transport::Automatic).ring.is_none(), is_refused);
     }
 }

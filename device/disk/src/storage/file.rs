@@ -6,9 +6,9 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
+use rustix::fs::{FallocateFlags, OFlags, SeekFrom, fallocate, seek};
 
 use super::direct::Direct;
 use super::lock::{self, LockError, Purpose};
@@ -29,7 +29,6 @@ pub(crate) struct OpenMode {
 #[derive(Debug)]
 pub(crate) struct HostFile {
     file: File,
-    path: PathBuf,
     direct: Option<Direct>,
     is_device: bool,
     /// The device's block in bytes; 1 for files.
@@ -51,14 +50,17 @@ impl HostFile {
             flags |= libc::O_DIRECT;
         }
         let file = OpenOptions::new().read(true).write(mode.is_writable).custom_flags(flags).open(path)?;
-        Self::new(file, path, mode.is_direct)
+        // From here on it is waited for: io_uring would give up early on a file that is marked so.
+        let flags = rustix::fs::fcntl_getfl(&file)?;
+        rustix::fs::fcntl_setfl(&file, flags - OFlags::NONBLOCK)?;
+        Self::new(file, mode.is_direct)
     }
 
     /// Takes an open file.
     ///
     /// # Errors
     /// As [`Self::open`].
-    pub(crate) fn new(file: File, path: &Path, is_direct: bool) -> io::Result<Self> {
+    pub(crate) fn new(file: File, is_direct: bool) -> io::Result<Self> {
         let kind = file.metadata()?.file_type();
         if !kind.is_file() && !kind.is_block_device() {
             let what = if kind.is_dir() { "a directory" } else { "neither a file nor a block device" };
@@ -67,7 +69,7 @@ impl HostFile {
         let is_device = kind.is_block_device();
         let block = if is_device { device_block(&file)? } else { 1 };
         let direct = if is_direct { Some(Direct::of(&file)?) } else { None };
-        Ok(Self { file, path: path.to_owned(), direct, is_device, block })
+        Ok(Self { file, direct, is_device, block })
     }
 
     /// Claims it for a purpose, until it is closed.
@@ -76,11 +78,6 @@ impl HostFile {
     /// Somebody else has it, or the file system cannot lock.
     pub(crate) fn lock(&self, purpose: Purpose) -> Result<(), LockError> {
         lock::lock(&self.file, purpose)
-    }
-
-    /// Where it was found.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
     }
 
     /// What tells this file from every other, whatever its names.

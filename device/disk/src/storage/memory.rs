@@ -1,7 +1,7 @@
 //! Storage in this program's memory: for tests, and for looking at hostile images without a file.
 //!
-//! It can play a host that crashes: what was written since the last `sync` is remembered write by write, and
-//! [`MemoryStorage::after_crash`] gives the contents that a disk could be left with.
+//! It can play a host that crashes: every write and sync is remembered, and `after_crash` gives the contents that
+//! a disk could have been left with at any moment.
 
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,7 +10,7 @@ use super::{Storage, Stretch};
 use crate::memory::{Source, Target};
 
 /// The longest that this storage becomes, in bytes.
-const LONGEST: u64 = 1 << 32;
+const LONGEST: u64 = 256 << 20;
 
 /// Storage in memory.
 #[derive(Debug, Default)]
@@ -21,20 +21,22 @@ pub(crate) struct MemoryStorage {
 #[derive(Debug, Default)]
 struct State {
     bytes: Vec<u8>,
-    /// What the host's disk holds for sure, and what is on its way there, if that is of interest.
+    /// What it held first and what happened since, if that is of interest.
     journal: Option<Journal>,
 }
 
 #[derive(Debug, Clone)]
 struct Journal {
-    synced: Vec<u8>,
-    pending: Vec<Change>,
+    #[cfg_attr(not(test), allow(dead_code))]
+    first: Vec<u8>,
+    changes: Vec<Change>,
 }
 
 #[derive(Debug, Clone)]
 enum Change {
     Write(usize, Vec<u8>),
     Length(usize),
+    Sync,
 }
 
 impl Change {
@@ -48,6 +50,7 @@ impl Change {
                 bytes[*start..end].copy_from_slice(new);
             }
             Self::Length(length) => bytes.resize(*length, 0),
+            Self::Sync => {}
         }
     }
 }
@@ -56,7 +59,7 @@ impl State {
     fn change(&mut self, change: Change) {
         change.apply(&mut self.bytes);
         if let Some(journal) = &mut self.journal {
-            journal.pending.push(change);
+            journal.changes.push(change);
         }
     }
 }
@@ -72,28 +75,39 @@ impl MemoryStorage {
     }
 
     /// A copy of the contents.
-    #[cfg(test)]
     pub(crate) fn bytes(&self) -> Vec<u8> {
         self.state().bytes.clone()
     }
 
-    /// From now on remembers what is not synced.
+    /// From now on remembers what happens.
     #[cfg(test)]
     pub(crate) fn keep_journal(&self) {
         let mut state = self.state();
-        state.journal = Some(Journal { synced: state.bytes.clone(), pending: Vec::new() });
+        state.journal = Some(Journal { first: state.bytes.clone(), changes: Vec::new() });
     }
 
-    /// What a crash of the host could leave: of the changes since the last sync, those of each sector are carried out up to some
-    /// point, which is where `chance` first says no.
+    /// How much happened since.
     #[cfg(test)]
-    pub(crate) fn after_crash(&self, mut chance: impl FnMut() -> bool) -> Vec<u8> {
+    pub(crate) fn moment(&self) -> usize {
+        self.state().journal.as_ref().map_or(0, |journal| journal.changes.len())
+    }
+
+    /// What a crash of the host at a moment could leave: of the changes since the last sync before it, those of each sector are carried
+    /// out up to some point, which is where `chance` first says no.
+    #[cfg(test)]
+    pub(crate) fn after_crash(&self, moment: usize, mut chance: impl FnMut() -> bool) -> Vec<u8> {
         let state = self.state();
         let journal = state.journal.as_ref().expect("a journal is kept");
-        let mut bytes = journal.synced.clone();
+        let happened = &journal.changes[..moment];
+        let synced = happened.iter().rposition(|change| matches!(change, Change::Sync)).unwrap_or(0);
+        let mut bytes = journal.first.clone();
+        for change in &happened[..synced] {
+            change.apply(&mut bytes);
+        }
         let mut stopped = std::collections::HashSet::new();
-        for change in &journal.pending {
+        for change in &happened[synced..] {
             match change {
+                Change::Sync => {}
                 Change::Length(_) => {
                     if chance() {
                         change.apply(&mut bytes);
@@ -147,11 +161,7 @@ impl Storage for MemoryStorage {
     }
 
     fn sync(&self) -> io::Result<()> {
-        let mut state = self.state();
-        let bytes = state.bytes.clone();
-        if let Some(journal) = &mut state.journal {
-            *journal = Journal { synced: bytes, pending: Vec::new() };
-        }
+        self.state().change(Change::Sync);
         Ok(())
     }
 
@@ -197,10 +207,12 @@ mod tests {
         storage_ref.write_at(&[1; 1024], 0).unwrap();
         storage.sync().unwrap();
         storage_ref.write_at(&[2; 1024], 0).unwrap();
-        assert_eq!(storage.after_crash(|| false), [1; 1024]);
-        assert_eq!(storage.after_crash(|| true), [2; 1024]);
+        assert_eq!(storage.moment(), 3);
+        assert_eq!(storage.after_crash(1, || false), []);
+        assert_eq!(storage.after_crash(3, || false), [1; 1024]);
+        assert_eq!(storage.after_crash(3, || true), [2; 1024]);
         let mut turn = false;
-        let torn = storage.after_crash(|| {
+        let torn = storage.after_crash(3, || {
             turn = !turn;
             turn
         });

@@ -3,6 +3,7 @@
 //! ```text
 //! file.rs     a file or block device of the host
 //! direct.rs   what `O_DIRECT` asks for: whole blocks, in and out of aligned memory
+//! patched.rs  storage as it would be if a log were carried out
 //! memory.rs   this program's memory, for tests and hostile images
 //! lock.rs     who may open an image together with whom
 //! holder.rs   who has it
@@ -13,6 +14,7 @@ mod file;
 mod holder;
 mod lock;
 pub(crate) mod memory;
+mod patched;
 pub(crate) mod temporary;
 
 use std::fmt::Debug;
@@ -23,6 +25,7 @@ use crate::memory::{Source, Target};
 
 pub(crate) use file::{HostFile, OpenMode};
 pub(crate) use lock::{LockError, Purpose};
+pub(crate) use patched::Patched;
 
 /// A stretch of a file, as far as it is all of one kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use tern_disk::{Buffer, Completion, Disk, DiskOptions, Lane, Operation, Transport};
+use tern_disk::{Buffer, Completion, Disk, DiskOptions, Lane, Operation};
 
 /// A disk and a lane to it.
 pub struct Client {
@@ -58,6 +58,3 @@ impl Client {
         self.ask(Operation::Flush)
     }
 }
-
-/// Both ways of requests.
-pub const TRANSPORTS: [Transport; 2] = [Transport::Automatic, Transport::Threads];

@@ -7,7 +7,10 @@ use std::path::{Path, PathBuf};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tern_disk::{Buffer, Cache, DiskOptions, Operation, Transport};
 
-use crate::client::{Client, TRANSPORTS};
+use crate::client::Client;
+
+/// Both ways of requests.
+const TRANSPORTS: [Transport; 2] = [Transport::Automatic, Transport::Threads];
 
 fn image(size: u64) -> (tempfile::TempDir, PathBuf) {
     let directory = tempfile::tempdir().unwrap();

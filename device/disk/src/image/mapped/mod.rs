@@ -26,7 +26,7 @@ use std::io;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::{Access, Facts, FlushWay, Hold, Image, Place, Run};
+use super::{Access, Facts, FlushWay, Hold, Image, Owned, Place, Run};
 use crate::memory::{Source, Target};
 use crate::storage::Storage;
 
@@ -225,14 +225,35 @@ impl<M: Map> Image for Mapped<M> {
     }
 
     fn discard(&self, offset: u64, length: u64) -> io::Result<()> {
-        // Parts of blocks stay as they are: nobody gains by less.
-        let first = offset.next_multiple_of(self.block);
-        let end = if offset + length == self.setup.size {
-            offset + length
-        } else {
-            (offset + length) / self.block * self.block
-        };
+        // Parts of what can be given back stay as they are.
+        let unit = self.setup.facts.discard.map_or(self.block, |limits| u64::from(limits.alignment));
+        let (first, end) = (offset.next_multiple_of(unit), offset + length);
+        let end = if end == self.setup.size { end } else { end / unit * unit };
         if first < end { self.clear(first, end - first, false) } else { Ok(()) }
+    }
+
+    fn owned(&self, offset: u64, length: u64) -> io::Result<(Owned, u64)> {
+        let (found, length) = self.lock().map.find(offset, length)?;
+        let owned = match found {
+            Found::Absent => Owned::No,
+            Found::Zero => Owned::Zero,
+            Found::Data { .. } | Found::Packed { .. } => Owned::Data,
+        };
+        Ok((owned, length))
+    }
+
+    fn disown(&self) -> io::Result<bool> {
+        let blocks = self.setup.size.div_ceil(self.block);
+        let mut block = 0;
+        while block < blocks {
+            let count = (blocks - block).min(1 << 16);
+            if !self.lock().map.clear(block, count, Cleared::Absent)? {
+                return Ok(false);
+            }
+            self.commit_if_pressed()?;
+            block += count;
+        }
+        Ok(true)
     }
 
     fn flush(&self) -> io::Result<()> {

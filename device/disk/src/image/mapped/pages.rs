@@ -103,11 +103,12 @@ impl Pages {
         }
     }
 
-    /// Drops the quarter of the pages that was not used for longest, as far as it is in the file.
+    /// Drops half of what is in the file: what was not used for longest.
     fn make_room(&mut self) {
-        let mut ages: Vec<u64> = self.pages.values().map(|page| page.used).collect();
+        let is_in_file = |page: &&Page| !page.is_dirty && !page.is_taken;
+        let mut ages: Vec<u64> = self.pages.values().filter(is_in_file).map(|page| page.used).collect();
         ages.sort_unstable();
-        let limit = ages.get(ages.len() / 4).copied().unwrap_or(0);
+        let limit = ages.get(ages.len() / 2).copied().unwrap_or(0);
         self.pages.retain(|_, page| page.is_dirty || page.is_taken || page.used > limit);
     }
 
