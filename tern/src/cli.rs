@@ -12,7 +12,7 @@ use crate::disks;
 use crate::engines::EngineChoice;
 use crate::exit;
 use crate::guest::{Format, Module};
-use crate::size::{Memory, parse_memory};
+use crate::size::{self, Memory, parse_memory};
 
 /// Runs virtual machines anywhere: on a computer with virtualization hardware or without, with or
 /// without privileges.
@@ -154,6 +154,19 @@ pub(crate) struct RunArguments {
     /// (/dev/virtio-ports/NAME, /dev/vport0p0...); one program at a time may connect. May be repeated
     #[arg(long = "console", value_name = "PATH[,name=NAME]", help_heading = "Devices")]
     pub consoles: Vec<ConsoleOptions>,
+
+    /// A balloon (virtio-balloon): memory that the guest does not need goes back to the host. With a SIZE the guest is asked to
+    /// give up that much from the start
+    #[arg(
+        long,
+        value_name = "SIZE",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "0M",
+        value_parser = size::parse,
+        help_heading = "Devices"
+    )]
+    pub balloon: Option<u64>,
 
     /// A source of random numbers for the guest (virtio-rng)
     #[arg(long, value_enum, default_value = "on", value_name = "SWITCH", help_heading = "Devices")]

@@ -8,6 +8,7 @@ use std::thread;
 use signal_hook::consts::SIGWINCH;
 use signal_hook::iterator::Signals;
 use tern_disk::DiskOptions;
+use tern_virtio::balloon::Balloon;
 use tern_virtio::block::Block;
 use tern_virtio::console::{Console, PortConfig, Size};
 use tern_virtio::device::VirtioDevice;
@@ -46,6 +47,12 @@ pub(crate) fn of(arguments: &RunArguments) -> Result<Vec<DeviceConfig>, Failure>
         })?;
         devices.push(named("vsock".to_owned(), device));
     }
+    if let Some(target) = arguments.balloon {
+        let device = Balloon::new(target).map_err(|error| {
+            Failure::host(anyhow::Error::new(error)).context("cannot make a balloon for the guest's memory")
+        })?;
+        devices.push(named("balloon".to_owned(), device));
+    }
     if arguments.rng == Switch::On {
         devices.push(named("rng".to_owned(), Rng));
     }
@@ -80,8 +87,12 @@ fn follow_size(console: &Arc<Console>, ports: usize) {
     // Without the host's help the size stays as it is now. The thread must not keep the device.
     let console = Arc::downgrade(console);
     if let Ok(mut changes) = Signals::new([SIGWINCH]) {
-        let wait =
-            move || changes.forever().for_each(|_| drop(console.upgrade().map(|console| follow(&console))));
+        let wait = move || {
+            for _ in changes.forever() {
+                let Some(console) = console.upgrade() else { return };
+                follow(&console);
+            }
+        };
         let _ = thread::Builder::new().name("size".to_owned()).spawn(wait);
     }
 }

@@ -12,7 +12,7 @@ const PAGE: u64 = 4096;
 ///
 /// # Errors
 /// A text for the user, with an example of what works.
-fn parse(text: &str) -> Result<u64, String> {
+pub(crate) fn parse(text: &str) -> Result<u64, String> {
     let text = text.trim();
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let (number, unit) = text.split_at(digits);
