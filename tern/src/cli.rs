@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tern_vmm::config::CpuModel;
 
-use crate::engines::EngineChoice;
+use crate::engines::{EngineChoice, TranslationChoice};
 use crate::exit;
 use crate::guest::{Format, Module};
 use crate::size::{Memory, parse_memory};
@@ -141,6 +141,17 @@ pub(crate) struct RunArguments {
     /// How guest code runs; `tern engines` tells what can run here
     #[arg(long, value_enum, default_value = "auto", value_name = "ENGINE", help_heading = "Machine")]
     pub engine: EngineChoice,
+
+    /// What the engine `soft` does with hot code; `off` and `verify` imply that engine
+    #[arg(
+        long,
+        value_enum,
+        default_value = "on",
+        value_name = "HOW",
+        help_heading = "Machine",
+        hide_short_help = true
+    )]
+    pub translation: TranslationChoice,
 
     /// Give the machine a debug-exit port at 0xf4: a guest that writes V there ends with (V << 1) | 1
     #[arg(long, help_heading = "Machine")]

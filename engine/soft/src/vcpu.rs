@@ -13,7 +13,8 @@
 //! Whatever needs a look after each instruction (single-step, breakpoints, answers from outside, the shadow of STI) takes
 //! the slow way, one operation at a time.
 
-use std::sync::Arc;
+use std::ptr::NonNull;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tern_chipset::Time;
@@ -30,9 +31,14 @@ use tern_x86::state::{self, Activity, Dr6, Rflags, VcpuState};
 use crate::blocks::Block;
 use crate::environment::{SoftEnvironment, breakpoints_enabled, execute, finish};
 use crate::interrupts::event;
+use crate::stage::Stage;
+use crate::translator::{self, Defined, End, Exit, MAX_INSTRUCTIONS, Translated, compare};
 
 /// Guest instructions between two looks at the clock: some tens of microseconds.
 const POLL_INTERVAL: u64 = 4096;
+
+/// How much hotter a block becomes when translated code leads to it.
+const HOT_PREDECESSOR: u32 = 8;
 
 /// What an exception, or a part of a repeated instruction, counts for in that.
 const STOP_WEIGHT: u64 = 64;
@@ -46,7 +52,7 @@ enum Delivery {
 
 /// One processor.
 pub struct SoftVcpu {
-    p: Processor<SoftEnvironment>,
+    p: Stage,
     index: usize,
     /// The last exit was a question; the next entry answers it.
     asked: bool,
@@ -59,13 +65,25 @@ pub struct SoftVcpu {
     /// At how many instructions the clock is looked at next.
     next_poll: u64,
     slept: Duration,
+    /// In lockstep, processors take turns.
+    turn: Option<Arc<Mutex<()>>>,
+    /// In lockstep, what the translator and the interpreter differ in.
+    disagreement: Option<String>,
 }
 
 impl SoftVcpu {
     /// Processor `index` with its surroundings, in its reset state.
-    pub fn new(cpu: Cpu, env: SoftEnvironment, index: u32) -> Self {
+    ///
+    /// # Errors
+    /// The host gives no memory.
+    pub fn new(
+        cpu: Cpu,
+        env: SoftEnvironment,
+        index: u32,
+        turn: Option<Arc<Mutex<()>>>,
+    ) -> std::io::Result<Self> {
         let mut vcpu = Self {
-            p: Processor { cpu, env },
+            p: Stage::new(Processor { cpu, env })?,
             index: index as usize,
             asked: false,
             unfinished: None,
@@ -73,18 +91,21 @@ impl SoftVcpu {
             window: false,
             next_poll: 0,
             slept: Duration::ZERO,
+            turn,
+            disagreement: None,
         };
         let mut state = VcpuState::reset();
         if index != 0 {
             state.activity = Activity::WaitForSipi;
         }
         vcpu.set_state(&state);
-        vcpu
+        Ok(vcpu)
     }
 
     fn run_guest(&mut self) -> VmExit {
         loop {
-            self.p.env.update_time(&self.p.cpu);
+            let p = &mut *self.p;
+            p.env.update_time(&p.cpu);
             if (self.p.env.mailbox.attention() || self.window && self.interruptible() || self.nmi_due())
                 && let Some(exit) = self.attend()
             {
@@ -95,7 +116,11 @@ impl SoftVcpu {
                 continue;
             }
             let ran = match self.p.cpu.activity {
-                Activity::Running => self.run_some(),
+                Activity::Running => {
+                    let turn = self.turn.clone();
+                    let _turn = turn.as_ref().map(|turn| turn.lock().unwrap_or_else(PoisonError::into_inner));
+                    self.run_some()
+                }
                 Activity::Shutdown => return VmExit::TripleFault,
                 Activity::Halted if std::mem::take(&mut self.woken) => {
                     self.p.cpu.activity = Activity::Running;
@@ -137,10 +162,33 @@ impl SoftVcpu {
 
     /// Executes block after block.
     fn run_blocks(&mut self) -> Result<(), Stop> {
-        let p = &mut self.p;
+        let top = self.p.top();
+        let p = &mut *self.p;
         p.env.unchained = false;
         let mut block = p.env.block(&mut p.cpu)?;
+        let mut heat = 1;
         loop {
+            while let Some(unit) = p.env.translated(&p.cpu, block, heat) {
+                let exit = if p.env.is_verified() {
+                    Self::run_verified(top, p, unit, &mut self.disagreement)?
+                } else {
+                    Self::run_translated(top, p, unit, self.next_poll)?
+                };
+                if p.env.unchained || p.env.mailbox.attention() || p.env.statistics.instructions >= self.next_poll {
+                    return Ok(());
+                }
+                block = p.env.block(&mut p.cpu)?;
+                match exit {
+                    Exit::Interpret => break,
+                    Exit::Link => {
+                        if let Some(unit) = p.env.translated(&p.cpu, block, HOT_PREDECESSOR) {
+                            p.env.link(unit);
+                        }
+                    }
+                    _ => heat = HOT_PREDECESSOR,
+                }
+            }
+            heat = 1;
             let start = p.cpu.rip;
             // SAFETY: the environment gave the block and drops blocks only when asked for another one or
             // for a single operation, which is not while this one runs.
@@ -154,6 +202,91 @@ impl SoftVcpu {
             }
             block = Self::successor(p, block, start)?;
         }
+    }
+
+    /// Runs translated code from `unit`, which is at the present instruction pointer.
+    fn run_translated(
+        top: NonNull<Processor<SoftEnvironment>>,
+        p: &mut Processor<SoftEnvironment>,
+        unit: Translated,
+        next_poll: u64,
+    ) -> Result<Exit, Stop> {
+        let entry = p.env.entry(&p.cpu, unit, true);
+        let budget = next_poll.saturating_sub(p.env.statistics.instructions).clamp(1, POLL_INTERVAL) as i32;
+        // SAFETY: `p` is the processor at the stage's top; the unit is current, as its block is.
+        let (exit, instructions) = unsafe { translator::run(top, entry, budget) };
+        p.env.statistics.instructions += instructions.max(1);
+        match exit {
+            Exit::Exception => Err(Stop::Exception),
+            Exit::Question => Err(Stop::Exit),
+            Exit::Restart => Err(Stop::Restart),
+            exit => Ok(exit),
+        }
+    }
+
+    /// Runs a unit on trial, and has the interpreter do the same. What differs goes to `disagreement`, and the machine is
+    /// made to end.
+    fn run_verified(
+        top: NonNull<Processor<SoftEnvironment>>,
+        p: &mut Processor<SoftEnvironment>,
+        unit: Translated,
+        disagreement: &mut Option<String>,
+    ) -> Result<Exit, Stop> {
+        let end = |p: &Processor<SoftEnvironment>, stopped: bool| End {
+            cpu: Box::new(p.cpu.clone()),
+            exception: stopped.then_some(p.cpu.exception),
+        };
+        let ran_to = |p: &Processor<SoftEnvironment>, end: &End| end.exception.is_none() && p.cpu.rip == end.cpu.rip;
+        let before = p.cpu.clone();
+        let entry = p.env.entry(&p.cpu, unit, false);
+        p.env.begin_trial();
+        // SAFETY: as in `run_translated`.
+        let (exit, instructions) = unsafe { translator::run(top, entry, i32::MAX) };
+        let trial = p.env.end_trial();
+        let translated = end(p, exit == Exit::Exception);
+        p.cpu.clone_from(&before);
+        let (mut defined, mut done, mut ran) = (Defined::all(), 0, Ok(()));
+        // Where a unit breaks off in its middle, it has counted nothing.
+        let broken_off = instructions == 0;
+        let limit = if broken_off { MAX_INSTRUCTIONS as u64 } else { instructions };
+        let mut path = String::new();
+        while done < limit && ran.is_ok() && !(broken_off && ran_to(p, &translated)) {
+            let page = p.env.code_page(&mut p.cpu).unwrap_or_default();
+            let bytes = page.get((p.cpu.rip % 4096) as usize..).unwrap_or_default();
+            path += &format!(" {:02x?}", &bytes[..bytes.len().min(8)]);
+            let next = defined.after(bytes, &p.cpu);
+            ran = Self::interpret_one(p).map(drop);
+            if ran.is_ok() {
+                (defined, done) = (next, done + 1);
+            }
+        }
+        p.env.statistics.instructions += done.max(1);
+        let interpreted = end(p, ran == Err(Stop::Exception));
+        let flags = match (exit, p.env.code_page(&mut p.cpu)) {
+            (Exit::Exception, _) | (_, None) => Rflags::empty(),
+            (_, Some(page)) => defined.live(&page, (p.cpu.rip % 4096) as usize),
+        };
+        let differs = compare(&translated, &interpreted, flags);
+        if let Some(what) = differs.or_else(|| trial.difference()) {
+            *disagreement = Some(format!(
+                "the translator and the interpreter disagree about the code at {:#x} after {done} instructions \
+                 (exit {exit:?}):\n{what}\n  instructions:{path}\n  before: {:x?}",
+                before.rip, &before.gpr[..16]
+            ));
+            p.cpu.activity = Activity::Shutdown;
+            p.env.unchained = true;
+            return Ok(exit);
+        }
+        ran.map(|()| exit)
+    }
+
+    /// Interprets the instruction at the instruction pointer.
+    fn interpret_one(p: &mut Processor<SoftEnvironment>) -> Result<OpFlags, Stop> {
+        let op = p.env.single_op(&mut p.cpu)?;
+        p.env.block_end = std::ptr::null();
+        p.cpu.gpr[BLOCK] = p.cpu.rip;
+        (op.run)(p, &op).map(|()| finish(&mut p.cpu, &op))?;
+        Ok(op.flags)
     }
 
     /// The block to execute after `block`, which began at `start`.
@@ -187,7 +320,7 @@ impl SoftVcpu {
 
     /// Executes one operation, with everything that may have to happen around it.
     fn step(&mut self) -> Result<(), VmExit> {
-        let p = &mut self.p;
+        let p = &mut *self.p;
         let mut traps = p.cpu.system_flags.contains(Rflags::TF);
         let resume = p.cpu.system_flags.contains(Rflags::RF);
         p.env.update_watching(&p.cpu);
@@ -199,13 +332,7 @@ impl SoftVcpu {
             }
         }
         p.cpu.pending.interrupt_shadow = false;
-        let ran = p.env.single_op(&mut p.cpu).and_then(|op| {
-            p.env.block_end = std::ptr::null();
-            p.cpu.gpr[BLOCK] = p.cpu.rip;
-            (op.run)(p, &op).map(|()| finish(&mut p.cpu, &op))?;
-            Ok(op.flags)
-        });
-        match ran {
+        match Self::interpret_one(p) {
             Ok(flags) => {
                 traps &= !flags.contains(OpFlags::ENTERS_HANDLER) || p.cpu.system_flags.contains(Rflags::TF);
                 p.env.statistics.instructions += 1;
@@ -252,7 +379,7 @@ impl SoftVcpu {
     }
 
     fn deliver(&mut self, delivery: Delivery) -> Result<(), VmExit> {
-        let p = &mut self.p;
+        let p = &mut *self.p;
         p.env.statistics.count(match delivery {
             Delivery::Exception(_) => ExitKind::Exception,
             Delivery::Interrupt(..) => ExitKind::Interrupt,
@@ -260,7 +387,10 @@ impl SoftVcpu {
         let delivered = match delivery {
             Delivery::Exception(exception) => deliver_exception(p, exception),
             Delivery::Interrupt(vector, kind) => match deliver_interrupt(p, vector, kind) {
-                Err(Stop::Exception) => deliver_exception(p, p.cpu.exception),
+                Err(Stop::Exception) => {
+                    let second = p.cpu.exception;
+                    deliver_exception(p, second)
+                }
                 other => other,
             },
         };
@@ -369,11 +499,12 @@ impl SoftVcpu {
 
     /// Takes over a state without touching what waits outside.
     fn replace_state(&mut self, state: &VcpuState) {
-        self.p.cpu.set_state(state);
-        self.p.env.update_time(&self.p.cpu);
-        self.p.env.forget(&self.p.cpu, Stale::All);
-        self.p.env.update_watching(&self.p.cpu);
-        self.p.env.forget_answers();
+        let Processor { cpu, env } = &mut *self.p;
+        cpu.set_state(state);
+        env.update_time(cpu);
+        env.forget(cpu, Stale::All);
+        env.update_watching(cpu);
+        env.forget_answers();
         self.woken = state.pending.woken;
         self.unfinished = match state.pending.delivery {
             Some(state::Delivery::Interrupt { vector }) => {
@@ -422,6 +553,9 @@ impl SoftVcpu {
 impl Vcpu for SoftVcpu {
     fn run(&mut self, entry: VmEntry) -> Result<VmExit, EngineError> {
         let exit = self.among_running(entry, Self::run_guest);
+        if let Some(disagreement) = self.disagreement.take() {
+            return Err(EngineError::Unsupported(disagreement));
+        }
         if exit == VmExit::Kicked {
             self.p.env.statistics.count(ExitKind::Kicked);
         }

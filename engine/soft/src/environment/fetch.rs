@@ -9,12 +9,17 @@ use tern_x86::exception::Stop;
 use tern_x86::paging::{self, Access, AccessKind};
 
 use super::SoftEnvironment;
-use crate::blocks::{Block, MAX_OPS, Origin, SoftOp};
+use crate::blocks::{Block, MAX_OPS, Origin, SoftOp, Unit};
 use crate::host;
-use crate::ram::{PAGE, Ram, RamPage};
+use crate::ram::{PAGE, RamPage, code_changes};
+use crate::tlb::View;
+use crate::translator::{Entry, MAX_INSTRUCTIONS, Translated, is_translatable, scan};
 
 /// Bytes of one page that a block may take.
-const MAX_BYTES: usize = 512;
+const MAX_BYTES: usize = 1024;
+
+/// How often a block is executed before it is translated.
+const HOT: u32 = 32;
 
 /// Entries of the [`FetchCache`].
 const ENTRIES: usize = 128;
@@ -22,11 +27,11 @@ const ENTRIES: usize = 128;
 /// Recent translations of code pages.
 #[derive(Debug)]
 pub struct FetchCache {
-    entries: Box<[Translated; ENTRIES]>,
+    entries: Box<[CodePlace; ENTRIES]>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Translated {
+struct CodePlace {
     linear: u64,
     context: u64,
     physical: u64,
@@ -35,7 +40,7 @@ struct Translated {
 impl FetchCache {
     /// An empty cache.
     pub fn new() -> Self {
-        Self { entries: Box::new([Translated { linear: 0, context: u64::MAX, physical: 0 }; ENTRIES]) }
+        Self { entries: Box::new([CodePlace { linear: 0, context: u64::MAX, physical: 0 }; ENTRIES]) }
     }
 }
 
@@ -81,7 +86,8 @@ impl SoftEnvironment {
             }
         }
         self.make_room();
-        let block = self.decode(cpu, rip, physical, MAX_OPS)?;
+        let mut block = self.decode(cpu, rip, physical, MAX_OPS)?;
+        block.physical = physical;
         let crosses = block.second.is_some();
         let block = self.blocks.insert(physical, cpu.mode, block);
         if !crosses {
@@ -92,12 +98,123 @@ impl SoftEnvironment {
 
     /// Drops all decoded code if another block might not find room. No block may be running.
     fn make_room(&mut self) {
-        if self.blocks.is_full() || self.native.room() < MAX_OPS {
-            self.blocks.clear();
-            self.jumps.clear();
-            self.native.clear();
-            self.unchained = true;
+        if self.blocks.is_full() || self.native.room() < MAX_OPS || std::mem::take(&mut self.must_drop_code) {
+            self.drop_code();
         }
+    }
+
+    /// Drops all decoded and translated code. No block may be running.
+    fn drop_code(&mut self) {
+        self.blocks.clear();
+        self.jumps.clear();
+        self.native.clear();
+        self.translator.clear();
+        self.forget_jump_tables();
+        self.unchained = true;
+    }
+
+    fn forget_jump_tables(&mut self) {
+        self.translated.user.forget();
+        self.translated.supervisor.forget();
+    }
+
+    /// Translations changed: where code lies must be found out anew.
+    pub(super) fn forget_code_places(&mut self) {
+        self.epoch += 1;
+        self.forget_jump_tables();
+    }
+
+    /// How translated code goes on from `block`, which is at the present instruction pointer, if it does. Each call makes the
+    /// block hotter by `heat`. Hot ones are translated.
+    #[inline(always)]
+    pub fn translated(&mut self, cpu: &Cpu, block: *mut Block, heat: u32) -> Option<Translated> {
+        let view = self.view as usize;
+        // SAFETY: `self.blocks` owns it.
+        let Block { units, heat: so_far, .. } = unsafe { &mut *block };
+        match units.get(view)? {
+            Unit::Translated(unit) => Some(*unit),
+            Unit::Untranslatable => None,
+            Unit::Cold => {
+                *so_far = so_far.saturating_add(heat);
+                if *so_far < HOT { None } else { self.translate(cpu, block) }
+            }
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn translate(&mut self, cpu: &Cpu, block: *mut Block) -> Option<Translated> {
+        if !self.translator.has_room() {
+            self.must_drop_code = true;
+            return None;
+        }
+        let unit = self.make_unit(cpu, block).map_or(Unit::Untranslatable, Unit::Translated);
+        // SAFETY: `self.blocks` owns it, and nothing was dropped meanwhile.
+        unsafe { (*block).units[self.view as usize] = unit };
+        match unit {
+            Unit::Translated(unit) => Some(unit),
+            _ => None,
+        }
+    }
+
+    fn make_unit(&mut self, cpu: &Cpu, block: *mut Block) -> Option<Translated> {
+        // SAFETY: `self.blocks` owns it.
+        let (origin, physical, second) = unsafe { ((*block).origin, (*block).physical, (*block).second) };
+        if !is_translatable(cpu.mode) || second.is_some() || self.native.room() < MAX_INSTRUCTIONS {
+            return None;
+        }
+        let ram = Arc::clone(&self.ram);
+        let page = ram.page(physical)?;
+        let mut bytes = vec![0; PAGE as usize];
+        Source { page, offset: 0 }.read(&mut bytes);
+        let unit = scan(self, cpu.mode, &bytes, (physical % PAGE) as usize)?;
+        for &(start, end) in &unit.watched {
+            let source = Source { page, offset: start as u64 };
+            if self.watch(source, &bytes[start..end]) != origin {
+                // Somebody is writing there; the block is stale.
+                return None;
+            }
+        }
+        self.translator.translate(&unit, self.view)
+    }
+
+    /// Whether translated code is checked against the interpreter.
+    pub fn is_verified(&self) -> bool {
+        self.translator.is_verified()
+    }
+
+    /// The bytes of the page of RAM that holds the code at the present instruction pointer.
+    pub fn code_page(&mut self, cpu: &mut Cpu) -> Option<Vec<u8>> {
+        let rip = cpu.linear_rip();
+        let physical = self.fetch_address(cpu, rip).ok()?;
+        let ram = Arc::clone(&self.ram);
+        let page = ram.page(physical)?;
+        let mut bytes = vec![0; PAGE as usize];
+        Source { page, offset: 0 }.read(&mut bytes);
+        Some(bytes)
+    }
+
+    /// Prepares for running translated code from `unit` on, at the present instruction pointer.
+    pub fn entry(&mut self, cpu: &Cpu, unit: Translated, remember: bool) -> Entry {
+        let changes = code_changes();
+        if changes != self.code_changes {
+            self.code_changes = changes;
+            self.forget_jump_tables();
+        }
+        if remember {
+            let code = self.translator.table_entry(unit);
+            match self.view {
+                View::User => self.translated.user.insert(cpu.rip, code),
+                View::Supervisor => self.translated.supervisor.insert(cpu.rip, code),
+                _ => {}
+            }
+        }
+        self.translator.entry(unit)
+    }
+
+    /// Leads the jump that translated code asked about to `unit`.
+    pub fn link(&mut self, unit: Translated) {
+        self.translator.link(self.translated.payload, unit);
     }
 
     /// The operation at the present instruction pointer alone, decoded for this one time.
@@ -123,7 +240,7 @@ impl SoftEnvironment {
         let translation =
             paging::translate(cpu, &mut &*self.ram, linear, access).map_err(|fault| cpu.raise(fault))?;
         let physical = translation.physical & !(PAGE - 1);
-        self.fetch.entries[slot] = Translated { linear: page, context, physical };
+        self.fetch.entries[slot] = CodePlace { linear: page, context, physical };
         Ok(translation.physical)
     }
 
@@ -139,7 +256,7 @@ impl SoftEnvironment {
         first.read(&mut bytes[..inside]);
         let (mut block, used) = self.decode_bytes(cpu.mode, &bytes[..inside], most, NOWHERE);
         if used > 0 {
-            block.origin = first.watch(&ram, &bytes[..used]);
+            block.origin = self.watch(first, &bytes[..used]);
             return Ok(block);
         }
         // The page ends inside the first instruction.
@@ -149,11 +266,25 @@ impl SoftEnvironment {
             second.read(&mut bytes[inside..MAX_INSTRUCTION_LENGTH]);
         }
         let (mut block, used) = self.decode_bytes(cpu.mode, &bytes[..MAX_INSTRUCTION_LENGTH], 1, NOWHERE);
-        block.origin = first.watch(&ram, &bytes[..inside]);
+        block.origin = self.watch(first, &bytes[..inside]);
         let rest = &bytes[inside..used.max(inside)];
-        let origin = second.map_or(NOWHERE, |second| second.watch(&ram, rest));
+        let origin = second.map_or(NOWHERE, |second| self.watch(second, rest));
         block.second = Some((next, origin));
         Ok(block)
+    }
+
+    /// Has writes to `decoded`, the bytes of `source`, noticed from now on. If they are not that any more, what was made from
+    /// them is born stale.
+    fn watch(&mut self, source: Source<'_>, decoded: &[u8]) -> Origin {
+        if !self.ram.has_several_processors() && !source.page.code.has_code() {
+            self.tlb.forbid_writes(source.page.host);
+        }
+        let code: *const _ = source.page.code;
+        let version = self.ram.decode_begins(source.page.code, source.offset, decoded.len() as u64);
+        let mut now = [0; MAX_BYTES];
+        let now = &mut now[..decoded.len()];
+        source.read(now);
+        Origin::new(code, if now == decoded { version } else { version.wrapping_sub(1) })
     }
 
     /// Decodes up to `most` operations; the second value is how many bytes they take.
@@ -173,7 +304,7 @@ impl SoftEnvironment {
                 break;
             }
         }
-        (Block { ops: ops.into(), instructions, origin, second: None, links: Block::NO_LINKS }, used)
+        (Block::new(ops, instructions, origin), used)
     }
 }
 
@@ -192,16 +323,6 @@ impl Source<'_> {
             // SAFETY: the byte lies in the page of RAM.
             *byte = unsafe { host::load::<u8>(self.page.host + self.offset + n) };
         }
-    }
-
-    /// Has writes to the bytes noticed from now on. If they are not `decoded` any more, the block is born stale.
-    fn watch(&self, ram: &Ram, decoded: &[u8]) -> Origin {
-        let code: *const _ = self.page.code;
-        let version = ram.decode_begins(self.page.code, self.offset, decoded.len() as u64);
-        let mut now = [0; MAX_BYTES];
-        let now = &mut now[..decoded.len()];
-        self.read(now);
-        Origin::new(code, if now == decoded { version } else { version.wrapping_sub(1) })
     }
 }
 

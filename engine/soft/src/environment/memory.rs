@@ -10,6 +10,7 @@ use super::SoftEnvironment;
 use crate::host;
 use crate::ram::{CodePage, PAGE};
 use crate::tlb::{Hit, View};
+use crate::translator::Place as Site;
 
 /// Where one page's part of an access leads.
 #[derive(Debug, Clone, Copy)]
@@ -18,6 +19,17 @@ enum Place {
     Ram(Hit),
     /// Anything else, by guest-physical address.
     Device(u64),
+}
+
+/// What a site's question came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SiteAccess {
+    /// RAM, and the site knows it now; the access's offset in its page.
+    Hit(u64),
+    /// A device, two pages, or RAM that must be asked about every time: the interpreter's.
+    Interpret,
+    /// It is not permitted.
+    Stop(Stop),
 }
 
 /// Makes every processor that decoded these bytes decode them anew.
@@ -409,7 +421,17 @@ impl SoftEnvironment {
             return Ok(Place::Device(translation.physical));
         };
         let code: *const CodePage = page.code;
+        let mut host = page.host;
+        if let Some(trial) = &mut self.trial {
+            let is_new;
+            (host, is_new) = trial.page(page.host, access.kind == AccessKind::Write && !page.code.has_code());
+            if is_new {
+                self.tlb.forget_host(page.host);
+            }
+        }
         if !self.watching {
+            // With a single processor, pages that code was decoded from are not in the TLB for writing.
+            let silent = self.ram.has_several_processors() && self.trial.is_none() || !page.code.has_code();
             let view = if access.user {
                 View::User
             } else if access.smap_override {
@@ -423,13 +445,28 @@ impl SoftEnvironment {
                 _ => (rights.contains(Rights::SUPERVISOR_READ), rights.contains(Rights::SUPERVISOR_WRITE)),
             };
             // While a log is kept, a page is opened for writing by the write that is noted.
-            let write = write && (access.kind == AccessKind::Write || !page.is_logged());
-            self.tlb.insert(view, linear, page.host, code, read, write);
+            let write = write && silent && (access.kind == AccessKind::Write || !page.is_logged());
+            let write = write && (self.trial.is_none() || host != page.host);
+            self.tlb.insert(view, linear, host, code, read, write);
         }
         if access.kind == AccessKind::Write {
             page.note_write();
         }
-        Ok(Place::Ram(Hit { host: page.host + translation.physical % PAGE, code }))
+        Ok(Place::Ram(Hit { host: host + translation.physical % PAGE, code }))
+    }
+
+    /// A translated instruction's site does not know the page of its access of `place.size()` bytes at `linear`.
+    pub fn site_access(&mut self, cpu: &mut Cpu, linear: u64, place: Site, write: bool) -> SiteAccess {
+        let kind = if write { AccessKind::Write } else { AccessKind::Read };
+        let access = Access::explicit(cpu, kind);
+        match self.places(cpu, place.segment(), linear, place.size(), access) {
+            Ok((Place::Ram(_), None)) => {
+                let filled = self.tlb.fill_site(place.site(), self.view, linear, place.size(), write);
+                filled.map_or(SiteAccess::Interpret, SiteAccess::Hit)
+            }
+            Ok(_) => SiteAccess::Interpret,
+            Err(stop) => SiteAccess::Stop(stop),
+        }
     }
 
     /// A write hit a page with decoded code. The running block ends after its present operation if it may be concerned.

@@ -11,6 +11,7 @@ mod fetch;
 mod memory;
 
 pub use fetch::{execute, finish};
+pub use memory::SiteAccess;
 
 use std::sync::Arc;
 
@@ -31,6 +32,8 @@ use crate::random::RandomSource;
 use crate::rendezvous::Rendezvous;
 use crate::time::TimeStampCounter;
 use crate::tlb::{Tlb, View};
+use crate::Translation;
+use crate::translator::{RunState, Translator, Trial};
 use device::Conversation;
 
 /// What all processors of a machine share.
@@ -48,7 +51,7 @@ pub struct Shared {
 /// One processor's surroundings.
 pub struct SoftEnvironment {
     ram: Arc<Ram>,
-    tlb: Tlb,
+    pub(crate) tlb: Tlb,
     view: View,
     /// Accesses must be compared with the debug registers: nothing is looked up in the TLB.
     watching: bool,
@@ -75,6 +78,16 @@ pub struct SoftEnvironment {
     /// Where the guest was last given kvm-clock (KVM's register of that name).
     system_time: u64,
     pub(crate) statistics: Statistics,
+    /// Hot code.
+    translator: Translator,
+    /// What translated code works with.
+    pub(crate) translated: RunState,
+    /// The translator is full: all code is dropped as soon as none runs.
+    must_drop_code: bool,
+    /// What translated code has written that runs on trial.
+    trial: Option<Trial>,
+    /// How often code had been written when jump tables were looked at last.
+    code_changes: u64,
 }
 
 // SAFETY: `block_end` is only meaningful while a block runs, on one thread; everything else is `Send` by itself.
@@ -85,8 +98,14 @@ impl SoftEnvironment {
     ///
     /// # Errors
     /// The host gives no executable memory.
-    pub fn new(shared: Shared, mailbox: Arc<Mailbox>, tsc_khz: u32) -> std::io::Result<Self> {
+    pub fn new(
+        shared: Shared,
+        mailbox: Arc<Mailbox>,
+        tsc_khz: u32,
+        translation: Translation,
+    ) -> std::io::Result<Self> {
         let Shared { ram, interrupts, doorbells, rendezvous } = shared;
+        let translator = Translator::new(interrupts.processors(), translation)?;
         Ok(Self {
             ram,
             tlb: Tlb::new(),
@@ -109,6 +128,11 @@ impl SoftEnvironment {
             tsc: TimeStampCounter::new(tsc_khz),
             system_time: 0,
             statistics: Statistics::default(),
+            translated: translator.run_state(),
+            translator,
+            must_drop_code: false,
+            code_changes: 0,
+            trial: None,
         })
     }
 
@@ -153,6 +177,18 @@ impl SoftEnvironment {
     /// The number of blocks in the cache.
     pub fn cached_blocks(&self) -> usize {
         self.blocks.len()
+    }
+
+    /// From now on, what is written is written to copies.
+    pub fn begin_trial(&mut self) {
+        self.tlb.flush();
+        self.trial = Some(Trial::default());
+    }
+
+    /// Writes are for good again. Returns what the trial wrote.
+    pub fn end_trial(&mut self) -> Trial {
+        self.tlb.flush();
+        self.trial.take().unwrap_or_default()
     }
 
     /// Adapts to debug registers that may have changed.
@@ -276,11 +312,11 @@ impl Environment for SoftEnvironment {
         match stale {
             Stale::All | Stale::NonGlobal => {
                 self.tlb.flush();
-                self.epoch += 1;
+                self.forget_code_places();
             }
             Stale::Page(linear) => {
                 self.tlb.flush_page(linear);
-                self.epoch += 1;
+                self.forget_code_places();
             }
             Stale::Privilege => {}
         }

@@ -98,7 +98,7 @@ fn config(image: &[u8], journey: &Journey) -> MachineConfig {
 fn a_computation_has_the_same_result_wherever_it_is_interrupted() {
     let image = guest();
     let undisturbed =
-        Journey { engines: vec![&tern_soft::SoftEngine], departures: 0, stay: 0..1, patience: PATIENCE };
+        Journey { engines: vec![&*tern_test_transfer::SOFT], departures: 0, stay: 0..1, patience: PATIENCE };
     let expected = undisturbed.travel(config(&image, &undisturbed), "", 0);
     assert!(matches!(expected.end, End::DebugExit(_)), "{:?}", expected.end);
     assert!(!expected.output.is_empty());

@@ -1,0 +1,178 @@
+//! What translated code asks of Rust.
+//!
+//! Each function gets the processor as translated code left it. Of the general registers, those that Rust keeps across
+//! calls may still be in host registers; only [`operation`] finds all of them in the processor.
+
+use tern_x86::cpu::Cpu;
+use tern_x86::cpu::word::BLOCK;
+use tern_x86::environment::Processor;
+use tern_x86::state::SegmentRegister;
+
+use super::frame::Exit;
+use crate::blocks::SoftOp;
+use crate::environment::{SoftEnvironment, SiteAccess};
+use crate::ram::CodePage;
+use crate::tlb::SITES;
+
+/// What a site must tell: where in the page its instruction is, which site it is and how wide its access.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place(pub u32);
+
+impl Place {
+    const OFFSET_MASK: u32 = 0x1fff;
+    /// The site's number.
+    pub const SITE_SHIFT: u32 = 13;
+    /// The access's size in bytes.
+    pub const SIZE_SHIFT: u32 = 22;
+    /// The size's bits.
+    pub const SIZE_MASK: u32 = 0x1f;
+    const STACK: u32 = 1 << 27;
+    const JUMPS: u32 = 1 << 28;
+
+    /// An access of `size` (1 to 16) bytes by the instruction at `offset` (up to a page).
+    pub fn new(offset: usize, site: usize, size: usize, stack: bool) -> Self {
+        debug_assert!(offset <= 4096 && site < SITES && (1..=16).contains(&size));
+        let stack = if stack { Self::STACK } else { 0 };
+        Self(
+            offset as u32 & Self::OFFSET_MASK
+                | (site as u32) << Self::SITE_SHIFT
+                | (size as u32 & Self::SIZE_MASK) << Self::SIZE_SHIFT
+                | stack,
+        )
+    }
+
+    /// A store of `size` bytes before control goes to where the frame's second scratch place says.
+    pub fn jumping(site: usize, size: usize) -> Self {
+        Self(Self::new(0, site, size, false).0 | Self::JUMPS)
+    }
+
+    /// Whether it is [`Place::jumping`].
+    pub const fn jumps(self) -> bool {
+        self.0 & Self::JUMPS != 0
+    }
+
+    /// The instruction's offset in its page.
+    pub const fn offset(self) -> u64 {
+        (self.0 & Self::OFFSET_MASK) as u64
+    }
+
+    /// The site's number.
+    pub const fn site(self) -> usize {
+        (self.0 >> Self::SITE_SHIFT) as usize % SITES
+    }
+
+    /// The access's size in bytes.
+    pub const fn size(self) -> u64 {
+        (self.0 >> Self::SIZE_SHIFT & Self::SIZE_MASK) as u64
+    }
+
+    /// The segment that a non-canonical address is told by.
+    pub const fn segment(self) -> SegmentRegister {
+        if self.0 & Self::STACK != 0 { SegmentRegister::Ss } else { SegmentRegister::Ds }
+    }
+}
+
+/// An operation that translated code leaves to the interpreter and goes on after.
+pub struct Operation {
+    /// The operation, with offsets that count from the page's start.
+    pub op: SoftOp,
+    /// It reads or writes the arithmetic flags.
+    pub touches_flags: bool,
+}
+
+fn leave(p: &mut Processor<SoftEnvironment>, exit: Exit, offset: u64) {
+    p.cpu.rip = p.cpu.gpr[BLOCK].wrapping_add(offset);
+    p.env.translated.exit = exit;
+}
+
+/// A site does not know the page at `linear`. Returns the access's offset in the page, which the site then knows;
+/// or `u64::MAX` to leave.
+///
+/// # Safety
+/// `p` is the processor that runs, and no reference to it is in use.
+pub unsafe extern "sysv64" fn miss(
+    p: *mut Processor<SoftEnvironment>,
+    linear: u64,
+    place: u64,
+    write: u64,
+) -> u64 {
+    // SAFETY: the caller's promise.
+    let p = unsafe { &mut *p };
+    let place = Place(place as u32);
+    match p.env.site_access(&mut p.cpu, linear, place, write != 0) {
+        SiteAccess::Hit(offset) => offset,
+        SiteAccess::Interpret => {
+            leave(p, Exit::Interpret, place.offset());
+            u64::MAX
+        }
+        SiteAccess::Stop(stop) => {
+            leave(p, stop.into(), place.offset());
+            u64::MAX
+        }
+    }
+}
+
+/// The interpreter executes an operation. Returns 0 to go on behind it, 1 to leave.
+///
+/// # Safety
+/// `p` is the processor that runs, and no reference to it is in use; `operation` is the running code's.
+pub unsafe extern "sysv64" fn operation(
+    p: *mut Processor<SoftEnvironment>,
+    operation: *const Operation,
+) -> u64 {
+    // SAFETY: the caller's promise.
+    let (p, Operation { op, touches_flags }) = unsafe { (&mut *p, &*operation) };
+    if *touches_flags {
+        p.cpu.flags = p.env.translated.unpack_flags();
+    }
+    // An operation that writes over code that may be the running one's puts a null there.
+    p.env.block_end = op;
+    let ran = (op.run)(p, op);
+    if *touches_flags {
+        p.env.translated.pack_flags(p.cpu.flags);
+    }
+    match ran {
+        Ok(()) => {
+            p.env.forget_answers();
+            p.env.translated.update_vectors(&p.cpu);
+            let goes_on = !p.env.block_end.is_null() && !p.env.unchained && p.env.translated.vectors_usable;
+            if !goes_on {
+                leave(p, Exit::Jump, u64::from(op.offset) + u64::from(op.length));
+            }
+            u64::from(!goes_on)
+        }
+        Err(stop) => {
+            leave(p, stop.into(), u64::from(op.offset));
+            1
+        }
+    }
+}
+
+/// A store to `host` is done, in a page that code was decoded from. Returns 0 to go on, 1 to leave.
+///
+/// # Safety
+/// `p` is the processor that runs, and no reference to it is in use; `code` is what its TLB has for the page.
+pub unsafe extern "sysv64" fn code_written(
+    p: *mut Processor<SoftEnvironment>,
+    host: u64,
+    code: *const CodePage,
+    place: u64,
+) -> u64 {
+    // SAFETY: the caller's promise.
+    let (p, code) = unsafe { (&mut *p, &*code) };
+    let place = Place(place as u32);
+    let hit = code.written(host % crate::ram::PAGE, place.size());
+    if hit {
+        leave(p, Exit::Jump, place.offset());
+        if place.jumps() {
+            p.cpu.rip = p.env.translated.jump_target();
+        }
+    }
+    u64::from(hit)
+}
+
+/// Whether vector instructions may run as they are, noted for translated code.
+pub fn prepare(cpu: &Cpu, env: &mut SoftEnvironment) {
+    env.translated.update_vectors(cpu);
+    env.translated.pack_flags(cpu.flags);
+}

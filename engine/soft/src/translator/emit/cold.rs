@@ -1,0 +1,82 @@
+//! Cold parts: what seldom happens, out of the way of what often does.
+
+use super::super::calls::Place;
+use super::{Emitter, Flags};
+use crate::translator::assembler::*;
+use crate::translator::flags::FlagSet;
+use crate::translator::frame;
+
+/// A cold part, and where it is entered from.
+#[derive(Debug, Clone, Copy)]
+pub enum Cold {
+    /// A site does not know its page. R10 is the address less the site's tag; back there it is an offset.
+    Miss { at: Label, back: Label, place: Place, write: bool },
+    /// The interpreter executes the instruction at `offset`, which is number `count`.
+    Interpret { at: Label, offset: usize, count: i8 },
+    /// Goes on at `target`, an offset from the page's start, by way of Rust.
+    Leave { at: Label, target: i64 },
+    /// As [`Cold::Leave`], but asks for the distance at `jump`, which led here, to be led to the target's code.
+    Link { at: Label, jump: usize, target: i64 },
+    /// A branch is taken: leads to `target` after `count` instructions.
+    Taken { at: Label, target: i64, live: FlagSet, flags: Flags, count: i8 },
+    /// The guest's vectors are needed. The unit is at `offset`.
+    LoadVectors { at: Label, back: Label, offset: usize },
+    /// A store hit a page with code.
+    CodeWritten { at: Label, back: Label, place: Place },
+}
+
+impl Emitter<'_> {
+    /// Emits all cold parts, and those that they need themselves.
+    pub fn cold_parts(&mut self) {
+        while let Some(cold) = self.cold.pop() {
+            self.cold_part(cold);
+        }
+    }
+
+    fn cold_part(&mut self, cold: Cold) {
+        match cold {
+            Cold::Miss { at, back, place, write } => {
+                self.a.place(at);
+                self.a.mov_immediate(R11, u64::from(place.0));
+                self.a.call_out(self.stubs.miss[self.target.view as usize][usize::from(write)]);
+                self.a.jmp(back);
+            }
+            Cold::Interpret { at, offset, count } => {
+                self.a.place(at);
+                self.a.sub_immediate32(frame::BUDGET, count - 1);
+                self.a.mov_immediate(R10, offset as u64);
+                self.a.jmp_out(self.stubs.interpret);
+            }
+            Cold::Leave { at, target } => {
+                self.a.place(at);
+                self.a.mov_immediate(R10, target as u64);
+                self.a.jmp_out(self.stubs.jump);
+            }
+            Cold::Link { at, jump, target } => {
+                self.a.place(at);
+                self.a.mov_immediate(R10, target as u64);
+                self.a.call_out(self.stubs.link);
+                let back = (self.a.len() - jump) as u32;
+                self.a.raw(&back.to_le_bytes());
+            }
+            Cold::Taken { at, target, live, flags, count } => {
+                self.a.place(at);
+                (self.flags, self.count) = (flags, count);
+                self.lead_to(target, live);
+            }
+            Cold::LoadVectors { at, back, offset } => {
+                self.a.place(at);
+                self.a.mov_immediate(R10, offset as u64);
+                self.a.call_out(self.stubs.load_vectors);
+                self.a.jmp(back);
+            }
+            Cold::CodeWritten { at, back, place } => {
+                self.a.place(at);
+                self.a.push_immediate(place.0 as i32);
+                self.a.call_out(self.stubs.code_written);
+                self.a.lea(RSP, RSP, 8);
+                self.a.jmp(back);
+            }
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! Branches, and how units lead to each other.
+//!
+//! Inside a page a unit jumps straight to its successor's code, once that exists (a *link*): the same page stays where it is
+//! as long as control does. Other pages, returns and indirect branches are looked up by the linear address in a
+//! [`super::super::jumps::JumpTable`]. Each way out of a unit first counts the instructions that led to it.
+
+use super::super::calls::Place;
+use super::super::jumps;
+use super::cold::Cold;
+use super::memory::Access;
+use super::{Emitter, Flags, Guest, host};
+use crate::ram::PAGE;
+use crate::tlb::View;
+use crate::translator::assembler::*;
+use crate::translator::flags::FlagSet;
+use crate::translator::frame;
+
+impl Emitter<'_> {
+    /// Counts the instructions so far; when time is up, goes on at `target` by way of Rust. Flags are lost.
+    fn charge(&mut self, target: i64) {
+        let at = self.a.label();
+        self.a.sub_immediate32(frame::BUDGET, self.count);
+        self.a.jcc(SIGN, at);
+        self.cold.push(Cold::Leave { at, target });
+    }
+
+    /// As [`Emitter::charge`] before an instruction that the interpreter executes when time is up.
+    fn charge_before(&mut self, guest: &Guest) {
+        let at = self.a.label();
+        self.a.sub_immediate32(frame::BUDGET, self.count);
+        self.a.jcc(SIGN, at);
+        self.cold.push(Cold::Interpret { at, offset: guest.offset(), count: 1 });
+    }
+
+    /// Goes on at `target`, an offset from the page's start, where `live` flags may be read.
+    pub fn lead_to(&mut self, target: i64, live: FlagSet) {
+        self.spare_flags(live);
+        self.charge(target);
+        self.go(target);
+    }
+
+    /// As [`Emitter::lead_to`], with the flags spared and the instructions counted.
+    fn go(&mut self, target: i64) {
+        let same_page = (0..PAGE as i64).contains(&target);
+        let at = self.a.label();
+        match (same_page, self.target.linked) {
+            (true, true) if target == self.start as i64 => {
+                let entry = self.entry;
+                self.a.jmp(entry);
+            }
+            (true, true) => {
+                self.a.jmp(at);
+                self.cold.push(Cold::Link { at, jump: self.a.len() - 4, target });
+            }
+            (false, true) if self.has_jump_table() && self.pointer_to(target) => {
+                self.look_up(at);
+                self.cold.push(Cold::Leave { at, target });
+                self.a.jmp_table(R11, frame::jump_table(self.target.view).1);
+            }
+            _ => {
+                self.a.mov_immediate(R10, target as u64);
+                self.a.jmp_out(self.stubs.jump);
+            }
+        }
+    }
+
+    const fn has_jump_table(&self) -> bool {
+        self.target.linked && !matches!(self.target.view, View::SupervisorAc)
+    }
+
+    /// The instruction pointer of `target` into R10; whether that can be done so.
+    fn pointer_to(&mut self, target: i64) -> bool {
+        let Ok(displacement) = i32::try_from(target) else { return false };
+        self.a.load(R10, frame::PAGE_BASE);
+        self.a.lea(R10, R10, displacement);
+        true
+    }
+
+    /// The jump table's entry for the instruction pointer in R10 into R11; `missing` if there is none.
+    fn look_up(&mut self, missing: Label) {
+        self.a.multiply32(R11, R10, jumps::MULTIPLIER as i32);
+        self.a.shr32(R11, jumps::SHIFT);
+        self.a.cmp_table(R11, frame::jump_table(self.target.view).0, R10);
+        self.a.jcc(NOT_EQUAL, missing);
+    }
+
+    /// A conditional branch.
+    pub fn branch(&mut self, guest: &Guest, target: i64) {
+        self.need_flags(guest.flags.reads);
+        let condition = Condition((guest.instruction.condition_code() as u8).wrapping_sub(1) & 15);
+        let (flags, live) = (self.flags, guest.live_taken);
+        let at = self.a.label();
+        if (0..=guest.offset() as i64).contains(&target) {
+            // A loop's: most often taken.
+            self.a.jcc(condition.negated(), at);
+            self.lead_to(target, live);
+            self.flags = flags;
+            self.a.place(at);
+        } else {
+            self.a.jcc(condition, at);
+            self.cold.push(Cold::Taken { at, target, live, flags, count: self.count });
+        }
+    }
+
+    /// CALL of a known place.
+    pub fn call(&mut self, guest: &Guest, target: i64) {
+        self.spare_flags(guest.live_before());
+        let Ok(displacement) = i32::try_from(target) else { return self.interpret(guest) };
+        self.charge_before(guest);
+        let site = self.push_return(guest);
+        if self.target.several_processors {
+            self.a.load(R11, frame::PAGE_BASE);
+            self.a.add_immediate(R11, displacement);
+            self.a.store(frame::scratch(1), R11);
+            self.look_for_code(Place::jumping(site, 8), site);
+        }
+        self.go(target);
+    }
+
+    /// Pushes the address behind the instruction. Flags are lost.
+    fn push_return(&mut self, guest: &Guest) -> usize {
+        self.a.lea(R10, R9, -8);
+        let site = self.check(guest, Access::stack(true));
+        self.a.load(R11, frame::PAGE_BASE);
+        self.a.lea(R11, R11, guest.next_offset() as i32);
+        self.a.store_guest(R11);
+        self.a.lea(R9, R9, -8);
+        site
+    }
+
+    /// Where an indirect branch leads into R10. Flags are lost.
+    fn indirect_target(&mut self, guest: &Guest) {
+        let instruction = &guest.instruction;
+        if instruction.op0_kind() == iced_x86::OpKind::Register {
+            let number = instruction.op0_register().full_register().number();
+            match host(number) {
+                Some(register) => self.a.mov(R10, register),
+                None => self.a.load(R10, frame::gpr(number)),
+            }
+        } else {
+            let access = Access { size: 8, write: false, aligned: false, stack: super::copy::by_stack(instruction) };
+            self.operand(guest, access, FlagSet::empty());
+            self.a.load_guest(R10);
+        }
+    }
+
+    /// The interpreter executes the branch where the table does not know its target.
+    fn look_up_or_interpret(&mut self, guest: &Guest) {
+        let at = self.a.label();
+        self.look_up(at);
+        self.cold.push(Cold::Interpret { at, offset: guest.offset(), count: 1 });
+    }
+
+    /// JMP to what a register or memory holds.
+    pub fn jump_indirect(&mut self, guest: &Guest) {
+        self.spare_flags(FlagSet::all());
+        if !self.has_jump_table() {
+            return self.interpret(guest);
+        }
+        self.charge_before(guest);
+        self.indirect_target(guest);
+        self.look_up_or_interpret(guest);
+        self.a.jmp_table(R11, frame::jump_table(self.target.view).1);
+    }
+
+    /// CALL of what a register or memory holds.
+    pub fn call_indirect(&mut self, guest: &Guest) {
+        self.spare_flags(FlagSet::all());
+        if !self.has_jump_table() {
+            return self.interpret(guest);
+        }
+        self.charge_before(guest);
+        self.indirect_target(guest);
+        self.look_up_or_interpret(guest);
+        self.a.store(frame::scratch(1), R10);
+        self.a.load_table(R11, R11, 3, frame::jump_table(self.target.view).1);
+        self.a.store(frame::CALLED, R11);
+        let site = self.push_return(guest);
+        self.look_for_code(Place::jumping(site, 8), site);
+        self.a.load(R10, frame::scratch(1));
+        self.a.jmp_frame(frame::CALLED);
+    }
+
+    /// RET.
+    pub fn return_near(&mut self, guest: &Guest, drop: u16) {
+        self.spare_flags(FlagSet::all());
+        if !self.has_jump_table() {
+            return self.interpret(guest);
+        }
+        self.charge_before(guest);
+        self.a.mov(R10, R9);
+        self.check(guest, Access::stack(false));
+        self.a.load_guest(R10);
+        self.look_up_or_interpret(guest);
+        self.a.lea(R9, R9, 8 + i32::from(drop));
+        self.a.jmp_table(R11, frame::jump_table(self.target.view).1);
+    }
+
+    /// Leaves an instruction, and what follows it, to the interpreter. The flags are spared.
+    pub fn interpret(&mut self, guest: &Guest) {
+        debug_assert!(self.flags == Flags::Memory);
+        self.a.sub_immediate32(frame::BUDGET, self.count - 1);
+        self.a.mov_immediate(R10, guest.offset() as u64);
+        self.a.jmp_out(self.stubs.interpret);
+    }
+}

@@ -1,0 +1,156 @@
+//! Addresses of memory operands and the checks before they are accessed.
+//!
+//! ```text
+//!   lea r10, [address]
+//!   sub r10, [site.tag]        the access's offset in the page that the instruction accessed last
+//!   cmp r10, [site.limit]      another page, or across its end? then ask
+//!   jae cold
+//!   add r10, [site.host]
+//!   OP  [r10]
+//! ```
+
+use std::mem::offset_of;
+
+use iced_x86::{Instruction, Register};
+
+use super::super::calls::Place;
+use super::cold::Cold;
+use super::{Emitter, Guest, host};
+use crate::tlb::Site;
+use crate::translator::assembler::*;
+use crate::translator::flags::FlagSet;
+use crate::translator::frame;
+
+/// A memory access to be checked.
+#[derive(Debug, Clone, Copy)]
+pub struct Access {
+    /// Bytes.
+    pub size: usize,
+    /// It writes, or reads and writes.
+    pub write: bool,
+    /// Its address must be a multiple of 16.
+    pub aligned: bool,
+    /// A non-canonical address is a stack fault.
+    pub stack: bool,
+}
+
+impl Access {
+    /// 8 bytes of the stack.
+    pub const fn stack(write: bool) -> Self {
+        Self { size: 8, write, aligned: false, stack: true }
+    }
+}
+
+/// The parts of an address, each in a host register. R10 and R11 may be among them.
+pub struct Parts {
+    /// The base.
+    pub base: Option<Host>,
+    /// The index and the logarithm of its scale.
+    pub index: Option<(Host, u8)>,
+    /// The displacement.
+    pub displacement: i32,
+    /// The sum has 32 bits.
+    pub narrow: bool,
+}
+
+impl Emitter<'_> {
+    /// Gets the parts of the memory operand's offset in its segment into registers. Flags are kept.
+    pub fn parts(&mut self, instruction: &Instruction) -> Parts {
+        let (base, index) = (instruction.memory_base(), instruction.memory_index());
+        let displacement = instruction.memory_displacement64();
+        if instruction.is_ip_rel_memory_operand() {
+            self.a.load(R10, frame::PAGE_BASE);
+            // The displacement counts from the page's start here; a page more or less than 2 GiB fits, or wraps as it must
+            // for the linear address's sake only if it does not fit, which `is_addressable` has excluded.
+            let displacement = displacement as i64 as i32;
+            return Parts { base: Some(R10), index: None, displacement, narrow: base == Register::EIP };
+        }
+        let narrow = [base, index].iter().any(|register| register.is_gpr32())
+            || base == Register::None && index == Register::None && instruction.memory_displ_size() == 4
+                && displacement > i64::from(i32::MAX) as u64 && displacement <= u64::from(u32::MAX);
+        let mut get = |register: Register, scratch: Host| {
+            (register != Register::None).then(|| {
+                let number = register.full_register().number();
+                host(number).unwrap_or_else(|| {
+                    self.a.load(scratch, frame::gpr(number));
+                    scratch
+                })
+            })
+        };
+        let base = get(base, R10);
+        let index = get(index, R11).map(|index| (index, instruction.memory_index_scale().trailing_zeros() as u8));
+        Parts { base, index, displacement: displacement as i32, narrow }
+    }
+
+    /// The linear address of the memory operand into R10.
+    fn address(&mut self, instruction: &Instruction) {
+        let Parts { base, index, displacement, narrow } = self.parts(instruction);
+        match (narrow, base, index) {
+            (true, ..) => self.a.lea32_sum(R10, base, index, displacement),
+            (false, Some(R10), None) if displacement == 0 => {}
+            (false, Some(base), None) if displacement == 0 => self.a.mov(R10, base),
+            _ => self.a.lea_sum(R10, base, index, displacement),
+        }
+        let segment = match instruction.memory_segment() {
+            Register::FS => tern_x86::state::SegmentRegister::Fs,
+            Register::GS => tern_x86::state::SegmentRegister::Gs,
+            _ => return,
+        };
+        self.a.add_frame(R10, frame::segment_base(segment as usize));
+    }
+
+    /// The host address of the memory operand into R10, checked. R11 is changed. `live` flags are kept.
+    pub fn operand(&mut self, guest: &Guest, access: Access, live: FlagSet) -> usize {
+        self.spare_flags(live);
+        self.address(&guest.instruction);
+        self.check(guest, access)
+    }
+
+    /// The linear address in R10 becomes a host address. Flags and R11 are lost. Returns the access's site.
+    pub fn check(&mut self, guest: &Guest, access: Access) -> usize {
+        let site = self.new_site();
+        if access.aligned {
+            let refused = self.a.label();
+            self.a.test_byte(R10, 15);
+            self.a.jcc(NOT_EQUAL, refused);
+            self.cold.push(Cold::Interpret { at: refused, offset: guest.offset(), count: self.count });
+        }
+        let (miss, back) = (self.a.label(), self.a.label());
+        self.a.sub_frame(R10, frame::site(site, offset_of!(Site, tag)));
+        self.a.cmp_frame(R10, frame::site(site, offset_of!(Site, limit)));
+        self.a.jcc(ABOVE_OR_EQUAL, miss);
+        self.a.place(back);
+        self.a.add_frame(R10, frame::site(site, offset_of!(Site, host)));
+        let place = Place::new(guest.offset(), site, access.size, access.stack);
+        self.cold.push(Cold::Miss { at: miss, back, place, write: access.write });
+        site
+    }
+
+    /// After a store to the host address in R10: code may have been decoded from there. `live` flags are kept.
+    pub fn stored(&mut self, guest: &Guest, site: usize, size: usize, live: FlagSet) {
+        if !self.target.several_processors {
+            return;
+        }
+        self.spare_flags(live);
+        self.look_for_code(Place::new(guest.next_offset(), site, size, false), site);
+    }
+
+    /// As [`Emitter::stored`], with the flags lost.
+    pub fn look_for_code(&mut self, place: Place, site: usize) {
+        if !self.target.several_processors {
+            return;
+        }
+        let (hit, back) = (self.a.label(), self.a.label());
+        self.a.load(R11, frame::site(site, offset_of!(Site, code)));
+        self.a.cmp_r11_memory_zero();
+        self.a.jcc(NOT_EQUAL, hit);
+        self.a.place(back);
+        self.cold.push(Cold::CodeWritten { at: hit, back, place });
+    }
+}
+
+/// Whether the address of the memory operand, if there is one, can be made from the parts that there are.
+pub fn is_addressable(instruction: &Instruction) -> bool {
+    !instruction.is_ip_rel_memory_operand()
+        || i32::try_from(instruction.memory_displacement64() as i64).is_ok()
+}

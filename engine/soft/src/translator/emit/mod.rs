@@ -1,0 +1,189 @@
+//! From a scanned unit to host code.
+//!
+//! ```text
+//!  entry for jumps by table    R10 is the instruction pointer: note its page
+//!  entry for links             vectors loaded?
+//!  guest instructions          each with the check of its memory access before, branches out of the unit between
+//!  cold parts                  what seldom happens: misses, faults, links that are not made yet, time that is up
+//! ```
+//!
+//! | file | what it emits |
+//! |---|---|
+//! | `copy` | instructions that stay what they are, and those that the interpreter executes |
+//! | `memory` | addresses and their checks |
+//! | `stack` | PUSH, POP, LEAVE |
+//! | `control` | branches, and how units lead to each other |
+//! | `cold` | the cold parts |
+
+mod cold;
+mod control;
+mod copy;
+mod memory;
+mod stack;
+
+use iced_x86::{Encoder, InstructionInfoFactory};
+
+use super::assembler::*;
+use super::calls::Operation;
+use super::flags::FlagSet;
+use super::frame;
+use super::scan::{Guest, Kind, Unit};
+use super::stubs::Stubs;
+use crate::tlb::{SITES, View};
+use cold::Cold;
+
+/// Bytes from a unit's entry for jumps by table to its entry for links.
+pub const LINK_ENTRY: u32 = 16;
+
+/// Where the guest's arithmetic flags are, as far as they are live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Flags {
+    /// In the host's.
+    Host,
+    /// In memory; the host's mean nothing.
+    Memory,
+}
+
+/// What a unit is emitted for.
+#[derive(Debug, Clone, Copy)]
+pub struct Target {
+    /// Who accesses memory.
+    pub view: View,
+    /// Other processors may decode code from pages that this one writes.
+    pub several_processors: bool,
+    /// Units may lead to each other directly.
+    pub linked: bool,
+}
+
+/// Host code for a unit.
+pub struct Emitted {
+    /// Its bytes; the first is the entry for jumps by table.
+    pub code: Vec<u8>,
+    /// Distances to code elsewhere.
+    pub fixups: Vec<Fixup>,
+    /// Operations that its code refers to.
+    pub operations: Vec<Box<Operation>>,
+}
+
+/// Emits a unit. `next_site` is the TLB's site that is given out next.
+pub fn emit(unit: &Unit, target: Target, stubs: &Stubs, next_site: &mut usize) -> Emitted {
+    let mut a = Assembler::default();
+    a.and_immediate(R10, -4096);
+    a.store(frame::PAGE_BASE, R10);
+    while a.len() < LINK_ENTRY as usize {
+        a.raw(&[0x90]);
+    }
+    let entry = a.here();
+    let mut emitter = Emitter {
+        a,
+        encoder: Encoder::new(64),
+        facts: InstructionInfoFactory::new(),
+        stubs,
+        target,
+        next_site,
+        operations: Vec::new(),
+        flags: Flags::Memory,
+        cold: Vec::new(),
+        entry,
+        start: unit.instructions[0].offset(),
+        count: 0,
+    };
+    emitter.unit(unit);
+    let Emitter { a, operations, .. } = emitter;
+    let (code, fixups) = a.finish();
+    Emitted { code, fixups, operations }
+}
+
+struct Emitter<'a> {
+    a: Assembler,
+    encoder: Encoder,
+    facts: InstructionInfoFactory,
+    stubs: &'a Stubs,
+    target: Target,
+    next_site: &'a mut usize,
+    operations: Vec<Box<Operation>>,
+    flags: Flags,
+    cold: Vec<Cold>,
+    /// The entry for links.
+    entry: Label,
+    /// The unit's offset in its page.
+    start: usize,
+    /// Guest instructions up to the present one, itself included.
+    count: i8,
+}
+
+impl Emitter<'_> {
+    fn unit(&mut self, unit: &Unit) {
+        if unit.uses_vectors() {
+            let (load, back) = (self.a.label(), self.a.label());
+            self.a.cmp_byte_zero(frame::VECTORS_LOADED);
+            self.a.jcc(EQUAL, load);
+            self.a.place(back);
+            self.cold.push(Cold::LoadVectors { at: load, back, offset: self.start });
+        }
+        for guest in &unit.instructions {
+            self.count += 1;
+            self.guest(guest);
+        }
+        if let Some(last) = unit.instructions.last().filter(|last| !last.kind.ends()) {
+            self.lead_to(last.next_offset() as i64, unit.live_at_end);
+        }
+        self.cold_parts();
+    }
+
+    fn guest(&mut self, guest: &Guest) {
+        match guest.kind {
+            Kind::Copy | Kind::Vector { .. } => self.copy(guest),
+            Kind::Lea => self.lea(guest),
+            Kind::Divide => self.divide(guest),
+            Kind::Nothing => {}
+            Kind::Push => self.push(guest),
+            Kind::Pop => self.pop(guest),
+            Kind::Leave => self.leave(guest),
+            Kind::Branch(target) => self.branch(guest, target),
+            Kind::Jump(target) => self.lead_to(target, guest.live_after),
+            Kind::Call(target) => self.call(guest, target),
+            Kind::JumpIndirect => self.jump_indirect(guest),
+            Kind::CallIndirect => self.call_indirect(guest),
+            Kind::Return(drop) => self.return_near(guest, drop),
+            Kind::Operation => self.operation(guest),
+            Kind::Interpret => {
+                self.spare_flags(FlagSet::all());
+                self.a.sub_immediate32(frame::BUDGET, self.count - 1);
+                self.a.mov_immediate(R10, guest.offset() as u64);
+                self.a.jmp_out(self.stubs.interpret);
+            }
+        }
+    }
+
+    /// Before the host's flags are overwritten: saves the guest's, if `live` ones are there.
+    fn spare_flags(&mut self, live: FlagSet) {
+        if self.flags == Flags::Host && !live.is_empty() {
+            self.a.save_flags(frame::FLAGS, R11);
+        }
+        self.flags = Flags::Memory;
+    }
+
+    /// Before a guest instruction that depends on `needed` flags.
+    fn need_flags(&mut self, needed: FlagSet) {
+        if self.flags == Flags::Memory && !needed.is_empty() {
+            self.a.restore_flags(frame::FLAGS, R11);
+            self.flags = Flags::Host;
+        }
+    }
+
+    fn new_site(&mut self) -> usize {
+        let site = *self.next_site;
+        *self.next_site = (site + 1) % SITES;
+        site
+    }
+}
+
+/// The host register that holds a guest register; `None` for those in memory.
+const fn host(number: usize) -> Option<Host> {
+    match number {
+        4 => Some(R9),
+        9..=11 => None,
+        _ => Some(Host(number as u8)),
+    }
+}
