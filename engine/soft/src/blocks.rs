@@ -73,6 +73,8 @@ pub struct Block {
     pub physical: u64,
     /// How often it was executed, roughly, while it was not translated.
     pub heat: u32,
+    /// How often one of its units has run, in lockstep.
+    pub runs: u32,
     /// The translated units that begin where it begins, by view of memory.
     pub units: [Unit; REMEMBERED],
 }
@@ -99,6 +101,7 @@ impl Block {
             links: [Link { delta: 0, block: std::ptr::null_mut() }; 2],
             physical: 0,
             heat: 0,
+            runs: 0,
             units: [Unit::Cold; REMEMBERED],
         }
     }

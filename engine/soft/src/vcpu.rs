@@ -32,7 +32,8 @@ use crate::blocks::Block;
 use crate::environment::{SoftEnvironment, breakpoints_enabled, execute, finish};
 use crate::interrupts::event;
 use crate::stage::Stage;
-use crate::translator::{self, Defined, End, Exit, MAX_INSTRUCTIONS, Translated, compare};
+use crate::ram::PAGE;
+use crate::translator::{self, Defined, End, Exit, MAX_INSTRUCTIONS, Translated, compare, scan};
 
 /// Guest instructions between two looks at the clock: some tens of microseconds.
 const POLL_INTERVAL: u64 = 4096;
@@ -169,7 +170,7 @@ impl SoftVcpu {
         let mut heat = 1;
         loop {
             while let Some(unit) = p.env.translated(&p.cpu, block, heat) {
-                let exit = if p.env.is_verified() {
+                let exit = if p.env.is_verified(block) {
                     Self::run_verified(top, p, unit, &mut self.disagreement)?
                 } else {
                     Self::run_translated(top, p, unit, self.next_poll)?
@@ -239,6 +240,8 @@ impl SoftVcpu {
         let ran_to = |p: &Processor<SoftEnvironment>, end: &End| end.exception.is_none() && p.cpu.rip == end.cpu.rip;
         let before = p.cpu.clone();
         let entry = p.env.entry(&p.cpu, unit, false);
+        let page = p.env.code_page(&mut p.cpu).unwrap_or_default();
+        let unit = scan(&mut p.env, p.cpu.mode, &page, (p.cpu.rip % PAGE) as usize);
         p.env.begin_trial();
         // SAFETY: as in `run_translated`.
         let (exit, instructions) = unsafe { translator::run(top, entry, i32::MAX) };
@@ -252,7 +255,7 @@ impl SoftVcpu {
         let mut path = String::new();
         while done < limit && ran.is_ok() && !(broken_off && ran_to(p, &translated)) {
             let page = p.env.code_page(&mut p.cpu).unwrap_or_default();
-            let bytes = page.get((p.cpu.rip % 4096) as usize..).unwrap_or_default();
+            let bytes = page.get((p.cpu.rip % PAGE) as usize..).unwrap_or_default();
             path += &format!(" {:02x?}", &bytes[..bytes.len().min(8)]);
             let next = defined.after(bytes, &p.cpu);
             ran = Self::interpret_one(p).map(drop);
@@ -262,9 +265,11 @@ impl SoftVcpu {
         }
         p.env.statistics.instructions += done.max(1);
         let interpreted = end(p, ran == Err(Stop::Exception));
-        let flags = match (exit, p.env.code_page(&mut p.cpu)) {
-            (Exit::Exception, _) | (_, None) => Rflags::empty(),
-            (_, Some(page)) => defined.live(&page, (p.cpu.rip % 4096) as usize),
+        // What is dead where control leaves its page is not known.
+        let same_page = (p.cpu.rip ^ before.rip) < PAGE;
+        let flags = match unit.filter(|_| exit != Exit::Exception && same_page) {
+            Some(unit) => defined.live(&unit, &page, (p.cpu.rip % PAGE) as usize),
+            None => Rflags::empty(),
         };
         let differs = compare(&translated, &interpreted, flags);
         if let Some(what) = differs.or_else(|| trial.difference()) {

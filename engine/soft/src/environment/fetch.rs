@@ -21,6 +21,12 @@ const MAX_BYTES: usize = 1024;
 /// How often a block is executed before it is translated.
 const HOT: u32 = 32;
 
+/// In lockstep, so many first runs of a unit are checked.
+const FIRST_RUNS: u32 = 16;
+
+/// In lockstep, one of so many later runs is checked.
+const SAMPLED_RUNS: u32 = 61;
+
 /// Entries of the [`FetchCache`].
 const ENTRIES: usize = 128;
 
@@ -178,9 +184,16 @@ impl SoftEnvironment {
         self.translator.translate(&unit, self.view)
     }
 
-    /// Whether translated code is checked against the interpreter.
-    pub fn is_verified(&self) -> bool {
-        self.translator.is_verified()
+    /// Whether the run of translated code from `block` that begins now is checked against the interpreter: in lockstep, the
+    /// first ones of a unit and samples of the later ones.
+    pub fn is_verified(&self, block: *mut Block) -> bool {
+        if !self.translator.is_verified() {
+            return false;
+        }
+        // SAFETY: `self.blocks` owns it.
+        let runs = unsafe { &mut (*block).runs };
+        *runs = runs.wrapping_add(1);
+        *runs <= FIRST_RUNS || runs.is_multiple_of(SAMPLED_RUNS)
     }
 
     /// The bytes of the page of RAM that holds the code at the present instruction pointer.

@@ -20,6 +20,7 @@
 //! | `code_cache` | where host code lies |
 //! | `stubs` | entering, leaving, asking |
 //! | `calls` | what is asked of Rust |
+//! | `sites` | which site of the TLB a translated instruction has |
 //! | `jumps` | from instruction pointers to host code |
 //! | `frame` | what translated code shares with Rust |
 //! | `verify` | lockstep with the interpreter |
@@ -38,6 +39,7 @@ mod flags;
 mod frame;
 mod jumps;
 mod scan;
+mod sites;
 mod stubs;
 mod verify;
 
@@ -60,6 +62,7 @@ use crate::tlb::View;
 use calls::Operation;
 use code_cache::CodeCache;
 use emit::Target;
+use sites::Sites;
 use stubs::{Enter, Stubs};
 
 /// What all processors of a machine together may keep of translated code, in bytes.
@@ -78,7 +81,7 @@ pub struct Translator {
     cache: CodeCache,
     stubs: Stubs,
     operations: Vec<Box<Operation>>,
-    next_site: usize,
+    sites: Sites,
     several_processors: bool,
     translation: Translation,
     /// Units made.
@@ -100,7 +103,7 @@ impl Translator {
             cache,
             stubs,
             operations: Vec::new(),
-            next_site: 0,
+            sites: Sites::default(),
             several_processors: cpus > 1,
             translation,
             translations: 0,
@@ -142,7 +145,7 @@ impl Translator {
         }
         let linked = self.translation == Translation::On;
         let target = Target { view, several_processors: self.several_processors && linked, linked };
-        let emitted = emit::emit(unit, target, &self.stubs, &mut self.next_site);
+        let emitted = emit::emit(unit, target, &self.stubs, &mut self.sites);
         let offset = self.cache.append(emitted.code, &emitted.fixups)?;
         self.operations.extend(emitted.operations);
         self.translations += 1;

@@ -12,6 +12,7 @@ use tern_x86::exception::Exception;
 use tern_x86::state::Rflags;
 
 use super::flags::{FlagSet, live_at};
+use super::scan::Unit;
 use crate::host;
 use crate::ram::PAGE;
 
@@ -94,9 +95,13 @@ impl Defined {
         Self(self.0.union(defined.difference(undefined)).difference(undefined))
     }
 
-    /// Of them, those that may be read at `offset` of the page that holds the code.
-    pub fn live(self, page: &[u8], offset: usize) -> Rflags {
-        let live = if offset < page.len() { live_at(page, offset).0 } else { FlagSet::all() };
+    /// Of them, those that may be read at `offset` of the page that holds the code, as the translator of `unit` knew it.
+    pub fn live(self, unit: &Unit, page: &[u8], offset: usize) -> Rflags {
+        let live = match unit.instructions.iter().find(|guest| guest.offset() == offset) {
+            Some(guest) => guest.live_before(),
+            None if offset < page.len() => live_at(page, offset).0,
+            None => FlagSet::all(),
+        };
         let mut bits = Rflags::empty();
         for (flag, bit) in [
             (FlagSet::CF, Rflags::CF),

@@ -6,6 +6,7 @@ use super::super::calls::Operation;
 use super::cold::Cold;
 use super::memory::{Access, Parts, is_addressable};
 use super::{Emitter, Flags, Guest, Kind, host};
+use crate::translator::sites::Sites;
 use crate::translator::assembler::*;
 use crate::translator::flags::FlagSet;
 use crate::translator::frame;
@@ -63,7 +64,7 @@ impl Emitter<'_> {
         let memory = match memory {
             Some(n) => {
                 let size = instruction.memory_size().size();
-                if !is_addressable(&instruction) || !(1..=16).contains(&size) {
+                if !is_addressable(&instruction) || !Sites::has(size) {
                     return None;
                 }
                 let aligned = matches!(guest.kind, Kind::Vector { aligned: true });

@@ -28,8 +28,9 @@ use super::calls::Operation;
 use super::flags::FlagSet;
 use super::frame;
 use super::scan::{Guest, Kind, Unit};
+use super::sites::Sites;
 use super::stubs::Stubs;
-use crate::tlb::{SITES, View};
+use crate::tlb::View;
 use cold::Cold;
 
 /// Bytes from a unit's entry for jumps by table to its entry for links.
@@ -65,8 +66,8 @@ pub struct Emitted {
     pub operations: Vec<Box<Operation>>,
 }
 
-/// Emits a unit. `next_site` is the TLB's site that is given out next.
-pub fn emit(unit: &Unit, target: Target, stubs: &Stubs, next_site: &mut usize) -> Emitted {
+/// Emits a unit. Its accesses get their sites from `sites`.
+pub fn emit(unit: &Unit, target: Target, stubs: &Stubs, sites: &mut Sites) -> Emitted {
     let mut a = Assembler::default();
     a.and_immediate(R10, -4096);
     a.store(frame::PAGE_BASE, R10);
@@ -80,7 +81,7 @@ pub fn emit(unit: &Unit, target: Target, stubs: &Stubs, next_site: &mut usize) -
         facts: InstructionInfoFactory::new(),
         stubs,
         target,
-        next_site,
+        sites,
         operations: Vec::new(),
         flags: Flags::Memory,
         cold: Vec::new(),
@@ -100,7 +101,7 @@ struct Emitter<'a> {
     facts: InstructionInfoFactory,
     stubs: &'a Stubs,
     target: Target,
-    next_site: &'a mut usize,
+    sites: &'a mut Sites,
     operations: Vec<Box<Operation>>,
     flags: Flags,
     cold: Vec<Cold>,
@@ -172,11 +173,6 @@ impl Emitter<'_> {
         }
     }
 
-    fn new_site(&mut self) -> usize {
-        let site = *self.next_site;
-        *self.next_site = (site + 1) % SITES;
-        site
-    }
 }
 
 /// The host register that holds a guest register; `None` for those in memory.
