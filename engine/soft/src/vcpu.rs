@@ -217,6 +217,7 @@ impl SoftVcpu {
         // SAFETY: `p` is the processor at the stage's top; the unit is current, as its block is.
         let (exit, instructions) = unsafe { translator::run(top, entry, budget) };
         p.env.statistics.instructions += instructions.max(1);
+        p.env.translator.counters.exit(exit);
         match exit {
             Exit::Exception => Err(Stop::Exception),
             Exit::Question => Err(Stop::Exit),
@@ -603,6 +604,8 @@ impl Vcpu for SoftVcpu {
     fn statistics(&self) -> Statistics {
         let mut statistics = self.p.env.statistics.clone();
         statistics.engine.push(("blocks", self.p.env.cached_blocks() as u64));
+        statistics.engine.push(("translated-bytes", self.p.env.translator.used() as u64));
+        statistics.engine.extend(self.p.env.translator.counters.named());
         statistics
     }
 }

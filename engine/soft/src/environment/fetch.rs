@@ -19,7 +19,7 @@ use crate::translator::{Entry, MAX_INSTRUCTIONS, Translated, is_translatable, sc
 const MAX_BYTES: usize = 1024;
 
 /// How often a block is executed before it is translated.
-const HOT: u32 = 32;
+const HOT: u32 = 8;
 
 /// In lockstep, so many first runs of a unit are checked.
 const FIRST_RUNS: u32 = 16;

@@ -8,7 +8,7 @@ use tern_x86::state::SegmentRegister;
 
 use super::SoftEnvironment;
 use crate::host;
-use crate::ram::{CodePage, PAGE};
+use crate::ram::{CodePage, PAGE, code_changes};
 use crate::tlb::{Hit, View};
 use crate::translator::Place as Site;
 
@@ -429,9 +429,14 @@ impl SoftEnvironment {
                 self.tlb.forget_host(page.host);
             }
         }
+        let excluded = !self.ram.has_several_processors() || self.trial.is_some();
+        if excluded && access.kind == AccessKind::Write && page.code.has_code() && self.strikes.strike(code) {
+            page.code.written(0, PAGE);
+            self.block_end = std::ptr::null();
+        }
         if !self.watching {
             // With a single processor, pages that code was decoded from are not in the TLB for writing.
-            let silent = self.ram.has_several_processors() && self.trial.is_none() || !page.code.has_code();
+            let silent = !excluded || !page.code.has_code();
             let view = if access.user {
                 View::User
             } else if access.smap_override {
@@ -460,7 +465,8 @@ impl SoftEnvironment {
         let kind = if write { AccessKind::Write } else { AccessKind::Read };
         let access = Access::explicit(cpu, kind);
         match self.places(cpu, place.segment(), linear, place.size(), access) {
-            Ok((Place::Ram(_), None)) => {
+            // The code that runs may just have become stale.
+            Ok((Place::Ram(_), None)) if code_changes() == self.code_changes => {
                 let filled = self.tlb.fill_site(place.site(), self.view, linear, place.size(), write);
                 filled.map_or(SiteAccess::Interpret, SiteAccess::Hit)
             }

@@ -4,11 +4,13 @@
 //! |---|---|
 //! | `memory` | loads and stores: software TLB, page walk, page crossings |
 //! | `device` | accesses that are not RAM: the engine's own controllers, and questions to the machine |
+//! | `strikes` | when a page stops being one of code |
 //! | `fetch` | where the next block is: translation of the instruction pointer, decoding |
 
 mod device;
 mod fetch;
 mod memory;
+mod strikes;
 
 pub use fetch::{execute, finish};
 pub use memory::SiteAccess;
@@ -35,6 +37,7 @@ use crate::tlb::{Tlb, View};
 use crate::Translation;
 use crate::translator::{RunState, Translator, Trial};
 use device::Conversation;
+use strikes::Strikes;
 
 /// What all processors of a machine share.
 pub struct Shared {
@@ -79,13 +82,15 @@ pub struct SoftEnvironment {
     system_time: u64,
     pub(crate) statistics: Statistics,
     /// Hot code.
-    translator: Translator,
+    pub(crate) translator: Translator,
     /// What translated code works with.
     pub(crate) translated: RunState,
     /// The translator is full: all code is dropped as soon as none runs.
     must_drop_code: bool,
     /// What translated code has written that runs on trial.
     trial: Option<Trial>,
+    /// Pages with code that are written often.
+    strikes: Strikes,
     /// How often code had been written when jump tables were looked at last.
     code_changes: u64,
 }
@@ -128,11 +133,12 @@ impl SoftEnvironment {
             tsc: TimeStampCounter::new(tsc_khz),
             system_time: 0,
             statistics: Statistics::default(),
-            translated: translator.run_state(),
+            translated: RunState::new(),
             translator,
             must_drop_code: false,
             code_changes: 0,
             trial: None,
+            strikes: Strikes::default(),
         })
     }
 

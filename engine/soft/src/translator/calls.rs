@@ -99,6 +99,7 @@ pub unsafe extern "sysv64" fn miss(
     // SAFETY: the caller's promise.
     let p = unsafe { &mut *p };
     let place = Place(place as u32);
+    p.env.translator.counters.misses += 1;
     match p.env.site_access(&mut p.cpu, linear, place, write != 0) {
         SiteAccess::Hit(offset) => offset,
         SiteAccess::Interpret => {
@@ -125,6 +126,7 @@ pub unsafe extern "sysv64" fn operation(
     if *touches_flags {
         p.cpu.flags = p.env.translated.unpack_flags();
     }
+    p.env.translator.counters.operations += 1;
     // An operation that writes over code that may be the running one's puts a null there.
     p.env.block_end = op;
     let ran = (op.run)(p, op);

@@ -80,8 +80,8 @@ pub struct RunState {
 }
 
 impl RunState {
-    /// Nothing loaded; empty jump tables lead to `empty`.
-    pub fn new(empty: *const u8) -> Self {
+    /// Nothing loaded; empty jump tables.
+    pub const fn new() -> Self {
         Self {
             flags: 0,
             vectors_loaded: false,
@@ -92,8 +92,8 @@ impl RunState {
             payload: 0,
             host_stack: 0,
             scratch: [0; 3],
-            user: JumpTable::new(empty),
-            supervisor: JumpTable::new(empty),
+            user: JumpTable::new(),
+            supervisor: JumpTable::new(),
         }
     }
 
@@ -215,7 +215,7 @@ mod tests {
 
     #[test]
     fn flags_survive_being_packed() {
-        let mut state = RunState::new(std::ptr::null());
+        let mut state = RunState::new();
         for n in 0..64u64 {
             let places = [0, 2, 4, 6, 7, 11];
             let bits = (0..6).filter(|i| n >> i & 1 != 0).map(|i| 1u64 << places[i]).sum();

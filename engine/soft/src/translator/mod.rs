@@ -18,6 +18,7 @@
 //! | `emit/` | from a unit to host code |
 //! | `assembler` | host instructions as bytes |
 //! | `code_cache` | where host code lies |
+//! | `counters` | what `--stats` tells |
 //! | `stubs` | entering, leaving, asking |
 //! | `calls` | what is asked of Rust |
 //! | `sites` | which site of the TLB a translated instruction has |
@@ -34,6 +35,7 @@
 mod assembler;
 mod calls;
 mod code_cache;
+mod counters;
 mod emit;
 mod flags;
 mod frame;
@@ -51,6 +53,7 @@ use tern_x86::cpu::word::BLOCK;
 use tern_x86::environment::Processor;
 
 pub use calls::Place;
+use counters::Counters;
 pub use frame::{Exit, RunState};
 pub use scan::{MAX_INSTRUCTIONS, Unit, scan};
 pub use verify::{Defined, End, Trial, compare};
@@ -84,10 +87,8 @@ pub struct Translator {
     sites: Sites,
     several_processors: bool,
     translation: Translation,
-    /// Units made.
-    pub translations: u64,
-    /// How often all was dropped.
-    pub evictions: u64,
+    /// What was done so far.
+    pub counters: Counters,
 }
 
 impl Translator {
@@ -106,19 +107,13 @@ impl Translator {
             sites: Sites::default(),
             several_processors: cpus > 1,
             translation,
-            translations: 0,
-            evictions: 0,
+            counters: Counters::default(),
         })
     }
 
     /// Whether units run on trial.
     pub fn is_verified(&self) -> bool {
         self.translation == Translation::Verified
-    }
-
-    /// What translated code and Rust share, at the start.
-    pub fn run_state(&self) -> RunState {
-        RunState::new(self.cache.at(self.stubs.empty))
     }
 
     /// Whether another unit surely fits.
@@ -130,7 +125,7 @@ impl Translator {
     pub fn clear(&mut self) {
         self.cache.clear();
         self.operations.clear();
-        self.evictions += 1;
+        self.counters.evictions += 1;
     }
 
     /// Bytes of translated code.
@@ -148,7 +143,7 @@ impl Translator {
         let emitted = emit::emit(unit, target, &self.stubs, &mut self.sites);
         let offset = self.cache.append(emitted.code, &emitted.fixups)?;
         self.operations.extend(emitted.operations);
-        self.translations += 1;
+        self.counters.translations += 1;
         Some(Translated(offset))
     }
 

@@ -30,8 +30,6 @@ pub struct Stubs {
     pub link: u32,
     /// Jumped to with a page offset in R10: [`Exit::Interpret`].
     pub interpret: u32,
-    /// Jumped to with an instruction pointer in R10 by an empty entry of a jump table.
-    pub empty: u32,
     /// Called by a site that does not know its page, by view and whether it writes.
     pub miss: [[u32; 2]; REMEMBERED],
     /// Called with an operation's address in R11: the interpreter executes it.
@@ -62,11 +60,6 @@ impl Stubs {
             a.pop(R11);
             a.store(frame::PAYLOAD, R11);
             leave_at_offset(a, Exit::Link, leave);
-        })?;
-        stubs.empty = add(&|a| {
-            a.store(frame::RIP, R10);
-            a.store_immediate32(frame::EXIT, Exit::Jump as u32);
-            a.jmp_out(leave);
         })?;
         for view in [View::User, View::Supervisor, View::SupervisorAc] {
             for write in [false, true] {

@@ -1,0 +1,41 @@
+//! What the translator did, for `--stats`.
+
+use super::frame::Exit;
+
+/// Counters of one processor.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Counters {
+    /// Units made.
+    pub translations: u64,
+    /// How often all translated code was dropped.
+    pub evictions: u64,
+    /// How often translated code gave control back, by [`Exit`].
+    pub exits: [u64; 6],
+    /// Accesses whose page neither their site nor the table knew.
+    pub misses: u64,
+    /// Operations that translated code left to the interpreter.
+    pub operations: u64,
+}
+
+impl Counters {
+    /// Counts an exit.
+    pub const fn exit(&mut self, exit: Exit) {
+        self.exits[exit as usize] += 1;
+    }
+
+    /// The counters with the names that users read.
+    pub fn named(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let [jump, link, interpret, exception, question, restart] = self.exits;
+        [
+            ("translations", self.translations),
+            ("evictions", self.evictions),
+            ("left-for-jump", jump),
+            ("left-for-link", link),
+            ("left-to-interpret", interpret),
+            ("left-by-exception", exception + question + restart),
+            ("tlb-misses", self.misses),
+            ("interpreter-calls", self.operations),
+        ]
+        .into_iter()
+    }
+}
