@@ -11,8 +11,8 @@ use std::mem::offset_of;
 
 use crate::ram::{CodePage, PAGE};
 
-/// Entries of each table.
-pub const ENTRIES: usize = 256;
+/// Entries of each table, a power of two.
+pub const ENTRIES: usize = 1024;
 
 /// How many sites there are; translated instructions share them in turn.
 pub const SITES: usize = 512;
@@ -46,6 +46,10 @@ struct Table {
     hosts: [u64; ENTRIES],
     /// Where writers look for decoded code.
     code: [*const CodePage; ENTRIES],
+    /// Nothing was remembered since all was forgotten.
+    is_empty: bool,
+    /// Pages are remembered that are not global.
+    has_local: bool,
 }
 
 /// What one translated instruction remembers.
@@ -98,12 +102,19 @@ impl Table {
             write_tags: [0; ENTRIES],
             hosts: [0; ENTRIES],
             code: [std::ptr::null(); ENTRIES],
+            is_empty: false,
+            has_local: false,
         };
         table.forget();
         table
     }
 
     const fn forget(&mut self) {
+        if self.is_empty {
+            return;
+        }
+        self.is_empty = true;
+        self.has_local = false;
         let mut n = 0;
         while n < ENTRIES {
             self.forget_entry(n);
@@ -160,6 +171,21 @@ impl Tlb {
     pub fn flush(&mut self) {
         self.tables[..REMEMBERED].iter_mut().for_each(Table::forget);
         self.forget_sites();
+    }
+
+    /// Forgets all pages but those that are global.
+    pub fn flush_local(&mut self) {
+        let mut kept_supervisor = true;
+        for (view, table) in self.tables[..REMEMBERED].iter_mut().enumerate() {
+            if view == View::User as usize || table.has_local {
+                kept_supervisor &= view != View::Supervisor as usize;
+                table.forget();
+            }
+        }
+        // Translated code of other levels than 3 remembers what the supervisor's table knew; and what it knew by the override
+        // of SMAP are user addresses, but for global pages.
+        let keep = |site: &Site| kept_supervisor && site.tag >> 63 != 0;
+        self.sites.iter_mut().filter(|site| !keep(site)).for_each(|site| site.limit = 0);
     }
 
     /// Forgets the page at `linear`.
@@ -228,10 +254,13 @@ impl Tlb {
         code: *const CodePage,
         read: bool,
         write: bool,
+        global: bool,
     ) {
         let n = index(linear);
         let page = linear & !(PAGE - 1);
         let table = &mut self.tables[view as usize];
+        table.is_empty = false;
+        table.has_local |= !global;
         table.read_tags[n] = if read { page } else { never(n) };
         table.write_tags[n] = if write { page } else { never(n) };
         table.hosts[n] = host;
@@ -260,7 +289,7 @@ mod tests {
     #[test]
     fn an_empty_entry_matches_nothing() {
         let tlb = Tlb::new();
-        for page in [0, 1, 2, 255, 256, 257, 1 << 51, (1 << 52) - 1] {
+        for page in [0, 1, 2, 1023, 1024, 1025, 1 << 51, (1 << 52) - 1] {
             for offset in [0, 1, 4095] {
                 assert_eq!(tlb.read(View::User, page * PAGE + offset, 1), None);
             }
@@ -270,7 +299,7 @@ mod tests {
     #[test]
     fn accesses_that_leave_the_page_miss() {
         let mut tlb = Tlb::new();
-        tlb.insert(View::User, 0x5000, 0x10_0000, std::ptr::null(), true, false);
+        tlb.insert(View::User, 0x5000, 0x10_0000, std::ptr::null(), true, false, false);
         assert_eq!(tlb.read(View::User, 0x5ff8, 8), Some(0x10_0ff8));
         assert_eq!(tlb.read(View::User, 0x5ff9, 8), None);
         assert_eq!(tlb.read(View::Supervisor, 0x5000, 8), None);
@@ -283,7 +312,7 @@ mod tests {
     fn a_site_remembers_what_the_table_knows_until_the_page_is_forgotten() {
         let mut tlb = Tlb::new();
         assert_eq!(tlb.fill_site(3, View::User, 0x5010, 4, true), None);
-        tlb.insert(View::User, 0x5000, 0x10_0000, std::ptr::null(), true, true);
+        tlb.insert(View::User, 0x5000, 0x10_0000, std::ptr::null(), true, true, false);
         assert_eq!(tlb.fill_site(3, View::User, 0x5010, 4, true), Some(0x10));
         assert_eq!((tlb.sites[3].tag, tlb.sites[3].limit), (0x5000, 4093));
         tlb.flush_page(0x5fff);
@@ -291,10 +320,27 @@ mod tests {
     }
 
     #[test]
+    fn global_pages_of_the_supervisor_outlive_others_unless_it_has_local_ones() {
+        let mut tlb = Tlb::new();
+        let kernel = 0xffff_8000_0000_5000;
+        tlb.insert(View::Supervisor, kernel, 0x10_0000, std::ptr::null(), true, true, true);
+        tlb.insert(View::User, 0x5000, 0x20_0000, std::ptr::null(), true, true, true);
+        assert!(tlb.fill_site(1, View::Supervisor, kernel, 8, true).is_some());
+        assert!(tlb.fill_site(2, View::User, 0x5000, 8, true).is_some());
+        tlb.flush_local();
+        assert!(tlb.read(View::Supervisor, kernel, 8).is_some() && tlb.read(View::User, 0x5000, 8).is_none());
+        assert!(tlb.sites[1].limit != 0 && tlb.sites[2].limit == 0);
+        tlb.insert(View::Supervisor, 0x7000, 0x30_0000, std::ptr::null(), true, true, false);
+        tlb.flush_local();
+        assert!(tlb.read(View::Supervisor, kernel, 8).is_none());
+        assert_eq!(tlb.sites[1].limit, 0);
+    }
+
+    #[test]
     fn forbidden_writes_miss_by_whatever_linear_address_and_reads_still_hit() {
         let mut tlb = Tlb::new();
-        tlb.insert(View::User, 0x5000, 0x10_0000, std::ptr::null(), true, true);
-        tlb.insert(View::Supervisor, 0x9000, 0x10_0000, std::ptr::null(), true, true);
+        tlb.insert(View::User, 0x5000, 0x10_0000, std::ptr::null(), true, true, false);
+        tlb.insert(View::Supervisor, 0x9000, 0x10_0000, std::ptr::null(), true, true, false);
         assert!(tlb.fill_site(0, View::User, 0x5000, 8, true).is_some());
         tlb.forbid_writes(0x10_0000);
         assert!(tlb.write(View::User, 0x5000, 1).is_none() && tlb.write(View::Supervisor, 0x9000, 1).is_none());

@@ -29,7 +29,7 @@ use tern_x86::exec::transfer::{Interrupt, deliver_exception, deliver_interrupt};
 use tern_x86::state::{self, Activity, Dr6, Rflags, VcpuState};
 
 use crate::blocks::Block;
-use crate::environment::{SoftEnvironment, breakpoints_enabled, execute, finish};
+use crate::environment::{HOT_PREDECESSOR, SoftEnvironment, breakpoints_enabled, execute, finish};
 use crate::interrupts::event;
 use crate::stage::Stage;
 use crate::ram::PAGE;
@@ -37,9 +37,6 @@ use crate::translator::{self, Defined, End, Exit, MAX_INSTRUCTIONS, Translated, 
 
 /// Guest instructions between two looks at the clock: some tens of microseconds.
 const POLL_INTERVAL: u64 = 4096;
-
-/// How much hotter a block becomes when translated code leads to it.
-const HOT_PREDECESSOR: u32 = 8;
 
 /// What an exception, or a part of a repeated instruction, counts for in that.
 const STOP_WEIGHT: u64 = 64;
@@ -166,6 +163,7 @@ impl SoftVcpu {
         let top = self.p.top();
         let p = &mut *self.p;
         p.env.unchained = false;
+        p.env.translated.window = self.window;
         let mut block = p.env.block(&mut p.cpu)?;
         let mut heat = 1;
         loop {

@@ -2,24 +2,29 @@
 
 use std::sync::Arc;
 
+use tern_x86::cpu::word::BLOCK;
 use tern_x86::cpu::{Cpu, Mode, canonical};
 use tern_x86::decode::{BlockDecoder, MAX_INSTRUCTION_LENGTH, OpFlags};
 use tern_x86::environment::Processor;
 use tern_x86::exception::Stop;
-use tern_x86::paging::{self, Access, AccessKind};
+use tern_x86::paging::{self, Access, AccessKind, Translation};
+use tern_x86::state::{Activity, Rflags};
 
-use super::SoftEnvironment;
+use super::{SoftEnvironment, breakpoints_enabled};
 use crate::blocks::{Block, MAX_OPS, Origin, SoftOp, Unit};
 use crate::host;
 use crate::ram::{PAGE, RamPage, code_changes};
 use crate::tlb::View;
-use crate::translator::{Entry, MAX_INSTRUCTIONS, Translated, is_translatable, scan};
+use crate::translator::{Entry, MAX_INSTRUCTIONS, Translated, Translator, is_translatable, scan};
 
 /// Bytes of one page that a block may take.
 const MAX_BYTES: usize = 1024;
 
 /// How often a block is executed before it is translated.
 const HOT: u32 = 8;
+
+/// How much hotter a block becomes when translated code leads to it.
+pub const HOT_PREDECESSOR: u32 = 4;
 
 /// In lockstep, so many first runs of a unit are checked.
 const FIRST_RUNS: u32 = 16;
@@ -34,7 +39,14 @@ const ENTRIES: usize = 128;
 #[derive(Debug)]
 pub struct FetchCache {
     entries: Box<[CodePlace; ENTRIES]>,
+    /// A bit for each linear page that code was fetched from, by the page number's remainder.
+    pages: Box<[u64; PAGE_BITS / 64]>,
+    /// Levels 0 to 2 have fetched code from pages that are not global.
+    supervisor_is_local: bool,
 }
+
+/// Bits that pages are remembered by.
+const PAGE_BITS: usize = 1 << 14;
 
 #[derive(Debug, Clone, Copy)]
 struct CodePlace {
@@ -46,7 +58,28 @@ struct CodePlace {
 impl FetchCache {
     /// An empty cache.
     pub fn new() -> Self {
-        Self { entries: Box::new([CodePlace { linear: 0, context: u64::MAX, physical: 0 }; ENTRIES]) }
+        Self {
+            entries: Box::new([CodePlace { linear: 0, context: u64::MAX, physical: 0 }; ENTRIES]),
+            pages: Box::new([0; PAGE_BITS / 64]),
+            supervisor_is_local: false,
+        }
+    }
+
+    /// Whether code may have been fetched from the page at `linear`.
+    pub fn may_know(&self, linear: u64) -> bool {
+        let bit = (linear / PAGE) as usize % PAGE_BITS;
+        self.pages[bit / 64] >> (bit % 64) & 1 != 0
+    }
+
+    fn note(&mut self, linear: u64) {
+        let bit = (linear / PAGE) as usize % PAGE_BITS;
+        self.pages[bit / 64] |= 1 << (bit % 64);
+    }
+
+    /// Nothing that was fetched is remembered any more.
+    fn forget(&mut self) {
+        self.pages.fill(0);
+        self.supervisor_is_local = false;
     }
 }
 
@@ -54,7 +87,8 @@ impl SoftEnvironment {
     /// What a translation of code is valid for: translations, privilege and mode.
     #[inline(always)]
     fn context(&self, cpu: &Cpu) -> u64 {
-        self.epoch << 16 | u64::from(cpu.cpl == 3) << 8 | u64::from(cpu.mode.bits())
+        let user = cpu.cpl == 3;
+        self.epochs[usize::from(user)] << 16 | u64::from(user) << 8 | u64::from(cpu.mode.bits())
     }
 
     /// The block at the present instruction pointer.
@@ -126,8 +160,18 @@ impl SoftEnvironment {
 
     /// Translations changed: where code lies must be found out anew.
     pub(super) fn forget_code_places(&mut self) {
-        self.epoch += 1;
+        self.epochs = self.epochs.map(|epoch| epoch + 1);
         self.forget_jump_tables();
+        self.fetch.forget();
+    }
+
+    /// Translations changed that are not global: the supervisor's code most often lies in global pages.
+    pub(super) fn forget_local_code_places(&mut self) {
+        if self.fetch.supervisor_is_local {
+            return self.forget_code_places();
+        }
+        self.epochs[1] += 1;
+        self.translated.user.forget();
     }
 
     /// How translated code goes on from `block`, which is at the present instruction pointer, if it does. Each call makes the
@@ -207,6 +251,61 @@ impl SoftEnvironment {
         Some(bytes)
     }
 
+    /// Where translated code goes on at the present instruction pointer, after an operation with these flags. `None` if
+    /// something must be looked at before.
+    pub fn next_code(&mut self, cpu: &mut Cpu, flags: OpFlags) -> Option<*const u8> {
+        let interruptible = flags.contains(OpFlags::CHECK_INTERRUPTS) && self.translated.window;
+        let careful = interruptible
+            || self.translated.budget <= 0
+            || self.mailbox.attention()
+            || !is_translatable(cpu.mode)
+            || cpu.activity != Activity::Running
+            || cpu.deferred.is_some()
+            || cpu.pending.interrupt_shadow
+            || cpu.pending.nmi
+            || cpu.system_flags.contains(Rflags::TF)
+            || breakpoints_enabled(cpu)
+            || code_changes() != self.code_changes;
+        if careful {
+            return None;
+        }
+        cpu.system_flags.remove(Rflags::RF);
+        self.update_time(cpu);
+        let code = match self.view {
+            View::User => self.translated.user.find(cpu.rip),
+            View::Supervisor => self.translated.supervisor.find(cpu.rip),
+            _ => None,
+        };
+        let code = match code {
+            Some(code) => code,
+            None => self.resolve(cpu, cpu.rip)?,
+        };
+        self.unchained = false;
+        cpu.gpr[BLOCK] = cpu.rip & !(PAGE - 1);
+        Some(Translator::link_entry(code))
+    }
+
+    /// The code for an instruction pointer in the present mode and view, which the jump table knows then.
+    pub fn resolve(&mut self, cpu: &mut Cpu, rip: u64) -> Option<*const u8> {
+        if code_changes() != self.code_changes || !canonical(rip) {
+            return None;
+        }
+        let access = Access::explicit(cpu, AccessKind::Execute);
+        let physical = self.known_fetch_address(cpu, rip).or_else(|| {
+            let translation = paging::translate(cpu, &mut &*self.ram, rip, access).ok()?;
+            Some(self.note_fetch_address(cpu, rip, translation))
+        })?;
+        let block = self.blocks.find(physical, cpu.mode)?;
+        let unit = self.translated(cpu, block, HOT_PREDECESSOR)?;
+        let code = self.translator.table_entry(unit);
+        match self.view {
+            View::User => self.translated.user.insert(rip, code),
+            View::Supervisor => self.translated.supervisor.insert(rip, code),
+            _ => return None,
+        }
+        Some(code)
+    }
+
     /// Prepares for running translated code from `unit` on, at the present instruction pointer.
     pub fn entry(&mut self, cpu: &Cpu, unit: Translated, remember: bool) -> Entry {
         let changes = code_changes();
@@ -243,18 +342,31 @@ impl SoftEnvironment {
         if cpu.code64() && !canonical(linear) {
             return Err(cpu.general_protection());
         }
-        let (page, context) = (linear & !(PAGE - 1), self.context(cpu));
-        let slot = (linear / PAGE) as usize % ENTRIES;
-        let entry = &self.fetch.entries[slot];
-        if entry.linear == page && entry.context == context {
-            return Ok(entry.physical + linear % PAGE);
+        if let Some(physical) = self.known_fetch_address(cpu, linear) {
+            return Ok(physical);
         }
         let access = Access::explicit(cpu, AccessKind::Execute);
         let translation =
             paging::translate(cpu, &mut &*self.ram, linear, access).map_err(|fault| cpu.raise(fault))?;
+        Ok(self.note_fetch_address(cpu, linear, translation))
+    }
+
+    /// The physical address of code at a linear address, if it was asked for lately.
+    fn known_fetch_address(&self, cpu: &Cpu, linear: u64) -> Option<u64> {
+        let entry = &self.fetch.entries[(linear / PAGE) as usize % ENTRIES];
+        let known = entry.linear == linear & !(PAGE - 1) && entry.context == self.context(cpu);
+        known.then_some(entry.physical + linear % PAGE)
+    }
+
+    fn note_fetch_address(&mut self, cpu: &Cpu, linear: u64, translation: Translation) -> u64 {
+        let (page, context) = (linear & !(PAGE - 1), self.context(cpu));
+        let slot = (linear / PAGE) as usize % ENTRIES;
         let physical = translation.physical & !(PAGE - 1);
         self.fetch.entries[slot] = CodePlace { linear: page, context, physical };
-        Ok(translation.physical)
+        self.fetch.note(page);
+        self.large.note(linear, translation.page_bits);
+        self.fetch.supervisor_is_local |= cpu.cpl != 3 && !translation.global;
+        translation.physical
     }
 
     fn decode(&mut self, cpu: &mut Cpu, rip: u64, physical: u64, most: usize) -> Result<Block, Stop> {

@@ -420,6 +420,7 @@ impl SoftEnvironment {
         let Some(page) = self.ram.page(translation.physical) else {
             return Ok(Place::Device(translation.physical));
         };
+        self.large.note(linear, translation.page_bits);
         let code: *const CodePage = page.code;
         let mut host = page.host;
         if let Some(trial) = &mut self.trial {
@@ -452,7 +453,7 @@ impl SoftEnvironment {
             // While a log is kept, a page is opened for writing by the write that is noted.
             let write = write && silent && (access.kind == AccessKind::Write || !page.is_logged());
             let write = write && (self.trial.is_none() || host != page.host);
-            self.tlb.insert(view, linear, host, code, read, write);
+            self.tlb.insert(view, linear, host, code, read, write, translation.global);
         }
         if access.kind == AccessKind::Write {
             page.note_write();

@@ -4,15 +4,17 @@
 //! |---|---|
 //! | `memory` | loads and stores: software TLB, page walk, page crossings |
 //! | `device` | accesses that are not RAM: the engine's own controllers, and questions to the machine |
+//! | `large_pages` | what INVLPG must drop |
 //! | `strikes` | when a page stops being one of code |
 //! | `fetch` | where the next block is: translation of the instruction pointer, decoding |
 
 mod device;
 mod fetch;
+mod large_pages;
 mod memory;
 mod strikes;
 
-pub use fetch::{execute, finish};
+pub use fetch::{HOT_PREDECESSOR, execute, finish};
 pub use memory::SiteAccess;
 
 use std::sync::Arc;
@@ -37,6 +39,7 @@ use crate::tlb::{Tlb, View};
 use crate::Translation;
 use crate::translator::{RunState, Translator, Trial};
 use device::Conversation;
+use large_pages::LargePages;
 use strikes::Strikes;
 
 /// What all processors of a machine share.
@@ -70,8 +73,8 @@ pub struct SoftEnvironment {
     blocks: Blocks,
     jumps: JumpCache,
     fetch: fetch::FetchCache,
-    /// Moves on whenever translations change; part of every jump's context.
-    epoch: u64,
+    /// Of code of level 3 and of other levels: moves on whenever translations of it change; part of every jump's context.
+    epochs: [u64; 2],
     /// A translation changed since the last look: the running block's successors must be looked up anew.
     pub(crate) unchained: bool,
     /// The operation behind the running block's last; moved forward to stop after the present one.
@@ -89,6 +92,8 @@ pub struct SoftEnvironment {
     must_drop_code: bool,
     /// What translated code has written that runs on trial.
     trial: Option<Trial>,
+    /// Large pages that translations are remembered of.
+    large: LargePages,
     /// Pages with code that are written often.
     strikes: Strikes,
     /// How often code had been written when jump tables were looked at last.
@@ -127,7 +132,7 @@ impl SoftEnvironment {
             random: RandomSource::new(),
             jumps: JumpCache::new(),
             fetch: fetch::FetchCache::new(),
-            epoch: 0,
+            epochs: [0; 2],
             unchained: false,
             block_end: std::ptr::null(),
             tsc: TimeStampCounter::new(tsc_khz),
@@ -139,6 +144,7 @@ impl SoftEnvironment {
             code_changes: 0,
             trial: None,
             strikes: Strikes::default(),
+            large: LargePages::new(),
         })
     }
 
@@ -183,6 +189,12 @@ impl SoftEnvironment {
     /// The number of blocks in the cache.
     pub fn cached_blocks(&self) -> usize {
         self.blocks.len()
+    }
+
+    fn forget_translations(&mut self) {
+        self.tlb.flush();
+        self.large.forget();
+        self.forget_code_places();
     }
 
     /// From now on, what is written is written to copies.
@@ -316,13 +328,17 @@ impl Environment for SoftEnvironment {
 
     fn forget(&mut self, cpu: &Cpu, stale: Stale) {
         match stale {
-            Stale::All | Stale::NonGlobal => {
-                self.tlb.flush();
-                self.forget_code_places();
+            Stale::All => self.forget_translations(),
+            Stale::Page(linear) if self.large.may_cover(linear) => self.forget_translations(),
+            Stale::NonGlobal => {
+                self.tlb.flush_local();
+                self.forget_local_code_places();
             }
             Stale::Page(linear) => {
                 self.tlb.flush_page(linear);
-                self.forget_code_places();
+                if self.fetch.may_know(linear) {
+                    self.forget_code_places();
+                }
             }
             Stale::Privilege => {}
         }

@@ -10,7 +10,7 @@ use tern_x86::state::SegmentRegister;
 
 use super::frame::Exit;
 use crate::blocks::SoftOp;
-use crate::environment::{SoftEnvironment, SiteAccess};
+use crate::environment::{SiteAccess, SoftEnvironment, finish};
 use crate::ram::CodePage;
 use crate::tlb::SITES;
 
@@ -148,6 +148,87 @@ pub unsafe extern "sysv64" fn operation(
             1
         }
     }
+}
+
+/// The interpreter executes an operation that may lead anywhere. Returns where translated code goes on; null to leave.
+///
+/// # Safety
+/// As [`operation`].
+pub unsafe extern "sysv64" fn transfer(
+    p: *mut Processor<SoftEnvironment>,
+    operation: *const Operation,
+) -> *const u8 {
+    // SAFETY: the caller's promise.
+    let (p, Operation { op, .. }) = unsafe { (&mut *p, &*operation) };
+    p.cpu.flags = p.env.translated.unpack_flags();
+    p.env.translator.counters.operations += 1;
+    p.env.block_end = op;
+    let ran = (op.run)(p, op);
+    p.env.translated.pack_flags(p.cpu.flags);
+    match ran {
+        Ok(()) => {
+            finish(&mut p.cpu, op);
+            p.env.forget_answers();
+            if let Some(code) = p.env.next_code(&mut p.cpu, op.flags) {
+                p.env.translated.update_vectors(&p.cpu);
+                // The code that goes on loads them if it needs them.
+                p.env.translated.vectors_loaded = false;
+                return code;
+            }
+            p.env.translated.exit = Exit::Jump;
+            // Whoever runs the processor looks at everything.
+            p.env.unchained = true;
+        }
+        Err(stop) => leave(p, stop.into(), u64::from(op.offset)),
+    }
+    std::ptr::null()
+}
+
+/// What to do where there is no code for an instruction pointer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Otherwise(u32);
+
+impl Otherwise {
+    const JUMP: u32 = 1 << 31;
+
+    /// To leave for it.
+    pub const fn jump() -> Self {
+        Self(Self::JUMP)
+    }
+
+    /// To let the interpreter execute the instruction at `offset` of the page.
+    pub const fn interpret(offset: usize) -> Self {
+        Self(offset as u32 & Place::OFFSET_MASK)
+    }
+
+    /// As translated code passes it.
+    pub const fn bits(self) -> u64 {
+        self.0 as u64
+    }
+}
+
+/// Where the code for the instruction pointer `rip` is, which the jump table knows then; null to leave.
+///
+/// # Safety
+/// As [`miss`].
+pub unsafe extern "sysv64" fn resolve(
+    p: *mut Processor<SoftEnvironment>,
+    rip: u64,
+    otherwise: u64,
+) -> *const u8 {
+    // SAFETY: the caller's promise.
+    let p = unsafe { &mut *p };
+    if let Some(code) = p.env.resolve(&mut p.cpu, rip) {
+        return code;
+    }
+    match Otherwise(otherwise as u32) {
+        Otherwise(Otherwise::JUMP) => {
+            p.cpu.rip = rip;
+            p.env.translated.exit = Exit::Jump;
+        }
+        Otherwise(offset) => leave(p, Exit::Interpret, u64::from(offset)),
+    }
+    std::ptr::null()
 }
 
 /// A store to `host` is done, in a page that code was decoded from. Returns 0 to go on, 1 to leave.

@@ -64,6 +64,8 @@ pub struct RunState {
     pub vectors_usable: bool,
     /// Guest instructions until time must be looked at; negative when it must.
     pub budget: i32,
+    /// An interrupt may wait for RFLAGS.IF.
+    pub window: bool,
     /// Why control came back.
     pub exit: Exit,
     /// The host's MXCSR for Rust code.
@@ -87,6 +89,7 @@ impl RunState {
             vectors_loaded: false,
             vectors_usable: false,
             budget: 0,
+            window: false,
             exit: Exit::Jump,
             host_mxcsr: Mxcsr::MASKS.bits(),
             payload: 0,

@@ -43,6 +43,13 @@ impl JumpTable {
         Self { rips, code: [std::ptr::null(); ENTRIES], is_empty: true }
     }
 
+    /// Where the code for `rip` is, if that is known.
+    #[inline]
+    pub fn find(&self, rip: u64) -> Option<*const u8> {
+        let entry = index(rip);
+        (self.rips[entry] == rip).then(|| self.code[entry])
+    }
+
     /// Remembers where the code for `rip` is.
     pub fn insert(&mut self, rip: u64, code: *const u8) {
         let entry = index(rip);

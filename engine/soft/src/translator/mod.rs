@@ -135,16 +135,22 @@ impl Translator {
 
     /// Translates a unit for a view of memory; `None` if it does not fit, or nothing of it would run.
     pub fn translate(&mut self, unit: &Unit, view: View) -> Option<Translated> {
-        if self.translation == Translation::Off || unit.instructions[0].kind == scan::Kind::Interpret {
+        let first = &unit.instructions[0];
+        let linked = self.translation == Translation::On;
+        if self.translation == Translation::Off || first.kind == scan::Kind::Interpret && !linked {
             return None;
         }
-        let linked = self.translation == Translation::On;
         let target = Target { view, several_processors: self.several_processors && linked, linked };
         let emitted = emit::emit(unit, target, &self.stubs, &mut self.sites);
         let offset = self.cache.append(emitted.code, &emitted.fixups)?;
         self.operations.extend(emitted.operations);
         self.counters.translations += 1;
         Some(Translated(offset))
+    }
+
+    /// Where links enter the unit that jumps by table enter at `code`.
+    pub const fn link_entry(code: *const u8) -> *const u8 {
+        code.wrapping_add(emit::LINK_ENTRY as usize)
     }
 
     /// Where jumps by table enter a unit.

@@ -34,6 +34,11 @@ pub struct Stubs {
     pub miss: [[u32; 2]; REMEMBERED],
     /// Called with an operation's address in R11: the interpreter executes it.
     pub operation: u32,
+    /// Jumped to with an operation's address in R11: the interpreter executes it, and control goes where it leads.
+    pub transfer: u32,
+    /// Called with an instruction pointer in R10 that a jump table does not know, and in R11 what to do if there is no
+    /// code for it ([`calls::Otherwise`]). Returns with the code's address in R11.
+    pub resolve: u32,
     /// Called after a store, with its host address in R10, the page's `CodePage` in R11 and a [`calls::Place`] on the stack.
     pub code_written: u32,
     /// Called with a page offset in R10: loads the guest's XMM registers, or leaves for the interpreter.
@@ -67,6 +72,8 @@ impl Stubs {
             }
         }
         stubs.operation = add(&|a| operation(a, leave_saved))?;
+        stubs.transfer = add(&|a| transfer(a, leave_saved))?;
+        stubs.resolve = add(&|a| resolve(a, leave_half))?;
         stubs.code_written = add(&|a| code_written(a, leave_half))?;
         stubs.load_vectors = add(&|a| load_vectors_or_leave(a, stubs.interpret))?;
         cache.keep();
@@ -213,8 +220,8 @@ fn miss(a: &mut Assembler, view: View, write: bool, leave_half: u32) {
     a.add_table(R10, RAX, 0, site(TAG));
     a.mov32(RCX, R10);
     a.shr32(RCX, 12);
-    const { assert!(ENTRIES == 256, "an index is one byte") };
-    a.zero_extend_byte(RCX, RCX);
+    const { assert!(ENTRIES.is_power_of_two()) };
+    a.and_immediate32(RCX, ENTRIES as i32 - 1);
     a.mov(RDX, R10);
     a.sub_table(RDX, RCX, 3, frame::tags(view, write) + PUSHED);
     // The limit of an access of `size` bytes is 4097 - size.
@@ -284,6 +291,53 @@ fn operation(a: &mut Assembler, leave_saved: u32) {
         a.load(register, slot(register) + RETURN);
     }
     a.load(R9, slot(R9) + RETURN);
+    a.ret();
+}
+
+/// R11 is the address of a [`calls::Operation`] that may lead anywhere.
+fn transfer(a: &mut Assembler, leave_saved: u32) {
+    const ALIGNED: i32 = 8;
+    for register in SAME {
+        a.store(slot(register), register);
+    }
+    a.store(slot(R9), R9);
+    a.mov(RSI, R11);
+    a.lea(RSP, RSP, -ALIGNED);
+    call_rust(a, calls::transfer as *const () as usize, ALIGNED, |a, pushed| {
+        let goes_on = a.label();
+        a.store(frame::CALLED + pushed, RAX);
+        a.cmp_immediate(RAX, 0);
+        a.jcc(NOT_EQUAL, goes_on);
+        a.lea(RSP, RSP, pushed);
+        a.jmp_out(leave_saved);
+        a.place(goes_on);
+    });
+    a.lea(RSP, RSP, ALIGNED);
+    load_registers(a);
+    a.jmp_frame(frame::CALLED);
+}
+
+/// R10 is an instruction pointer, R11 a [`calls::Otherwise`].
+fn resolve(a: &mut Assembler, leave_half: u32) {
+    const RETURN: i32 = 8;
+    for register in VOLATILE {
+        a.store(if register == R10 { frame::scratch(0) } else { slot(register) } + RETURN, register);
+    }
+    a.mov(RSI, R10);
+    a.mov(RDX, R11);
+    call_rust(a, calls::resolve as *const () as usize, RETURN, |a, pushed| {
+        let goes_on = a.label();
+        a.store(frame::CALLED + pushed, RAX);
+        a.cmp_immediate(RAX, 0);
+        a.jcc(NOT_EQUAL, goes_on);
+        a.lea(RSP, RSP, pushed);
+        a.jmp_out(leave_half);
+        a.place(goes_on);
+    });
+    for register in VOLATILE {
+        a.load(register, if register == R10 { frame::scratch(0) } else { slot(register) } + RETURN);
+    }
+    a.load(R11, frame::CALLED + RETURN);
     a.ret();
 }
 

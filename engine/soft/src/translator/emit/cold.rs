@@ -1,6 +1,6 @@
 //! Cold parts: what seldom happens, out of the way of what often does.
 
-use super::super::calls::Place;
+use super::super::calls::{Otherwise, Place};
 use super::{Emitter, Flags};
 use crate::translator::assembler::*;
 use crate::translator::flags::FlagSet;
@@ -13,6 +13,8 @@ pub enum Cold {
     Miss { at: Label, back: Label, place: Place, write: bool },
     /// The interpreter executes the instruction at `offset`, which is number `count`.
     Interpret { at: Label, offset: usize, count: i8 },
+    /// A jump table does not know the instruction pointer in R10.
+    Resolve { at: Label, back: Label, otherwise: Otherwise },
     /// Goes on at `target`, an offset from the page's start, by way of Rust.
     Leave { at: Label, target: i64 },
     /// As [`Cold::Leave`], but asks for the distance at `jump`, which led here, to be led to the target's code.
@@ -46,6 +48,12 @@ impl Emitter<'_> {
                 self.a.sub_immediate32(frame::BUDGET, count - 1);
                 self.a.mov_immediate(R10, offset as u64);
                 self.a.jmp_out(self.stubs.interpret);
+            }
+            Cold::Resolve { at, back, otherwise } => {
+                self.a.place(at);
+                self.a.mov_immediate(R11, otherwise.bits());
+                self.a.call_out(self.stubs.resolve);
+                self.a.jmp(back);
             }
             Cold::Leave { at, target } => {
                 self.a.place(at);

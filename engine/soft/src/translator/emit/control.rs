@@ -4,7 +4,7 @@
 //! as long as control does. Other pages, returns and indirect branches are looked up by the linear address in a
 //! [`super::super::jumps::JumpTable`]. Each way out of a unit first counts the instructions that led to it.
 
-use super::super::calls::Place;
+use super::super::calls::{Otherwise, Place};
 use super::super::jumps;
 use super::cold::Cold;
 use super::memory::Access;
@@ -53,9 +53,8 @@ impl Emitter<'_> {
                 self.cold.push(Cold::Link { at, jump: self.a.len() - 4, target });
             }
             (false, true) if self.has_jump_table() && self.pointer_to(target) => {
-                self.look_up(at);
-                self.cold.push(Cold::Leave { at, target });
-                self.a.jmp_table(R11, frame::jump_table(self.target.view).1);
+                self.look_up(Otherwise::jump());
+                self.a.jmp_register(R11);
             }
             _ => {
                 self.a.mov_immediate(R10, target as u64);
@@ -76,12 +75,17 @@ impl Emitter<'_> {
         true
     }
 
-    /// The jump table's entry for the instruction pointer in R10 into R11; `missing` if there is none.
-    fn look_up(&mut self, missing: Label) {
+    /// The address of the code for the instruction pointer in R10 into R11.
+    fn look_up(&mut self, otherwise: Otherwise) {
+        let (rips, code) = frame::jump_table(self.target.view);
+        let (at, back) = (self.a.label(), self.a.label());
         self.a.multiply32(R11, R10, jumps::MULTIPLIER as i32);
         self.a.shr32(R11, jumps::SHIFT);
-        self.a.cmp_table(R11, frame::jump_table(self.target.view).0, R10);
-        self.a.jcc(NOT_EQUAL, missing);
+        self.a.cmp_table(R11, rips, R10);
+        self.a.jcc(NOT_EQUAL, at);
+        self.a.load_table(R11, R11, 3, code);
+        self.a.place(back);
+        self.cold.push(Cold::Resolve { at, back, otherwise });
     }
 
     /// A conditional branch.
@@ -146,9 +150,7 @@ impl Emitter<'_> {
 
     /// The interpreter executes the branch where the table does not know its target.
     fn look_up_or_interpret(&mut self, guest: &Guest) {
-        let at = self.a.label();
-        self.look_up(at);
-        self.cold.push(Cold::Interpret { at, offset: guest.offset(), count: 1 });
+        self.look_up(Otherwise::interpret(guest.offset()));
     }
 
     /// JMP to what a register or memory holds.
@@ -160,7 +162,7 @@ impl Emitter<'_> {
         self.charge_before(guest);
         self.indirect_target(guest);
         self.look_up_or_interpret(guest);
-        self.a.jmp_table(R11, frame::jump_table(self.target.view).1);
+        self.a.jmp_register(R11);
     }
 
     /// CALL of what a register or memory holds.
@@ -173,7 +175,6 @@ impl Emitter<'_> {
         self.indirect_target(guest);
         self.look_up_or_interpret(guest);
         self.a.store(frame::scratch(1), R10);
-        self.a.load_table(R11, R11, 3, frame::jump_table(self.target.view).1);
         self.a.store(frame::CALLED, R11);
         let site = self.push_return(guest);
         self.look_for_code(Place::jumping(site, 8), site);
@@ -193,7 +194,7 @@ impl Emitter<'_> {
         self.a.load_guest(R10);
         self.look_up_or_interpret(guest);
         self.a.lea(R9, R9, 8 + i32::from(drop));
-        self.a.jmp_table(R11, frame::jump_table(self.target.view).1);
+        self.a.jmp_register(R11);
     }
 
     /// Leaves an instruction, and what follows it, to the interpreter. The flags are spared.

@@ -196,6 +196,18 @@ impl Emitter<'_> {
         self.flags = Flags::Host;
     }
 
+    /// The interpreter executes the instruction's operation, which may lead anywhere. The flags are spared.
+    pub fn transfer(&mut self, guest: &Guest) {
+        if !self.target.linked || guest.instruction.is_invalid() {
+            return self.interpret(guest);
+        }
+        let operation = Box::new(Operation { op: guest.op, touches_flags: true });
+        self.a.sub_immediate32(frame::BUDGET, self.count);
+        self.a.mov_immediate(R11, &raw const *operation as u64);
+        self.operations.push(operation);
+        self.a.jmp_out(self.stubs.transfer);
+    }
+
     /// The interpreter executes the instruction's operation.
     pub fn operation(&mut self, guest: &Guest) {
         let flags = guest.flags;

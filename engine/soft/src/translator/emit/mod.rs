@@ -150,9 +150,7 @@ impl Emitter<'_> {
             Kind::Operation => self.operation(guest),
             Kind::Interpret => {
                 self.spare_flags(FlagSet::all());
-                self.a.sub_immediate32(frame::BUDGET, self.count - 1);
-                self.a.mov_immediate(R10, guest.offset() as u64);
-                self.a.jmp_out(self.stubs.interpret);
+                self.transfer(guest);
             }
         }
     }
