@@ -156,10 +156,12 @@ impl SoftEnvironment {
     fn forget_jump_tables(&mut self) {
         self.translated.user.forget();
         self.translated.supervisor.forget();
+        self.translated.supervisor_ac.forget();
     }
 
     /// Translations changed: where code lies must be found out anew.
     pub(super) fn forget_code_places(&mut self) {
+        self.translator.counters.code_flushes[0] += 1;
         self.epochs = self.epochs.map(|epoch| epoch + 1);
         self.forget_jump_tables();
         self.fetch.forget();
@@ -170,6 +172,7 @@ impl SoftEnvironment {
         if self.fetch.supervisor_is_local {
             return self.forget_code_places();
         }
+        self.translator.counters.code_flushes[1] += 1;
         self.epochs[1] += 1;
         self.translated.user.forget();
     }
@@ -271,12 +274,10 @@ impl SoftEnvironment {
         }
         cpu.system_flags.remove(Rflags::RF);
         self.update_time(cpu);
-        let code = match self.view {
-            View::User => self.translated.user.find(cpu.rip),
-            View::Supervisor => self.translated.supervisor.find(cpu.rip),
-            _ => None,
-        };
-        let code = match code {
+        if self.view == View::AlignedUser {
+            return None;
+        }
+        let code = match self.translated.jumps(self.view).find(cpu.rip) {
             Some(code) => code,
             None => self.resolve(cpu, cpu.rip)?,
         };
@@ -298,11 +299,7 @@ impl SoftEnvironment {
         let block = self.blocks.find(physical, cpu.mode)?;
         let unit = self.translated(cpu, block, HOT_PREDECESSOR)?;
         let code = self.translator.table_entry(unit);
-        match self.view {
-            View::User => self.translated.user.insert(rip, code),
-            View::Supervisor => self.translated.supervisor.insert(rip, code),
-            _ => return None,
-        }
+        self.translated.jumps(self.view).insert(rip, code);
         Some(code)
     }
 
@@ -315,11 +312,7 @@ impl SoftEnvironment {
         }
         if remember {
             let code = self.translator.table_entry(unit);
-            match self.view {
-                View::User => self.translated.user.insert(cpu.rip, code),
-                View::Supervisor => self.translated.supervisor.insert(cpu.rip, code),
-                _ => {}
-            }
+            self.translated.jumps(self.view).insert(cpu.rip, code);
         }
         self.translator.entry(unit)
     }

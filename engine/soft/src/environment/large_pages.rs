@@ -14,6 +14,12 @@ const GIB_1: u32 = 30;
 /// Large pages that translations have been remembered of.
 #[derive(Debug)]
 pub struct LargePages {
+    /// Of the lower half of the address space, and of the upper.
+    halves: [Half; 2],
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Half {
     medium: [u64; BITS / 64],
     huge: [u64; BITS / 64],
 }
@@ -21,26 +27,28 @@ pub struct LargePages {
 impl LargePages {
     /// None yet.
     pub const fn new() -> Self {
-        Self { medium: [0; BITS / 64], huge: [0; BITS / 64] }
+        Self { halves: [Half { medium: [0; BITS / 64], huge: [0; BITS / 64] }; 2] }
     }
 
     /// Remembers a page of 2^`page_bits` bytes at `linear`.
     pub fn note(&mut self, linear: u64, page_bits: u32) {
+        let half = &mut self.halves[(linear >> 63) as usize];
         match page_bits {
             ..MIB_2 => {}
             MIB_2..GIB_1 => {
                 let first = linear & (u64::MAX << page_bits);
                 for part in 0..1u64 << (page_bits - MIB_2) {
-                    set(&mut self.medium, (first >> MIB_2) + part);
+                    set(&mut half.medium, (first >> MIB_2) + part);
                 }
             }
-            _ => set(&mut self.huge, linear >> GIB_1),
+            _ => set(&mut half.huge, linear >> GIB_1),
         }
     }
 
     /// Whether `linear` may lie in one.
     pub const fn may_cover(&self, linear: u64) -> bool {
-        has(&self.medium, linear >> MIB_2) || has(&self.huge, linear >> GIB_1)
+        let half = &self.halves[(linear >> 63) as usize];
+        has(&half.medium, linear >> MIB_2) || has(&half.huge, linear >> GIB_1)
     }
 
     /// Nothing is remembered any more.

@@ -192,6 +192,7 @@ impl SoftEnvironment {
     }
 
     fn forget_translations(&mut self) {
+        self.translator.counters.flushes[0] += 1;
         self.tlb.flush();
         self.large.forget();
         self.forget_code_places();
@@ -331,6 +332,7 @@ impl Environment for SoftEnvironment {
             Stale::All => self.forget_translations(),
             Stale::Page(linear) if self.large.may_cover(linear) => self.forget_translations(),
             Stale::NonGlobal => {
+                self.translator.counters.flushes[1] += 1;
                 self.tlb.flush_local();
                 self.forget_local_code_places();
             }

@@ -47,8 +47,6 @@ impl Condition {
     }
 }
 
-/// Below, carry.
-pub const BELOW: Condition = Condition(2);
 /// Above or equal, no carry.
 pub const ABOVE_OR_EQUAL: Condition = Condition(3);
 /// Equal, zero.
@@ -183,13 +181,6 @@ impl Assembler {
         self.frame64(0x89, reg, displacement);
     }
 
-    /// `mov dword [frame], reg`.
-    pub fn store32(&mut self, displacement: i32, reg: Host) {
-        self.rex(false, reg, 0, 0);
-        self.bytes.push(0x89);
-        self.frame_operand(reg.0, displacement);
-    }
-
     /// `add reg, [frame]`.
     pub fn add_frame(&mut self, reg: Host, displacement: i32) {
         self.frame64(0x03, reg, displacement);
@@ -228,13 +219,6 @@ impl Assembler {
     /// `cmp [table + index * 8], reg`.
     pub fn cmp_table(&mut self, index: Host, displacement: i32, reg: Host) {
         self.table64(0x39, reg, index, 3, displacement);
-    }
-
-    /// `jmp [table + index * 8]`.
-    pub fn jmp_table(&mut self, index: Host, displacement: i32) {
-        self.rex(false, Host(4), index.0, 0);
-        self.raw(&[0xff, 0xa4, 3 << 6 | (index.0 & 7) << 3 | 4]);
-        self.raw(&displacement.to_le_bytes());
     }
 
     /// `jmp [frame]`.
@@ -325,16 +309,27 @@ impl Assembler {
         self.raw(&[0xc1, 0xe0 | reg.0 & 7, count]);
     }
 
+    /// `sar reg, count`, of 64 bits.
+    pub fn sar(&mut self, reg: Host, count: u8) {
+        self.rex(true, Host(0), 0, reg.0);
+        self.raw(&[0xc1, 0xf8 | reg.0 & 7, count]);
+    }
+
+    /// `movsxd reg, reg`: 32 bits to 64.
+    pub fn sign_extend(&mut self, to: Host, from: Host) {
+        self.rex(true, to, 0, from.0);
+        self.raw(&[0x63, 0xc0 | (to.0 & 7) << 3 | from.0 & 7]);
+    }
+
+    /// `movsxd reg, dword [frame]`.
+    pub fn load_sign_extended(&mut self, reg: Host, displacement: i32) {
+        self.frame64(0x63, reg, displacement);
+    }
+
     /// `neg reg`, of 64 bits.
     pub fn neg(&mut self, reg: Host) {
         self.rex(true, Host(0), 0, reg.0);
         self.raw(&[0xf7, 0xd8 | reg.0 & 7]);
-    }
-
-    /// `movzx reg, byte reg`, of 32 bits; the source is RAX, RCX, RDX, RBX or one of R8 to R15.
-    pub fn zero_extend_byte(&mut self, to: Host, from: Host) {
-        self.rex(false, to, 0, from.0);
-        self.raw(&[0x0f, 0xb6, 0xc0 | (to.0 & 7) << 3 | from.0 & 7]);
     }
 
     /// `imul reg, reg, value`, of 32 bits.
@@ -428,6 +423,32 @@ impl Assembler {
         self.bytes.push(0x80);
         self.frame_operand(7, displacement);
         self.bytes.push(0);
+    }
+
+    /// `and byte [frame], value`.
+    pub fn and_byte(&mut self, displacement: i32, value: u8) {
+        self.bytes.push(0x80);
+        self.frame_operand(4, displacement);
+        self.bytes.push(value);
+    }
+
+    /// `or byte [frame], value`.
+    pub fn or_byte(&mut self, displacement: i32, value: u8) {
+        self.bytes.push(0x80);
+        self.frame_operand(1, displacement);
+        self.bytes.push(value);
+    }
+
+    /// `or [frame], reg`.
+    pub fn or_frame(&mut self, displacement: i32, reg: Host) {
+        self.frame64(0x09, reg, displacement);
+    }
+
+    /// `movzx reg, byte [frame]`, of 32 bits.
+    pub fn load_byte(&mut self, reg: Host, displacement: i32) {
+        self.rex(false, reg, 0, 0);
+        self.raw(&[0x0f, 0xb6]);
+        self.frame_operand(reg.0, displacement);
     }
 
     /// `mov byte [frame], value`.
@@ -524,12 +545,6 @@ impl Assembler {
         self.bytes.push(0xe9);
         self.distance_out(target);
         self.bytes.len() - 4
-    }
-
-    /// A conditional jump to code elsewhere.
-    pub fn jcc_out(&mut self, condition: Condition, target: u32) {
-        self.raw(&[0x0f, 0x80 | condition.0]);
-        self.distance_out(target);
     }
 
     /// `call` to code elsewhere.

@@ -13,6 +13,10 @@ pub struct Counters {
     pub exits: [u64; 6],
     /// Accesses whose page neither their site nor the table knew.
     pub misses: u64,
+    /// How often all translations of addresses were dropped, and those that are not global.
+    pub flushes: [u64; 2],
+    /// How often the places of code were forgotten, all and those of level 3.
+    pub code_flushes: [u64; 2],
     /// Operations that translated code left to the interpreter.
     pub operations: u64,
 }
@@ -34,6 +38,10 @@ impl Counters {
             ("left-to-interpret", interpret),
             ("left-by-exception", exception + question + restart),
             ("tlb-misses", self.misses),
+            ("tlb-flushes", self.flushes[0]),
+            ("tlb-local-flushes", self.flushes[1]),
+            ("code-flushes", self.code_flushes[0]),
+            ("code-local-flushes", self.code_flushes[1]),
             ("interpreter-calls", self.operations),
         ]
         .into_iter()

@@ -16,7 +16,7 @@ use tern_x86::cpu::word::BLOCK;
 use tern_x86::cpu::{Cpu, LazyFlags};
 use tern_x86::environment::Processor;
 use tern_x86::exception::Stop;
-use tern_x86::state::{Cr0, Cr4, FpuState, Mxcsr, Rflags};
+use tern_x86::state::{Cr0, Cr4, FpuState, Msrs, Mxcsr, PendingEvent, Rflags, Segment, SegmentRegister};
 
 use super::jumps::JumpTable;
 use crate::environment::SoftEnvironment;
@@ -79,6 +79,8 @@ pub struct RunState {
     pub user: JumpTable,
     /// Indirect jumps of levels 0 to 2.
     pub supervisor: JumpTable,
+    /// The same with the override of SMAP.
+    pub supervisor_ac: JumpTable,
 }
 
 impl RunState {
@@ -97,6 +99,7 @@ impl RunState {
             scratch: [0; 3],
             user: JumpTable::new(),
             supervisor: JumpTable::new(),
+            supervisor_ac: JumpTable::new(),
         }
     }
 
@@ -112,6 +115,16 @@ impl RunState {
     pub fn unpack_flags(&self) -> LazyFlags {
         let bits = u64::from(self.flags >> 8 & 0xd5) | u64::from(self.flags & 1) << 11;
         LazyFlags::from_bits(Rflags::from_bits_truncate(bits))
+    }
+
+    /// The jump table of a view. Code is not translated for the view that demands alignment; it may have any.
+    #[inline]
+    pub const fn jumps(&mut self, view: View) -> &mut JumpTable {
+        match view {
+            View::User | View::AlignedUser => &mut self.user,
+            View::Supervisor => &mut self.supervisor,
+            View::SupervisorAc => &mut self.supervisor_ac,
+        }
     }
 
     /// Where an instruction leads that stores before it jumps.
@@ -163,6 +176,23 @@ pub const GUEST_MXCSR: i32 = at(FPU + FpuState::MXCSR_OFFSET);
 /// Where a call will go, while it pushes.
 pub const CALLED: i32 = scratch(2);
 
+/// The privilege level.
+pub const CPL: i32 = at(offset_of!(P, cpu) + offset_of!(Cpu, cpl));
+/// RFLAGS without the arithmetic flags.
+pub const SYSTEM_FLAGS: i32 = at(offset_of!(P, cpu) + offset_of!(Cpu, system_flags));
+/// The base of GS in the segment register.
+pub const GS_BASE: i32 = at(offset_of!(P, cpu)
+    + offset_of!(Cpu, segments)
+    + SegmentRegister::Gs as usize * size_of::<Segment>()
+    + offset_of!(Segment, base));
+/// The base that SWAPGS exchanges it with.
+pub const KERNEL_GS_BASE: i32 = at(offset_of!(P, cpu) + offset_of!(Cpu, msrs) + offset_of!(Msrs, kernel_gs_base));
+/// Interrupts are held off for one instruction.
+pub const INTERRUPT_SHADOW: i32 =
+    at(offset_of!(P, cpu) + offset_of!(Cpu, pending) + offset_of!(PendingEvent, interrupt_shadow));
+/// [`RunState::window`].
+pub const WINDOW: i32 = at(STATE + offset_of!(RunState, window));
+
 /// One of two places that keep nothing between guest instructions: the first is for what is called, the second for code.
 pub const fn scratch(number: usize) -> i32 {
     at(STATE + offset_of!(RunState, scratch) + 8 * number)
@@ -207,7 +237,8 @@ pub const fn code(view: View) -> i32 {
 pub const fn jump_table(view: View) -> (i32, i32) {
     let table = match view {
         View::User | View::AlignedUser => offset_of!(RunState, user),
-        View::Supervisor | View::SupervisorAc => offset_of!(RunState, supervisor),
+        View::Supervisor => offset_of!(RunState, supervisor),
+        View::SupervisorAc => offset_of!(RunState, supervisor_ac),
     };
     (at(STATE + table + offset_of!(JumpTable, rips)), at(STATE + table + offset_of!(JumpTable, code)))
 }

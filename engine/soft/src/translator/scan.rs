@@ -49,6 +49,14 @@ pub enum Kind {
     CallIndirect,
     /// RET, dropping so many bytes more.
     Return(u16),
+    /// SWAPGS, CLI or CLD.
+    System,
+    /// STI.
+    Sti,
+    /// PUSHFQ.
+    PushFlags,
+    /// BT, BTS, BTR or BTC of a bit in memory that a register names, of 32 or 64 bits.
+    BitString,
     /// The interpreter executes its operation, and translated code goes on.
     Operation,
     /// The unit ends before it, and the interpreter goes on.
@@ -56,6 +64,14 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Whether it surely is complete, or faults, before control can leave.
+    pub const fn is_plain(self) -> bool {
+        matches!(
+            self,
+            Self::Copy | Self::Vector { .. } | Self::Lea | Self::Nothing | Self::Push | Self::Pop | Self::Leave
+        )
+    }
+
     /// Whether nothing of the unit follows.
     pub const fn ends(self) -> bool {
         matches!(
@@ -171,7 +187,7 @@ fn kind(instruction: &Instruction, op: &SoftOp) -> Kind {
     if instruction.is_invalid() {
         return Kind::Interpret;
     }
-    if let Some(kind) = control(instruction) {
+    if let Some(kind) = control(instruction).or_else(|| system(instruction)) {
         return kind;
     }
     let ends = OpFlags::SETS_RIP | OpFlags::ENDS_BLOCK | OpFlags::CHECK_INTERRUPTS;
@@ -219,6 +235,18 @@ fn control(instruction: &Instruction) -> Option<Kind> {
     })
 }
 
+/// System instructions that are written out.
+fn system(instruction: &Instruction) -> Option<Kind> {
+    Some(match instruction.code() {
+        Code::Swapgs | Code::Cli | Code::Cld => Kind::System,
+        Code::Sti => Kind::Sti,
+        Code::Pushfq => Kind::PushFlags,
+        // They change the view of memory.
+        Code::Stac | Code::Clac => Kind::Interpret,
+        _ => return None,
+    })
+}
+
 /// Instructions on general registers.
 fn integer(instruction: &Instruction) -> Kind {
     use Mnemonic as M;
@@ -234,7 +262,7 @@ fn integer(instruction: &Instruction) -> Kind {
         M::Bt | M::Bts | M::Btr | M::Btc
             if instruction.op0_kind() == OpKind::Memory && instruction.op1_kind() == OpKind::Register =>
         {
-            Kind::Operation
+            if instruction.op1_register().size() < 4 { Kind::Operation } else { Kind::BitString }
         }
         M::Mov => match instruction.code() {
             Code::Mov_AL_moffs8 | Code::Mov_AX_moffs16 | Code::Mov_EAX_moffs32 | Code::Mov_RAX_moffs64
@@ -245,7 +273,7 @@ fn integer(instruction: &Instruction) -> Kind {
         },
         M::Add | M::Adc | M::Sub | M::Sbb | M::And | M::Or | M::Xor | M::Cmp | M::Test | M::Inc | M::Dec
         | M::Neg | M::Not | M::Movzx | M::Movsx | M::Movsxd | M::Xchg | M::Xadd | M::Cmpxchg
-        | M::Cmpxchg8b | M::Mul | M::Imul | M::Shl | M::Sal | M::Shr | M::Sar | M::Rol | M::Ror | M::Rcl
+        | M::Cmpxchg8b | M::Cmpxchg16b | M::Mul | M::Imul | M::Shl | M::Sal | M::Shr | M::Sar | M::Rol | M::Ror | M::Rcl
         | M::Rcr | M::Shld | M::Shrd | M::Bt | M::Bts | M::Btr | M::Btc | M::Bsf | M::Bsr | M::Bswap
         | M::Popcnt | M::Crc32 | M::Movnti | M::Cbw | M::Cwde | M::Cdqe | M::Cwd | M::Cdq | M::Cqo | M::Lahf
         | M::Sahf | M::Clc | M::Stc | M::Cmc | M::Lfence | M::Sfence | M::Mfence => Kind::Copy,

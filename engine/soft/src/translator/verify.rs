@@ -144,6 +144,12 @@ pub fn compare(trial: &End, interpreted: &End, flags: Rflags) -> Option<String> 
     }
     differ("RIP", a.rip, b.rip);
     differ("RFLAGS", (a.rflags() & flags).bits(), (b.rflags() & flags).bits());
+    differ("RFLAGS, system part", a.system_flags.bits(), b.system_flags.bits());
+    for n in 0..6 {
+        differ("a segment's base", a.segments[n].base, b.segments[n].base);
+        differ("a base in use", a.address_base[n], b.address_base[n]);
+    }
+    differ("KERNEL_GS_BASE", a.msrs.kernel_gs_base, b.msrs.kernel_gs_base);
     differ("MXCSR", a.fpu.mxcsr().bits().into(), b.fpu.mxcsr().bits().into());
     let xmm = |cpu: &Cpu, n: usize| {
         let at = tern_x86::state::FpuState::XMM_OFFSET + 8 * n;

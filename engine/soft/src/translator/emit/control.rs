@@ -10,7 +10,6 @@ use super::cold::Cold;
 use super::memory::Access;
 use super::{Emitter, Flags, Guest, host};
 use crate::ram::PAGE;
-use crate::tlb::View;
 use crate::translator::assembler::*;
 use crate::translator::flags::FlagSet;
 use crate::translator::frame;
@@ -52,7 +51,7 @@ impl Emitter<'_> {
                 self.a.jmp(at);
                 self.cold.push(Cold::Link { at, jump: self.a.len() - 4, target });
             }
-            (false, true) if self.has_jump_table() && self.pointer_to(target) => {
+            (false, true) if self.pointer_to(target) => {
                 self.look_up(Otherwise::jump());
                 self.a.jmp_register(R11);
             }
@@ -61,10 +60,6 @@ impl Emitter<'_> {
                 self.a.jmp_out(self.stubs.jump);
             }
         }
-    }
-
-    const fn has_jump_table(&self) -> bool {
-        self.target.linked && !matches!(self.target.view, View::SupervisorAc)
     }
 
     /// The instruction pointer of `target` into R10; whether that can be done so.
@@ -156,7 +151,7 @@ impl Emitter<'_> {
     /// JMP to what a register or memory holds.
     pub fn jump_indirect(&mut self, guest: &Guest) {
         self.spare_flags(FlagSet::all());
-        if !self.has_jump_table() {
+        if !self.target.linked {
             return self.interpret(guest);
         }
         self.charge_before(guest);
@@ -168,7 +163,7 @@ impl Emitter<'_> {
     /// CALL of what a register or memory holds.
     pub fn call_indirect(&mut self, guest: &Guest) {
         self.spare_flags(FlagSet::all());
-        if !self.has_jump_table() {
+        if !self.target.linked {
             return self.interpret(guest);
         }
         self.charge_before(guest);
@@ -185,7 +180,7 @@ impl Emitter<'_> {
     /// RET.
     pub fn return_near(&mut self, guest: &Guest, drop: u16) {
         self.spare_flags(FlagSet::all());
-        if !self.has_jump_table() {
+        if !self.target.linked {
             return self.interpret(guest);
         }
         self.charge_before(guest);

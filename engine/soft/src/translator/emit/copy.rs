@@ -67,15 +67,11 @@ impl Emitter<'_> {
                 if !is_addressable(&instruction) || !Sites::has(size) {
                     return None;
                 }
-                let aligned = matches!(guest.kind, Kind::Vector { aligned: true });
+                let aligned = matches!(guest.kind, Kind::Vector { aligned: true })
+                    || instruction.mnemonic() == Mnemonic::Cmpxchg16b;
                 let write = writes(*accesses.get(n as usize)?);
                 let stack = by_stack(&instruction);
-                instruction.set_memory_base(Register::R10);
-                instruction.set_memory_index(Register::None);
-                instruction.set_memory_index_scale(1);
-                instruction.set_memory_displacement64(0);
-                instruction.set_memory_displ_size(0);
-                instruction.set_segment_prefix(Register::None);
+                place_at_r10(&mut instruction);
                 Some(Access { size, write, aligned, stack })
             }
             None => None,
@@ -115,9 +111,15 @@ impl Emitter<'_> {
         }
         instruction.set_has_rep_prefix(false);
         instruction.set_has_repne_prefix(false);
-        self.encoder.encode(&instruction, 0).ok()?;
-        let bytes = self.encoder.take_buffer();
+        let bytes = self.encode(&instruction)?;
         Some(Prepared { bytes, borrowed, memory })
+    }
+
+    /// The bytes of an instruction without a RIP-relative operand; `None` if it has no encoding.
+    fn encode(&mut self, instruction: &Instruction) -> Option<Vec<u8>> {
+        let encoded = self.encoder.encode(instruction, 0);
+        let bytes = self.encoder.take_buffer();
+        encoded.is_ok().then_some(bytes)
     }
 
     /// LEA.
@@ -137,6 +139,45 @@ impl Emitter<'_> {
         }
         if host(number).is_none() {
             self.a.store(frame::gpr(number), destination);
+        }
+    }
+
+    /// BT, BTS, BTR and BTC of a bit in memory whose number is in a register: the bit's word is found first.
+    pub fn bit_string(&mut self, guest: &Guest) {
+        let register = guest.instruction.op1_register();
+        let (number, size) = (register.full_register().number(), register.size());
+        let mut instruction = guest.instruction;
+        place_at_r10(&mut instruction);
+        instruction.set_op1_register(sized(R11, register));
+        let bytes = match self.encode(&instruction) {
+            Some(bytes) if is_addressable(&guest.instruction) => bytes,
+            _ => return self.operation(guest),
+        };
+        let live = guest.live_before();
+        self.spare_flags(live);
+        self.address(&guest.instruction);
+        match (host(number), size) {
+            (Some(register), 8) => self.a.mov(R11, register),
+            (Some(register), _) => self.a.sign_extend(R11, register),
+            (None, 8) => self.a.load(R11, frame::gpr(number)),
+            (None, _) => self.a.load_sign_extended(R11, frame::gpr(number)),
+        }
+        let word_bits = size.trailing_zeros() as u8 + 3;
+        self.a.sar(R11, word_bits);
+        self.a.lea_sum(R10, Some(R10), Some((R11, size.trailing_zeros() as u8)), 0);
+        let write = guest.instruction.mnemonic() != Mnemonic::Bt;
+        let access = Access { size, write, aligned: false, stack: by_stack(&guest.instruction) };
+        let site = self.check(guest, access);
+        match host(number) {
+            Some(register) => self.a.mov(R11, register),
+            None => self.a.load(R11, frame::gpr(number)),
+        }
+        self.a.and_immediate32(R11, (1 << word_bits) - 1);
+        self.need_flags_keeping_r11(live);
+        self.a.raw(&bytes);
+        self.flags = Flags::Host;
+        if write {
+            self.stored(guest, site, size, guest.live_after);
         }
     }
 
@@ -223,6 +264,16 @@ impl Emitter<'_> {
         self.a.call_out(self.stubs.operation);
         self.flags = Flags::Memory;
     }
+}
+
+/// Puts the memory operand where its check leaves its address.
+fn place_at_r10(instruction: &mut Instruction) {
+    instruction.set_memory_base(Register::R10);
+    instruction.set_memory_index(Register::None);
+    instruction.set_memory_index_scale(1);
+    instruction.set_memory_displacement64(0);
+    instruction.set_memory_displ_size(0);
+    instruction.set_segment_prefix(Register::None);
 }
 
 /// Whether a non-canonical address is a stack fault.

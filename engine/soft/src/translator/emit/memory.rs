@@ -83,7 +83,7 @@ impl Emitter<'_> {
     }
 
     /// The linear address of the memory operand into R10.
-    fn address(&mut self, instruction: &Instruction) {
+    pub fn address(&mut self, instruction: &Instruction) {
         let Parts { base, index, displacement, narrow } = self.parts(instruction);
         match (narrow, base, index) {
             (true, ..) => self.a.lea32_sum(R10, base, index, displacement),

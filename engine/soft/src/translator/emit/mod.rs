@@ -12,6 +12,7 @@
 //! | `copy` | instructions that stay what they are, and those that the interpreter executes |
 //! | `memory` | addresses and their checks |
 //! | `stack` | PUSH, POP, LEAVE |
+//! | `system` | what kernels do to the processor all the time |
 //! | `control` | branches, and how units lead to each other |
 //! | `cold` | the cold parts |
 
@@ -20,6 +21,7 @@ mod control;
 mod copy;
 mod memory;
 mod stack;
+mod system;
 
 use iced_x86::{Encoder, InstructionInfoFactory};
 
@@ -88,6 +90,7 @@ pub fn emit(unit: &Unit, target: Target, stubs: &Stubs, sites: &mut Sites) -> Em
         entry,
         start: unit.instructions[0].offset(),
         count: 0,
+        in_shadow: false,
     };
     emitter.unit(unit);
     let Emitter { a, operations, .. } = emitter;
@@ -111,6 +114,8 @@ struct Emitter<'a> {
     start: usize,
     /// Guest instructions up to the present one, itself included.
     count: i8,
+    /// The instruction before was STI.
+    in_shadow: bool,
 }
 
 impl Emitter<'_> {
@@ -122,9 +127,13 @@ impl Emitter<'_> {
             self.a.place(back);
             self.cold.push(Cold::LoadVectors { at: load, back, offset: self.start });
         }
-        for guest in &unit.instructions {
+        for (n, guest) in unit.instructions.iter().enumerate() {
             self.count += 1;
-            self.guest(guest);
+            let ends_shadow = self.in_shadow;
+            self.guest(guest, unit.instructions.get(n + 1));
+            if ends_shadow {
+                self.end_shadow();
+            }
         }
         if let Some(last) = unit.instructions.last().filter(|last| !last.kind.ends()) {
             self.lead_to(last.next_offset() as i64, unit.live_at_end);
@@ -132,7 +141,7 @@ impl Emitter<'_> {
         self.cold_parts();
     }
 
-    fn guest(&mut self, guest: &Guest) {
+    fn guest(&mut self, guest: &Guest, next: Option<&Guest>) {
         match guest.kind {
             Kind::Copy | Kind::Vector { .. } => self.copy(guest),
             Kind::Lea => self.lea(guest),
@@ -147,6 +156,10 @@ impl Emitter<'_> {
             Kind::JumpIndirect => self.jump_indirect(guest),
             Kind::CallIndirect => self.call_indirect(guest),
             Kind::Return(drop) => self.return_near(guest, drop),
+            Kind::System => self.system(guest),
+            Kind::Sti => self.sti(guest, next.is_some_and(|next| next.kind.is_plain())),
+            Kind::PushFlags => self.push_flags(guest),
+            Kind::BitString => self.bit_string(guest),
             Kind::Operation => self.operation(guest),
             Kind::Interpret => {
                 self.spare_flags(FlagSet::all());
@@ -161,6 +174,16 @@ impl Emitter<'_> {
             self.a.save_flags(frame::FLAGS, R11);
         }
         self.flags = Flags::Memory;
+    }
+
+    /// As [`Emitter::need_flags`] where R11 is in use. R10 is a host address, and kept too.
+    fn need_flags_keeping_r11(&mut self, needed: FlagSet) {
+        if self.flags == Flags::Memory && !needed.is_empty() {
+            self.a.store(frame::scratch(1), R10);
+            self.a.restore_flags(frame::FLAGS, R10);
+            self.a.load(R10, frame::scratch(1));
+            self.flags = Flags::Host;
+        }
     }
 
     /// Before a guest instruction that depends on `needed` flags.
