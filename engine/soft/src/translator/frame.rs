@@ -18,7 +18,7 @@ use tern_x86::environment::Processor;
 use tern_x86::exception::Stop;
 use tern_x86::state::{Cr0, Cr4, FpuState, Msrs, Mxcsr, PendingEvent, Rflags, Segment, SegmentRegister};
 
-use super::jumps::JumpTable;
+use super::jumps::{JumpTable, Jumps};
 use crate::environment::SoftEnvironment;
 use crate::tlb::{View, place};
 
@@ -52,6 +52,13 @@ impl From<Stop> for Exit {
     }
 }
 
+/// Entries of the jump table of level 3, which is forgotten at every switch of address spaces.
+const USER_JUMPS: usize = 1 << 12;
+/// Entries of the jump table of levels 0 to 2.
+const SUPERVISOR_JUMPS: usize = 1 << 14;
+/// Entries of the jump table of levels 0 to 2 with the override of SMAP, under which little code runs.
+const SUPERVISOR_AC_JUMPS: usize = 1 << 9;
+
 /// The part of the processor's surroundings that is translated code's own.
 #[derive(Debug)]
 #[repr(C)]
@@ -76,11 +83,11 @@ pub struct RunState {
     host_stack: u64,
     scratch: [u64; 3],
     /// Indirect jumps of level 3.
-    pub user: JumpTable,
+    pub user: JumpTable<USER_JUMPS>,
     /// Indirect jumps of levels 0 to 2.
-    pub supervisor: JumpTable,
+    pub supervisor: JumpTable<SUPERVISOR_JUMPS>,
     /// The same with the override of SMAP.
-    pub supervisor_ac: JumpTable,
+    pub supervisor_ac: JumpTable<SUPERVISOR_AC_JUMPS>,
 }
 
 impl RunState {
@@ -119,7 +126,7 @@ impl RunState {
 
     /// The jump table of a view. Code is not translated for the view that demands alignment; it may have any.
     #[inline]
-    pub const fn jumps(&mut self, view: View) -> &mut JumpTable {
+    pub fn jumps(&mut self, view: View) -> &mut dyn Jumps {
         match view {
             View::User | View::AlignedUser => &mut self.user,
             View::Supervisor => &mut self.supervisor,
@@ -233,14 +240,32 @@ pub const fn code(view: View) -> i32 {
     at(TLB + place::code(view))
 }
 
-/// The instruction pointers, and the code, of the jump table that code of a view uses.
-pub const fn jump_table(view: View) -> (i32, i32) {
-    let table = match view {
-        View::User | View::AlignedUser => offset_of!(RunState, user),
-        View::Supervisor => offset_of!(RunState, supervisor),
-        View::SupervisorAc => offset_of!(RunState, supervisor_ac),
-    };
-    (at(STATE + table + offset_of!(JumpTable, rips)), at(STATE + table + offset_of!(JumpTable, code)))
+/// Where the jump table is that code of a view uses.
+#[derive(Debug, Clone, Copy)]
+pub struct JumpPlace {
+    /// The instruction pointers.
+    pub rips: i32,
+    /// The code for them.
+    pub code: i32,
+    /// How far an instruction pointer's product is shifted.
+    pub shift: u8,
+}
+
+const fn jump_place<const ENTRIES: usize>(table: usize) -> JumpPlace {
+    JumpPlace {
+        rips: at(STATE + table + offset_of!(JumpTable<ENTRIES>, rips)),
+        code: at(STATE + table + offset_of!(JumpTable<ENTRIES>, code)),
+        shift: JumpTable::<ENTRIES>::SHIFT,
+    }
+}
+
+/// The jump table that code of a view uses.
+pub const fn jump_table(view: View) -> JumpPlace {
+    match view {
+        View::User | View::AlignedUser => jump_place::<USER_JUMPS>(offset_of!(RunState, user)),
+        View::Supervisor => jump_place::<SUPERVISOR_JUMPS>(offset_of!(RunState, supervisor)),
+        View::SupervisorAc => jump_place::<SUPERVISOR_AC_JUMPS>(offset_of!(RunState, supervisor_ac)),
+    }
 }
 
 #[cfg(test)]

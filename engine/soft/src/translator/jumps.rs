@@ -3,20 +3,13 @@
 //! An entry is valid as long as no translation of an address has changed and no code was written; then the whole table is
 //! forgotten.
 
-/// Entries of a table, as a power of two.
-const BITS: u32 = 12;
-/// Entries of a table.
-pub const ENTRIES: usize = 1 << BITS;
-
 /// What the instruction pointer's low half is multiplied with; the product's upper bits choose the entry.
 pub const MULTIPLIER: u32 = 0x9e37_79b1;
-/// How far the product is shifted.
-pub const SHIFT: u8 = (32 - BITS) as u8;
 
 /// From instruction pointers to translated code.
 #[derive(Debug)]
 #[repr(C)]
-pub struct JumpTable {
+pub struct JumpTable<const ENTRIES: usize> {
     /// The instruction pointers.
     pub rips: [u64; ENTRIES],
     /// The code for them.
@@ -24,45 +17,56 @@ pub struct JumpTable {
     is_empty: bool,
 }
 
-const fn index(rip: u64) -> usize {
-    ((rip as u32).wrapping_mul(MULTIPLIER) >> SHIFT) as usize
+/// A table of any size.
+pub trait Jumps {
+    /// Where the code for `rip` is, if that is known.
+    fn find(&self, rip: u64) -> Option<*const u8>;
+    /// Remembers where the code for `rip` is.
+    fn insert(&mut self, rip: u64, code: *const u8);
+    /// Forgets everything.
+    fn forget(&mut self);
 }
 
-/// An instruction pointer that no jump that looks at entry `index` can have: it has another entry.
-const fn never(entry: usize) -> u64 {
-    (entry == index(0)) as u64
-}
+impl<const ENTRIES: usize> JumpTable<ENTRIES> {
+    /// How far an instruction pointer's product is shifted.
+    pub const SHIFT: u8 = 32 - ENTRIES.trailing_zeros() as u8;
 
-const _: () = assert!(index(0) != index(1));
+    const fn index(rip: u64) -> usize {
+        ((rip as u32).wrapping_mul(MULTIPLIER) >> Self::SHIFT) as usize
+    }
 
-impl JumpTable {
+    /// An instruction pointer that no jump that looks at the first entry can have. Zero is one for all other entries.
+    const NEVER: u64 = {
+        assert!(ENTRIES.is_power_of_two() && Self::index(0) == 0 && Self::index(1) != 0);
+        1
+    };
+
     /// An empty table.
     pub const fn new() -> Self {
         let mut rips = [0; ENTRIES];
-        rips[index(0)] = never(index(0));
+        rips[0] = Self::NEVER;
         Self { rips, code: [std::ptr::null(); ENTRIES], is_empty: true }
     }
+}
 
-    /// Where the code for `rip` is, if that is known.
+impl<const ENTRIES: usize> Jumps for JumpTable<ENTRIES> {
     #[inline]
-    pub fn find(&self, rip: u64) -> Option<*const u8> {
-        let entry = index(rip);
+    fn find(&self, rip: u64) -> Option<*const u8> {
+        let entry = Self::index(rip);
         (self.rips[entry] == rip).then(|| self.code[entry])
     }
 
-    /// Remembers where the code for `rip` is.
-    pub fn insert(&mut self, rip: u64, code: *const u8) {
-        let entry = index(rip);
+    fn insert(&mut self, rip: u64, code: *const u8) {
+        let entry = Self::index(rip);
         self.rips[entry] = rip;
         self.code[entry] = code;
         self.is_empty = false;
     }
 
-    /// Forgets everything.
-    pub fn forget(&mut self) {
+    fn forget(&mut self) {
         if !std::mem::replace(&mut self.is_empty, true) {
             self.rips.fill(0);
-            self.rips[index(0)] = never(index(0));
+            self.rips[0] = Self::NEVER;
         }
     }
 }
@@ -73,10 +77,11 @@ mod tests {
 
     #[test]
     fn an_empty_entry_matches_no_jump_that_looks_there() {
-        let mut table = JumpTable::new();
+        type Table = JumpTable<1024>;
+        let mut table = Table::new();
         table.insert(0x1234, std::ptr::null());
-        assert_eq!(table.rips[index(0x1234)], 0x1234);
+        assert!(table.find(0x1234).is_some());
         table.forget();
-        assert!((0..ENTRIES).all(|entry| index(table.rips[entry]) != entry));
+        assert!((0..1024).all(|entry| Table::index(table.rips[entry]) != entry));
     }
 }

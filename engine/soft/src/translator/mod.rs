@@ -55,6 +55,7 @@ use tern_x86::environment::Processor;
 pub use calls::Place;
 use counters::Counters;
 pub use frame::{Exit, RunState};
+pub use jumps::Jumps;
 pub use scan::{MAX_INSTRUCTIONS, Unit, scan};
 pub use verify::{Defined, End, Trial, compare};
 

@@ -72,10 +72,10 @@ impl Emitter<'_> {
 
     /// The address of the code for the instruction pointer in R10 into R11.
     fn look_up(&mut self, otherwise: Otherwise) {
-        let (rips, code) = frame::jump_table(self.target.view);
+        let frame::JumpPlace { rips, code, shift } = frame::jump_table(self.target.view);
         let (at, back) = (self.a.label(), self.a.label());
         self.a.multiply32(R11, R10, jumps::MULTIPLIER as i32);
-        self.a.shr32(R11, jumps::SHIFT);
+        self.a.shr32(R11, shift);
         self.a.cmp_table(R11, rips, R10);
         self.a.jcc(NOT_EQUAL, at);
         self.a.load_table(R11, R11, 3, code);
