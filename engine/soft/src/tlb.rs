@@ -14,8 +14,15 @@ use crate::ram::{CodePage, PAGE};
 /// Entries of each table, a power of two.
 pub const ENTRIES: usize = 1024;
 
-/// How many sites there are; translated instructions share them in turn.
-pub const SITES: usize = 512;
+/// How many sites each view has; translated instructions share them in turn. Level 3's are forgotten at every switch of
+/// address spaces.
+pub const SITES: [usize; REMEMBERED] = [1024, 4096, 256];
+
+/// The first site of each view.
+pub const FIRST_SITE: [usize; REMEMBERED] = [0, SITES[0], SITES[0] + SITES[1]];
+
+/// All sites.
+pub const ALL_SITES: usize = SITES[0] + SITES[1] + SITES[2];
 
 /// Who accesses memory: each has its own table, so that changes of privilege keep all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,7 +87,7 @@ pub struct Hit {
 #[repr(C)]
 pub struct Tlb {
     tables: [Table; REMEMBERED + 1],
-    sites: [Site; SITES],
+    sites: [Site; ALL_SITES],
 }
 
 // SAFETY: the pointers lead to the machine's `Ram`, which the owning environment keeps alive and which any thread may read.
@@ -163,7 +170,7 @@ impl Tlb {
         let nothing = Site { tag: 0, limit: 0, host: 0, code: std::ptr::null() };
         Self {
             tables: [Table::new(), Table::new(), Table::new(), Table::new()],
-            sites: [nothing; SITES],
+            sites: [nothing; ALL_SITES],
         }
     }
 
@@ -175,17 +182,18 @@ impl Tlb {
 
     /// Forgets all pages but those that are global.
     pub fn flush_local(&mut self) {
-        let mut kept_supervisor = true;
-        for (view, table) in self.tables[..REMEMBERED].iter_mut().enumerate() {
-            if view == View::User as usize || table.has_local {
-                kept_supervisor &= view != View::Supervisor as usize;
+        for view in [View::User, View::Supervisor, View::SupervisorAc] {
+            let table = &mut self.tables[view as usize];
+            if view == View::User || table.has_local {
                 table.forget();
+                self.sites_of(view).iter_mut().for_each(|site| site.limit = 0);
             }
         }
-        // Translated code of other levels than 3 remembers what the supervisor's table knew; and what it knew by the override
-        // of SMAP are user addresses, but for global pages.
-        let keep = |site: &Site| kept_supervisor && site.tag >> 63 != 0;
-        self.sites.iter_mut().filter(|site| !keep(site)).for_each(|site| site.limit = 0);
+    }
+
+    fn sites_of(&mut self, view: View) -> &mut [Site] {
+        let (first, count) = (FIRST_SITE[view as usize], SITES[view as usize]);
+        &mut self.sites[first..first + count]
     }
 
     /// Forgets the page at `linear`.
@@ -195,8 +203,15 @@ impl Tlb {
             table.forget_entry(n);
         }
         let page = linear & !(PAGE - 1);
-        for site in self.sites.iter_mut().filter(|site| site.tag == page) {
-            site.limit = 0;
+        for view in [View::User, View::Supervisor, View::SupervisorAc] {
+            // The supervisor's own pages are in the upper half, those of level 3 in the lower, unless a guest is unusual.
+            let has_local = self.tables[view as usize].has_local;
+            if view == View::Supervisor && linear >> 63 == 0 && !has_local {
+                continue;
+            }
+            for site in self.sites_of(view).iter_mut().filter(|site| site.tag == page) {
+                site.limit = 0;
+            }
         }
     }
 
@@ -325,15 +340,15 @@ mod tests {
         let kernel = 0xffff_8000_0000_5000;
         tlb.insert(View::Supervisor, kernel, 0x10_0000, std::ptr::null(), true, true, true);
         tlb.insert(View::User, 0x5000, 0x20_0000, std::ptr::null(), true, true, true);
-        assert!(tlb.fill_site(1, View::Supervisor, kernel, 8, true).is_some());
+        assert!(tlb.fill_site(FIRST_SITE[1], View::Supervisor, kernel, 8, true).is_some());
         assert!(tlb.fill_site(2, View::User, 0x5000, 8, true).is_some());
         tlb.flush_local();
         assert!(tlb.read(View::Supervisor, kernel, 8).is_some() && tlb.read(View::User, 0x5000, 8).is_none());
-        assert!(tlb.sites[1].limit != 0 && tlb.sites[2].limit == 0);
+        assert!(tlb.sites[FIRST_SITE[1]].limit != 0 && tlb.sites[2].limit == 0);
         tlb.insert(View::Supervisor, 0x7000, 0x30_0000, std::ptr::null(), true, true, false);
         tlb.flush_local();
         assert!(tlb.read(View::Supervisor, kernel, 8).is_none());
-        assert_eq!(tlb.sites[1].limit, 0);
+        assert_eq!(tlb.sites[FIRST_SITE[1]].limit, 0);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::frame::Exit;
 use crate::blocks::SoftOp;
 use crate::environment::{SiteAccess, SoftEnvironment, finish};
 use crate::ram::CodePage;
-use crate::tlb::SITES;
+use crate::tlb::ALL_SITES;
 
 /// What a site must tell: where in the page its instruction is, which site it is and how wide its access.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,15 +23,18 @@ impl Place {
     /// The site's number.
     pub const SITE_SHIFT: u32 = 13;
     /// The access's size in bytes.
-    pub const SIZE_SHIFT: u32 = 22;
+    pub const SIZE_SHIFT: u32 = 26;
     /// The size's bits.
     pub const SIZE_MASK: u32 = 0x1f;
-    const STACK: u32 = 1 << 27;
-    const JUMPS: u32 = 1 << 28;
+    /// The site's bits.
+    pub const SITE_MASK: u32 = 0x1fff;
+    const STACK: u32 = 1 << 31;
+    /// In place of an offset: an instruction does not end at the page's start.
+    const JUMPS: u32 = 0x1fff;
 
     /// An access of `size` (1 to 16) bytes by the instruction at `offset` (up to a page).
     pub fn new(offset: usize, site: usize, size: usize, stack: bool) -> Self {
-        debug_assert!(offset <= 4096 && site < SITES && (1..=16).contains(&size));
+        debug_assert!(offset <= 4096 && site < ALL_SITES && (1..=16).contains(&size));
         let stack = if stack { Self::STACK } else { 0 };
         Self(
             offset as u32 & Self::OFFSET_MASK
@@ -48,7 +51,7 @@ impl Place {
 
     /// Whether it is [`Place::jumping`].
     pub const fn jumps(self) -> bool {
-        self.0 & Self::JUMPS != 0
+        self.0 & Self::OFFSET_MASK == Self::JUMPS
     }
 
     /// The instruction's offset in its page.
@@ -58,7 +61,7 @@ impl Place {
 
     /// The site's number.
     pub const fn site(self) -> usize {
-        (self.0 >> Self::SITE_SHIFT) as usize % SITES
+        (self.0 >> Self::SITE_SHIFT & Self::SITE_MASK) as usize % ALL_SITES
     }
 
     /// The access's size in bytes.

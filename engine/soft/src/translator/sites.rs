@@ -3,10 +3,10 @@
 //! There are fewer sites than instructions, so they are given out in turn. Only accesses of one size may share a site: its
 //! limit is where such an access would leave the page.
 
-use crate::tlb::SITES;
+use crate::tlb::{FIRST_SITE, REMEMBERED, SITES, View};
 
-/// Sizes of accesses in bytes, with the number of sites that each has.
-const SHARES: [(usize, usize); 5] = [(1, 56), (2, 24), (4, 136), (8, 232), (16, 64)];
+/// Sizes of accesses in bytes, with the number of each 256 sites that they have.
+const SHARES: [(usize, usize); 5] = [(1, 28), (2, 12), (4, 68), (8, 116), (16, 32)];
 
 const _: () = {
     let (mut sum, mut n) = (0, 0);
@@ -14,13 +14,13 @@ const _: () = {
         sum += SHARES[n].1;
         n += 1;
     }
-    assert!(sum == SITES, "every site has a size");
+    assert!(sum == 256, "every site has a size");
 };
 
 /// The sites that are given out next.
 #[derive(Debug, Default)]
 pub struct Sites {
-    given: [usize; SHARES.len()],
+    given: [[usize; SHARES.len()]; REMEMBERED],
 }
 
 impl Sites {
@@ -29,18 +29,18 @@ impl Sites {
         SHARES.iter().any(|&(known, _)| known == size)
     }
 
-    /// The next site for accesses of `size` bytes.
+    /// The next site of a view for accesses of `size` bytes.
     ///
     /// # Panics
     /// There is none for this size; see [`Sites::has`].
-    pub fn next(&mut self, size: usize) -> usize {
-        let mut first = 0;
-        for (given, (known, share)) in self.given.iter_mut().zip(SHARES) {
+    pub fn next(&mut self, view: View, size: usize) -> usize {
+        let (scale, mut first) = (SITES[view as usize] / 256, FIRST_SITE[view as usize]);
+        for (given, (known, share)) in self.given[view as usize].iter_mut().zip(SHARES) {
             if known == size {
-                *given = (*given + 1) % share;
+                *given = (*given + 1) % (share * scale);
                 return first + *given;
             }
-            first += share;
+            first += share * scale;
         }
         unreachable!("no instruction with an access of {size} bytes is translated");
     }
@@ -49,18 +49,21 @@ impl Sites {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tlb::ALL_SITES;
 
     #[test]
-    fn no_site_serves_two_sizes() {
+    fn no_site_serves_two_sizes_or_two_views() {
         let mut sites = Sites::default();
-        let mut owners = [0; SITES];
-        for (size, _) in SHARES {
-            for _ in 0..SITES {
-                let owner = &mut owners[sites.next(size)];
-                assert!(*owner == 0 || *owner == size);
-                *owner = size;
+        let mut owners = [None; ALL_SITES];
+        for view in [View::User, View::Supervisor, View::SupervisorAc] {
+            for (size, _) in SHARES {
+                for _ in 0..ALL_SITES {
+                    let owner = &mut owners[sites.next(view, size)];
+                    assert!(owner.is_none_or(|owner| owner == (view, size)));
+                    *owner = Some((view, size));
+                }
             }
         }
-        assert!(owners.iter().all(|owner| *owner != 0));
+        assert!(owners.iter().all(Option::is_some));
     }
 }

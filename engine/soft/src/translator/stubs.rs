@@ -4,7 +4,7 @@ use super::assembler::*;
 use super::calls;
 use super::code_cache::CodeCache;
 use super::frame::{self, Exit};
-use crate::tlb::{ENTRIES, REMEMBERED, SITES, Site, View};
+use crate::tlb::{ENTRIES, REMEMBERED, Site, View};
 use std::mem::offset_of;
 
 /// Guest registers that live in the host register of their own number.
@@ -215,7 +215,7 @@ fn miss(a: &mut Assembler, view: View, write: bool, leave_half: u32) {
     a.store(frame::scratch(0) + PUSHED, R11);
     a.mov32(RAX, R11);
     a.shr32(RAX, calls::Place::SITE_SHIFT as u8);
-    a.and_immediate32(RAX, SITES as i32 - 1);
+    a.and_immediate32(RAX, calls::Place::SITE_MASK as i32);
     a.shl32(RAX, SITE_SHIFT);
     a.add_table(R10, RAX, 0, site(TAG));
     a.mov32(RCX, R10);

@@ -108,7 +108,7 @@ impl Emitter<'_> {
 
     /// The linear address in R10 becomes a host address. Flags and R11 are lost. Returns the access's site.
     pub fn check(&mut self, guest: &Guest, access: Access) -> usize {
-        let site = self.sites.next(access.size);
+        let site = self.sites.next(self.target.view, access.size);
         if access.aligned {
             let refused = self.a.label();
             self.a.test_byte(R10, 15);
