@@ -282,6 +282,11 @@ impl Tlb {
         table.code[n] = code;
     }
 
+    /// What site `number` remembers.
+    pub fn site(&self, number: usize) -> Site {
+        self.sites[number]
+    }
+
     /// Has site `number` remember the page of an access of `size` bytes at `linear` if it hits. Returns the access's offset
     /// in the page.
     pub fn fill_site(&mut self, number: usize, view: View, linear: u64, size: u64, write: bool) -> Option<u64> {

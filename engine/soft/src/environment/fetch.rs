@@ -15,7 +15,7 @@ use crate::blocks::{Block, MAX_OPS, Origin, SoftOp, Unit};
 use crate::host;
 use crate::ram::{PAGE, RamPage, code_changes};
 use crate::tlb::View;
-use crate::translator::{Entry, Jumps, MAX_INSTRUCTIONS, Translated, Translator, is_translatable, scan};
+use crate::translator::{Entry, Jumps, Place, MAX_INSTRUCTIONS, Translated, Translator, is_translatable, scan};
 
 /// Bytes of one page that a block may take.
 const MAX_BYTES: usize = 1024;
@@ -228,7 +228,25 @@ impl SoftEnvironment {
                 return None;
             }
         }
-        self.translator.translate(&unit, self.view)
+        self.translator.translate(&unit, block, physical, self.view)
+    }
+
+    /// A miss of a translated instruction's site is looked at: if they are too many, its unit is translated anew.
+    #[cold]
+    pub fn sample_miss(&mut self, cpu: &Cpu, place: Place, from: u64) {
+        let Some((block, old)) = self.translator.sample_miss(place, from, self.statistics.instructions) else {
+            return;
+        };
+        // SAFETY: blocks live as long as their units do.
+        let (current, known) = unsafe { ((*block).origin.is_current(), (*block).units[self.view as usize]) };
+        if !current || known != Unit::Translated(old) || !self.translator.has_room() {
+            return;
+        }
+        if let Some(new) = self.make_unit(cpu, block) {
+            // SAFETY: as above.
+            unsafe { (*block).units[self.view as usize] = Unit::Translated(new) };
+            self.translator.supersede(old, new);
+        }
     }
 
     /// Whether the run of translated code from `block` that begins now is checked against the interpreter: in lockstep, the
@@ -436,11 +454,9 @@ struct Source<'a> {
 impl Source<'_> {
     /// Copies the bytes, which stay inside the page, out of guest memory.
     fn read(&self, bytes: &mut [u8]) {
-        for (n, byte) in (0u64..).zip(bytes) {
-            debug_assert!(self.offset + n < PAGE);
-            // SAFETY: the byte lies in the page of RAM.
-            *byte = unsafe { host::load::<u8>(self.page.host + self.offset + n) };
-        }
+        assert!(self.offset + bytes.len() as u64 <= PAGE, "code is read from one page");
+        // SAFETY: the source lies in the page of RAM, the destination is ours.
+        unsafe { host::copy(self.page.host + self.offset, bytes.as_mut_ptr() as u64, bytes.len() as u64) };
     }
 }
 

@@ -55,6 +55,8 @@ pub const EQUAL: Condition = Condition(4);
 pub const NOT_EQUAL: Condition = Condition(5);
 /// Below or equal.
 pub const BELOW_OR_EQUAL: Condition = Condition(6);
+/// Above.
+pub const ABOVE: Condition = Condition(7);
 /// Negative.
 pub const SIGN: Condition = Condition(8);
 

@@ -9,6 +9,7 @@ use tern_x86::environment::Processor;
 use tern_x86::state::SegmentRegister;
 
 use super::frame::Exit;
+use super::restless::SAMPLED;
 use crate::blocks::SoftOp;
 use crate::environment::{SiteAccess, SoftEnvironment, finish};
 use crate::ram::CodePage;
@@ -45,8 +46,8 @@ impl Place {
     }
 
     /// A store of `size` bytes before control goes to where the frame's second scratch place says.
-    pub fn jumping(site: usize, size: usize) -> Self {
-        Self(Self::new(0, site, size, false).0 | Self::JUMPS)
+    pub fn jumping(size: usize) -> Self {
+        Self(Self::new(0, 0, size, false).0 | Self::JUMPS)
     }
 
     /// Whether it is [`Place::jumping`].
@@ -88,7 +89,29 @@ fn leave(p: &mut Processor<SoftEnvironment>, exit: Exit, offset: u64) {
     p.env.translated.exit = exit;
 }
 
-/// A site does not know the page at `linear`. Returns the access's offset in the page, which the site then knows;
+/// The table does not know the page of a restless access at `linear`. Returns its host address; or `u64::MAX` to leave.
+///
+/// # Safety
+/// As [`miss`].
+pub unsafe extern "sysv64" fn table_miss(
+    p: *mut Processor<SoftEnvironment>,
+    linear: u64,
+    place: u64,
+    write: u64,
+) -> u64 {
+    // SAFETY: the caller's promise.
+    let offset = unsafe { miss(p, linear, place, write, 0) };
+    if offset == u64::MAX {
+        return offset;
+    }
+    // SAFETY: the caller's promise.
+    let p = unsafe { &mut *p };
+    let site = p.env.tlb.site(Place(place as u32).site());
+    p.env.translated.note_written(site.code);
+    site.host.wrapping_add(offset)
+}
+
+/// A site does not know the page at `linear`, or does not remember it; `from` is where that was found out. Returns the access's offset in the page, which the site then knows;
 /// or `u64::MAX` to leave.
 ///
 /// # Safety
@@ -98,11 +121,17 @@ pub unsafe extern "sysv64" fn miss(
     linear: u64,
     place: u64,
     write: u64,
+    from: u64,
 ) -> u64 {
     // SAFETY: the caller's promise.
     let p = unsafe { &mut *p };
     let place = Place(place as u32);
-    p.env.translator.counters.misses += 1;
+    if p.env.translated.miss_tick < 0 {
+        p.env.translated.miss_tick = SAMPLED;
+        p.env.sample_miss(&p.cpu, place, from);
+    } else {
+        p.env.translator.counters.misses += 1;
+    }
     match p.env.site_access(&mut p.cpu, linear, place, write != 0) {
         SiteAccess::Hit(offset) => offset,
         SiteAccess::Interpret => {

@@ -99,6 +99,14 @@ impl CodeCache {
         unsafe { self.writable.as_ptr().add(at).cast::<u32>().write_unaligned(distance.to_le()) };
     }
 
+    /// Replaces the first instructions of code at offset `at` by a jump to offset `target`. As [`CodeCache::redirect`]; and the
+    /// code that is replaced is not being executed.
+    pub fn replace_by_jump(&mut self, at: u32, target: u32) {
+        self.redirect(at + 1, target);
+        // SAFETY: `redirect` made sure that the byte behind it lies in the mapping.
+        unsafe { self.writable.as_ptr().add(at as usize).write(0xe9) };
+    }
+
     /// The address at which the code at `offset` is executed.
     #[inline]
     pub fn at(&self, offset: u32) -> *const u8 {

@@ -7,6 +7,8 @@ use super::frame::Exit;
 pub struct Counters {
     /// Units made.
     pub translations: u64,
+    /// Units made again because an access turned out to be restless.
+    pub retranslations: u64,
     /// How often all translated code was dropped.
     pub evictions: u64,
     /// How often translated code gave control back, by [`Exit`].
@@ -32,6 +34,7 @@ impl Counters {
         let [jump, link, interpret, exception, question, restart] = self.exits;
         [
             ("translations", self.translations),
+            ("retranslations", self.retranslations),
             ("evictions", self.evictions),
             ("left-for-jump", jump),
             ("left-for-link", link),

@@ -19,7 +19,9 @@ use tern_x86::exception::Stop;
 use tern_x86::state::{Cr0, Cr4, FpuState, Msrs, Mxcsr, PendingEvent, Rflags, Segment, SegmentRegister};
 
 use super::jumps::{JumpTable, Jumps};
+use super::restless::SAMPLED;
 use crate::environment::SoftEnvironment;
+use crate::ram::CodePage;
 use crate::tlb::{View, place};
 
 type P = Processor<SoftEnvironment>;
@@ -69,6 +71,8 @@ pub struct RunState {
     pub vectors_loaded: bool,
     /// The guest may use XMM registers, and MXCSR masks every exception.
     pub vectors_usable: bool,
+    /// Misses of sites until one is looked at.
+    pub miss_tick: i32,
     /// Guest instructions until time must be looked at; negative when it must.
     pub budget: i32,
     /// An interrupt may wait for RFLAGS.IF.
@@ -81,7 +85,7 @@ pub struct RunState {
     pub payload: u64,
     /// The stack pointer of whoever entered.
     host_stack: u64,
-    scratch: [u64; 3],
+    scratch: [u64; 4],
     /// Indirect jumps of level 3.
     pub user: JumpTable<USER_JUMPS>,
     /// Indirect jumps of levels 0 to 2.
@@ -98,12 +102,13 @@ impl RunState {
             vectors_loaded: false,
             vectors_usable: false,
             budget: 0,
+            miss_tick: SAMPLED,
             window: false,
             exit: Exit::Jump,
             host_mxcsr: Mxcsr::MASKS.bits(),
             payload: 0,
             host_stack: 0,
-            scratch: [0; 3],
+            scratch: [0; 4],
             user: JumpTable::new(),
             supervisor: JumpTable::new(),
             supervisor_ac: JumpTable::new(),
@@ -139,6 +144,11 @@ impl RunState {
         self.scratch[1]
     }
 
+    /// Notes where a restless access that writes looks for code.
+    pub fn note_written(&mut self, code: *const CodePage) {
+        self.scratch[3] = code as u64;
+    }
+
     /// Looks whether vector instructions may run as they are.
     #[inline]
     pub fn update_vectors(&mut self, cpu: &Cpu) {
@@ -169,6 +179,10 @@ pub const VECTORS_LOADED: i32 = at(STATE + offset_of!(RunState, vectors_loaded))
 pub const VECTORS_USABLE: i32 = at(STATE + offset_of!(RunState, vectors_usable));
 /// [`RunState::budget`].
 pub const BUDGET: i32 = at(STATE + offset_of!(RunState, budget));
+/// [`RunState::miss_tick`].
+pub const MISS_TICK: i32 = at(STATE + offset_of!(RunState, miss_tick));
+/// The code page of the page that a restless access has written.
+pub const WRITTEN: i32 = scratch(3);
 /// [`RunState::exit`].
 pub const EXIT: i32 = at(STATE + offset_of!(RunState, exit));
 /// The host's MXCSR.

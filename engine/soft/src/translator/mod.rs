@@ -22,6 +22,7 @@
 //! | `stubs` | entering, leaving, asking |
 //! | `calls` | what is asked of Rust |
 //! | `sites` | which site of the TLB a translated instruction has |
+//! | `restless` | which of them has none |
 //! | `jumps` | from instruction pointers to host code |
 //! | `frame` | what translated code shares with Rust |
 //! | `verify` | lockstep with the interpreter |
@@ -40,11 +41,13 @@ mod emit;
 mod flags;
 mod frame;
 mod jumps;
+mod restless;
 mod scan;
 mod sites;
 mod stubs;
 mod verify;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::ptr::NonNull;
 
@@ -60,12 +63,14 @@ pub use scan::{MAX_INSTRUCTIONS, Unit, scan};
 pub use verify::{Defined, End, Trial, compare};
 
 use crate::Translation;
+use crate::blocks::Block;
 use crate::environment::SoftEnvironment;
 use crate::ram::PAGE;
 use crate::tlb::View;
 use calls::Operation;
 use code_cache::CodeCache;
 use emit::Target;
+use restless::Restless;
 use sites::Sites;
 use stubs::{Enter, Stubs};
 
@@ -90,7 +95,13 @@ pub struct Translator {
     translation: Translation,
     /// What was done so far.
     pub counters: Counters,
+    restless: Restless,
+    /// The block of each unit, by the unit's offset.
+    owners: BTreeMap<u32, *mut Block>,
 }
+
+// SAFETY: the blocks belong to the processor whose translator this is.
+unsafe impl Send for Translator {}
 
 impl Translator {
     /// Without units yet, of a machine with `cpus` processors.
@@ -109,6 +120,8 @@ impl Translator {
             several_processors: cpus > 1,
             translation,
             counters: Counters::default(),
+            restless: Restless::default(),
+            owners: BTreeMap::new(),
         })
     }
 
@@ -126,6 +139,8 @@ impl Translator {
     pub fn clear(&mut self) {
         self.cache.clear();
         self.operations.clear();
+        self.owners.clear();
+        self.restless.forget();
         self.counters.evictions += 1;
     }
 
@@ -134,19 +149,38 @@ impl Translator {
         self.cache.used()
     }
 
-    /// Translates a unit for a view of memory; `None` if it does not fit, or nothing of it would run.
-    pub fn translate(&mut self, unit: &Unit, view: View) -> Option<Translated> {
+    /// Translates a unit of `block` for a view of memory; `None` if it does not fit, or nothing of it would run.
+    pub fn translate(&mut self, unit: &Unit, block: *mut Block, physical: u64, view: View) -> Option<Translated> {
         let first = &unit.instructions[0];
         let linked = self.translation == Translation::On;
         if self.translation == Translation::Off || first.kind == scan::Kind::Interpret && !linked {
             return None;
         }
         let target = Target { view, several_processors: self.several_processors && linked, linked };
-        let emitted = emit::emit(unit, target, &self.stubs, &mut self.sites);
+        let page = physical & !(PAGE - 1);
+        let is_restless = |offset| self.restless.has(page + offset as u64);
+        let emitted = emit::emit(unit, target, &self.stubs, &mut self.sites, &is_restless);
         let offset = self.cache.append(emitted.code, &emitted.fixups)?;
         self.operations.extend(emitted.operations);
+        self.owners.insert(offset, block);
         self.counters.translations += 1;
         Some(Translated(offset))
+    }
+
+    /// Notes a sampled miss of the site at `place`, by code that called from `from`, after so many guest instructions.
+    /// Returns the block whose unit is to be translated anew because of it, and the unit.
+    pub fn sample_miss(&mut self, place: Place, from: u64, instructions: u64) -> Option<(*mut Block, Translated)> {
+        let from = u32::try_from(from.wrapping_sub(self.cache.at(0) as u64)).ok()?;
+        let (&unit, &block) = self.owners.range(..=from).next_back()?;
+        // SAFETY: blocks live as long as their units do.
+        let physical = unsafe { (*block).physical } & !(PAGE - 1) | place.offset();
+        self.restless.sample(physical, instructions).then_some((block, Translated(unit)))
+    }
+
+    /// Leads whoever enters `old` to `new`, which is the same code translated anew.
+    pub fn supersede(&mut self, old: Translated, new: Translated) {
+        self.counters.retranslations += 1;
+        self.cache.replace_by_jump(old.0 + emit::LINK_ENTRY, new.0 + emit::LINK_ENTRY);
     }
 
     /// Where links enter the unit that jumps by table enter at `code`.

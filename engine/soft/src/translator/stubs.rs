@@ -32,6 +32,9 @@ pub struct Stubs {
     pub interpret: u32,
     /// Called by a site that does not know its page, by view and whether it writes.
     pub miss: [[u32; 2]; REMEMBERED],
+    /// Called by a restless access whose page the table does not know, with its address in R10 and a [`calls::Place`] in R11;
+    /// by whether it writes. Returns with the host address in R10.
+    pub table_miss: [u32; 2],
     /// Called with an operation's address in R11: the interpreter executes it.
     pub operation: u32,
     /// Jumped to with an operation's address in R11: the interpreter executes it, and control goes where it leads.
@@ -70,6 +73,9 @@ impl Stubs {
             for write in [false, true] {
                 stubs.miss[view as usize][usize::from(write)] = add(&|a| miss(a, view, write, leave_half))?;
             }
+        }
+        for write in [false, true] {
+            stubs.table_miss[usize::from(write)] = add(&|a| table_miss(a, write, leave_half))?;
         }
         stubs.operation = add(&|a| operation(a, leave_saved))?;
         stubs.transfer = add(&|a| transfer(a, leave_saved))?;
@@ -231,6 +237,8 @@ fn miss(a: &mut Assembler, view: View, write: bool, leave_half: u32) {
     a.add_immediate(R11, 4097);
     a.cmp(RDX, R11);
     a.jcc(ABOVE_OR_EQUAL, slow);
+    a.sub_immediate32(frame::MISS_TICK + PUSHED, 1);
+    a.jcc(SIGN, slow);
     a.store_table(RAX, 0, site(LIMIT), R11);
     a.sub(R10, RDX);
     a.store_table(RAX, 0, site(TAG), R10);
@@ -256,19 +264,41 @@ fn miss(a: &mut Assembler, view: View, write: bool, leave_half: u32) {
     a.mov(RSI, R10);
     a.load(RDX, frame::scratch(0) + RETURN);
     a.mov_immediate(RCX, u64::from(write));
-    call_rust(a, calls::miss as *const () as usize, RETURN, |a, _| {
-        a.mov(R10, RAX);
-        let found = a.label();
-        a.cmp_immediate(R10, -1);
-        a.jcc(NOT_EQUAL, found);
-        a.lea(RSP, RSP, RETURN);
-        a.jmp_out(leave_half);
-        a.place(found);
-    });
+    // Where this was called from.
+    a.load(R8, 0);
+    call_rust(a, calls::miss as *const () as usize, RETURN, |a, _| leave_if_refused(a, leave_half));
     for register in VOLATILE.into_iter().filter(|register| *register != R10) {
         a.load(register, slot(register) + RETURN);
     }
     a.ret();
+}
+
+/// R10 is a linear address, R11 a [`calls::Place`]. Returns with the host address in R10.
+fn table_miss(a: &mut Assembler, write: bool, leave_half: u32) {
+    const RETURN: i32 = 8;
+    for register in VOLATILE.into_iter().filter(|register| *register != R10) {
+        a.store(slot(register) + RETURN, register);
+    }
+    a.mov(RSI, R10);
+    a.mov(RDX, R11);
+    a.mov_immediate(RCX, u64::from(write));
+    call_rust(a, calls::table_miss as *const () as usize, RETURN, |a, _| leave_if_refused(a, leave_half));
+    for register in VOLATILE.into_iter().filter(|register| *register != R10) {
+        a.load(register, slot(register) + RETURN);
+    }
+    a.ret();
+}
+
+/// Moves the answer to R10; if it is -1, leaves.
+fn leave_if_refused(a: &mut Assembler, leave_half: u32) {
+    const RETURN: i32 = 8;
+    a.mov(R10, RAX);
+    let found = a.label();
+    a.cmp_immediate(R10, -1);
+    a.jcc(NOT_EQUAL, found);
+    a.lea(RSP, RSP, RETURN);
+    a.jmp_out(leave_half);
+    a.place(found);
 }
 
 /// R11 is the address of a [`calls::Operation`].

@@ -11,6 +11,9 @@ use crate::translator::frame;
 pub enum Cold {
     /// A site does not know its page. R10 is the address less the site's tag; back there it is an offset.
     Miss { at: Label, back: Label, place: Place, write: bool },
+    /// The table does not know a restless access's page. R10 is the address less the entry's tag, R11 the entry's index; back
+    /// there R10 is the host address.
+    TableMiss { at: Label, back: Label, place: Place, write: bool },
     /// The interpreter executes the instruction at `offset`, which is number `count`.
     Interpret { at: Label, offset: usize, count: i8 },
     /// A jump table does not know the instruction pointer in R10.
@@ -41,6 +44,13 @@ impl Emitter<'_> {
                 self.a.place(at);
                 self.a.mov_immediate(R11, u64::from(place.0));
                 self.a.call_out(self.stubs.miss[self.target.view as usize][usize::from(write)]);
+                self.a.jmp(back);
+            }
+            Cold::TableMiss { at, back, place, write } => {
+                self.a.place(at);
+                self.a.add_table(R10, R11, 3, frame::tags(self.target.view, write));
+                self.a.mov_immediate(R11, u64::from(place.0));
+                self.a.call_out(self.stubs.table_miss[usize::from(write)]);
                 self.a.jmp(back);
             }
             Cold::Interpret { at, offset, count } => {

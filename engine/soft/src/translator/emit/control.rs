@@ -111,13 +111,13 @@ impl Emitter<'_> {
             self.a.load(R11, frame::PAGE_BASE);
             self.a.add_immediate(R11, displacement);
             self.a.store(frame::scratch(1), R11);
-            self.look_for_code(Place::jumping(site, 8), site);
+            self.look_for_code(Place::jumping(8), site);
         }
         self.go(target);
     }
 
     /// Pushes the address behind the instruction. Flags are lost.
-    fn push_return(&mut self, guest: &Guest) -> usize {
+    fn push_return(&mut self, guest: &Guest) -> Option<usize> {
         self.a.lea(R10, R9, -8);
         let site = self.check(guest, Access::stack(true));
         self.a.load(R11, frame::PAGE_BASE);
@@ -172,7 +172,7 @@ impl Emitter<'_> {
         self.a.store(frame::scratch(1), R10);
         self.a.store(frame::CALLED, R11);
         let site = self.push_return(guest);
-        self.look_for_code(Place::jumping(site, 8), site);
+        self.look_for_code(Place::jumping(8), site);
         self.a.load(R10, frame::scratch(1));
         self.a.jmp_frame(frame::CALLED);
     }

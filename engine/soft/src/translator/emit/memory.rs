@@ -16,7 +16,7 @@ use iced_x86::{Instruction, Register};
 use super::super::calls::Place;
 use super::cold::Cold;
 use super::{Emitter, Guest, host};
-use crate::tlb::Site;
+use crate::tlb::{ENTRIES, Site};
 use crate::translator::assembler::*;
 use crate::translator::flags::FlagSet;
 use crate::translator::frame;
@@ -100,20 +100,24 @@ impl Emitter<'_> {
     }
 
     /// The host address of the memory operand into R10, checked. R11 is changed. `live` flags are kept.
-    pub fn operand(&mut self, guest: &Guest, access: Access, live: FlagSet) -> usize {
+    pub fn operand(&mut self, guest: &Guest, access: Access, live: FlagSet) -> Option<usize> {
         self.spare_flags(live);
         self.address(&guest.instruction);
         self.check(guest, access)
     }
 
-    /// The linear address in R10 becomes a host address. Flags and R11 are lost. Returns the access's site.
-    pub fn check(&mut self, guest: &Guest, access: Access) -> usize {
+    /// The linear address in R10 becomes a host address. Flags and R11 are lost. Returns the access's site, if it has one.
+    pub fn check(&mut self, guest: &Guest, access: Access) -> Option<usize> {
         let site = self.sites.next(self.target.view, access.size);
         if access.aligned {
             let refused = self.a.label();
             self.a.test_byte(R10, 15);
             self.a.jcc(NOT_EQUAL, refused);
             self.cold.push(Cold::Interpret { at: refused, offset: guest.offset(), count: self.count });
+        }
+        if (self.is_restless)(guest.offset()) {
+            self.check_by_table(guest, access, site);
+            return None;
         }
         let (miss, back) = (self.a.label(), self.a.label());
         self.a.sub_frame(R10, frame::site(site, offset_of!(Site, tag)));
@@ -123,25 +127,45 @@ impl Emitter<'_> {
         self.a.add_frame(R10, frame::site(site, offset_of!(Site, host)));
         let place = Place::new(guest.offset(), site, access.size, access.stack);
         self.cold.push(Cold::Miss { at: miss, back, place, write: access.write });
-        site
+        Some(site)
+    }
+
+    /// As [`Emitter::check`] for a restless access. `site` is only filled.
+    fn check_by_table(&mut self, guest: &Guest, access: Access, site: usize) {
+        let (miss, back) = (self.a.label(), self.a.label());
+        let view = self.target.view;
+        self.a.mov32(R11, R10);
+        self.a.shr32(R11, 12);
+        self.a.and_immediate32(R11, ENTRIES as i32 - 1);
+        self.a.sub_table(R10, R11, 3, frame::tags(view, access.write));
+        self.a.cmp_immediate(R10, 4096 - access.size as i32);
+        self.a.jcc(ABOVE, miss);
+        self.a.add_table(R10, R11, 3, frame::hosts(view));
+        if access.write && self.target.several_processors {
+            self.a.load_table(R11, R11, 3, frame::code(view));
+            self.a.store(frame::WRITTEN, R11);
+        }
+        self.a.place(back);
+        let place = Place::new(guest.offset(), site, access.size, access.stack);
+        self.cold.push(Cold::TableMiss { at: miss, back, place, write: access.write });
     }
 
     /// After a store to the host address in R10: code may have been decoded from there. `live` flags are kept.
-    pub fn stored(&mut self, guest: &Guest, site: usize, size: usize, live: FlagSet) {
+    pub fn stored(&mut self, guest: &Guest, site: Option<usize>, size: usize, live: FlagSet) {
         if !self.target.several_processors {
             return;
         }
         self.spare_flags(live);
-        self.look_for_code(Place::new(guest.next_offset(), site, size, false), site);
+        self.look_for_code(Place::new(guest.next_offset(), 0, size, false), site);
     }
 
     /// As [`Emitter::stored`], with the flags lost.
-    pub fn look_for_code(&mut self, place: Place, site: usize) {
+    pub fn look_for_code(&mut self, place: Place, site: Option<usize>) {
         if !self.target.several_processors {
             return;
         }
         let (hit, back) = (self.a.label(), self.a.label());
-        self.a.load(R11, frame::site(site, offset_of!(Site, code)));
+        self.a.load(R11, site.map_or(frame::WRITTEN, |site| frame::site(site, offset_of!(Site, code))));
         self.a.cmp_r11_memory_zero();
         self.a.jcc(NOT_EQUAL, hit);
         self.a.place(back);

@@ -68,8 +68,14 @@ pub struct Emitted {
     pub operations: Vec<Box<Operation>>,
 }
 
-/// Emits a unit. Its accesses get their sites from `sites`.
-pub fn emit(unit: &Unit, target: Target, stubs: &Stubs, sites: &mut Sites) -> Emitted {
+/// Emits a unit. Its accesses get their sites from `sites`, but for those of the instructions at offsets that are restless.
+pub fn emit(
+    unit: &Unit,
+    target: Target,
+    stubs: &Stubs,
+    sites: &mut Sites,
+    is_restless: &dyn Fn(usize) -> bool,
+) -> Emitted {
     let mut a = Assembler::default();
     a.and_immediate(R10, -4096);
     a.store(frame::PAGE_BASE, R10);
@@ -84,6 +90,7 @@ pub fn emit(unit: &Unit, target: Target, stubs: &Stubs, sites: &mut Sites) -> Em
         stubs,
         target,
         sites,
+        is_restless,
         operations: Vec::new(),
         flags: Flags::Memory,
         cold: Vec::new(),
@@ -105,6 +112,7 @@ struct Emitter<'a> {
     stubs: &'a Stubs,
     target: Target,
     sites: &'a mut Sites,
+    is_restless: &'a dyn Fn(usize) -> bool,
     operations: Vec<Box<Operation>>,
     flags: Flags,
     cold: Vec<Cold>,
