@@ -67,8 +67,8 @@ pub struct Site {
     pub tag: u64,
     /// The first offset in the page at which the instruction's access would leave it; 0 if nothing is remembered.
     pub limit: u64,
-    /// The host's page.
-    pub host: u64,
+    /// How far the host's page is from the linear one.
+    pub delta: u64,
     /// Where writers look for decoded code.
     pub code: *const CodePage,
 }
@@ -167,7 +167,7 @@ pub mod place {
 impl Tlb {
     /// Empty tables.
     pub const fn new() -> Self {
-        let nothing = Site { tag: 0, limit: 0, host: 0, code: std::ptr::null() };
+        let nothing = Site { tag: 0, limit: 0, delta: 0, code: std::ptr::null() };
         Self {
             tables: [Table::new(), Table::new(), Table::new(), Table::new()],
             sites: [nothing; ALL_SITES],
@@ -224,7 +224,7 @@ impl Tlb {
                 }
             }
         }
-        for site in self.sites.iter_mut().filter(|site| site.host == host) {
+        for site in self.sites.iter_mut().filter(|site| site.tag.wrapping_add(site.delta) == host) {
             site.limit = 0;
         }
     }
@@ -287,18 +287,19 @@ impl Tlb {
         self.sites[number]
     }
 
-    /// Has site `number` remember the page of an access of `size` bytes at `linear` if it hits. Returns the access's offset
-    /// in the page.
-    pub fn fill_site(&mut self, number: usize, view: View, linear: u64, size: u64, write: bool) -> Option<u64> {
+    /// Has site `number` remember the page of an access of `size` bytes at `linear` if it hits. Says whether
+    /// it does.
+    pub fn fill_site(&mut self, number: usize, view: View, linear: u64, size: u64, write: bool) -> bool {
         let (table, n) = (&self.tables[view as usize], index(linear));
         let tag = if write { table.write_tags[n] } else { table.read_tags[n] };
         let offset = linear.wrapping_sub(tag);
         if offset > PAGE - size {
-            return None;
+            return false;
         }
-        let site = Site { tag, limit: PAGE + 1 - size, host: table.hosts[n], code: table.code[n] };
-        *self.sites.get_mut(number)? = site;
-        Some(offset)
+        let delta = table.hosts[n].wrapping_sub(tag);
+        let site = Site { tag, limit: PAGE + 1 - size, delta, code: table.code[n] };
+        self.sites[number] = site;
+        true
     }
 }
 
@@ -331,9 +332,9 @@ mod tests {
     #[test]
     fn a_site_remembers_what_the_table_knows_until_the_page_is_forgotten() {
         let mut tlb = Tlb::new();
-        assert_eq!(tlb.fill_site(3, View::User, 0x5010, 4, true), None);
+        assert!(!tlb.fill_site(3, View::User, 0x5010, 4, true));
         tlb.insert(View::User, 0x5000, 0x10_0000, std::ptr::null(), true, true, false);
-        assert_eq!(tlb.fill_site(3, View::User, 0x5010, 4, true), Some(0x10));
+        assert!(tlb.fill_site(3, View::User, 0x5010, 4, true));
         assert_eq!((tlb.sites[3].tag, tlb.sites[3].limit), (0x5000, 4093));
         tlb.flush_page(0x5fff);
         assert_eq!(tlb.sites[3].limit, 0);
@@ -345,8 +346,8 @@ mod tests {
         let kernel = 0xffff_8000_0000_5000;
         tlb.insert(View::Supervisor, kernel, 0x10_0000, std::ptr::null(), true, true, true);
         tlb.insert(View::User, 0x5000, 0x20_0000, std::ptr::null(), true, true, true);
-        assert!(tlb.fill_site(FIRST_SITE[1], View::Supervisor, kernel, 8, true).is_some());
-        assert!(tlb.fill_site(2, View::User, 0x5000, 8, true).is_some());
+        assert!(tlb.fill_site(FIRST_SITE[1], View::Supervisor, kernel, 8, true));
+        assert!(tlb.fill_site(2, View::User, 0x5000, 8, true));
         tlb.flush_local();
         assert!(tlb.read(View::Supervisor, kernel, 8).is_some() && tlb.read(View::User, 0x5000, 8).is_none());
         assert!(tlb.sites[FIRST_SITE[1]].limit != 0 && tlb.sites[2].limit == 0);
@@ -361,7 +362,7 @@ mod tests {
         let mut tlb = Tlb::new();
         tlb.insert(View::User, 0x5000, 0x10_0000, std::ptr::null(), true, true, false);
         tlb.insert(View::Supervisor, 0x9000, 0x10_0000, std::ptr::null(), true, true, false);
-        assert!(tlb.fill_site(0, View::User, 0x5000, 8, true).is_some());
+        assert!(tlb.fill_site(0, View::User, 0x5000, 8, true));
         tlb.forbid_writes(0x10_0000);
         assert!(tlb.write(View::User, 0x5000, 1).is_none() && tlb.write(View::Supervisor, 0x9000, 1).is_none());
         assert!(tlb.read(View::User, 0x5000, 1).is_some());

@@ -24,8 +24,8 @@ enum Place {
 /// What a site's question came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SiteAccess {
-    /// RAM, and the site knows it now; the access's offset in its page.
-    Hit(u64),
+    /// RAM, and the site knows it now.
+    Hit,
     /// A device, two pages, or RAM that must be asked about every time: the interpreter's.
     Interpret,
     /// It is not permitted.
@@ -463,13 +463,17 @@ impl SoftEnvironment {
 
     /// A translated instruction's site does not know the page of its access of `place.size()` bytes at `linear`.
     pub fn site_access(&mut self, cpu: &mut Cpu, linear: u64, place: Site, write: bool) -> SiteAccess {
+        // What reaches into a second page is not to be asked about there: it may be more than is accessed.
+        if linear % PAGE + place.size() > PAGE {
+            return SiteAccess::Interpret;
+        }
         let kind = if write { AccessKind::Write } else { AccessKind::Read };
         let access = Access::explicit(cpu, kind);
         match self.places(cpu, place.segment(), linear, place.size(), access) {
             // The code that runs may just have become stale.
             Ok((Place::Ram(_), None)) if code_changes() == self.code_changes => {
                 let filled = self.tlb.fill_site(place.site(), self.view, linear, place.size(), write);
-                filled.map_or(SiteAccess::Interpret, SiteAccess::Hit)
+                if filled { SiteAccess::Hit } else { SiteAccess::Interpret }
             }
             Ok(_) => SiteAccess::Interpret,
             Err(stop) => SiteAccess::Stop(stop),

@@ -36,6 +36,30 @@ pub const R10: Host = Host(10);
 /// R11: second scratch register.
 pub const R11: Host = Host(11);
 
+/// Guest memory after its check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Memory {
+    /// At the host address in R10.
+    Checked,
+    /// At this distance from the guest address in `base`, plus R11: how far host addresses are from linear ones there.
+    Grouped {
+        /// The base register.
+        base: Host,
+        /// The distance.
+        displacement: i32,
+    },
+}
+
+impl Memory {
+    /// The same place, after the base register was moved by `by`.
+    pub const fn after_moving(self, by: i32) -> Self {
+        match self {
+            Self::Checked => Self::Checked,
+            Self::Grouped { base, displacement } => Self::Grouped { base, displacement: displacement - by },
+        }
+    }
+}
+
 /// A condition as opcodes encode it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Condition(pub u8);
@@ -244,6 +268,18 @@ impl Assembler {
         self.pair(true, 0x39, b, a);
     }
 
+    /// 2 to the power of `exponent`, below 32, into `reg`: `mov reg, 0; bts reg, exponent`.
+    pub fn power_of_two(&mut self, reg: Host, exponent: Host) {
+        self.mov_immediate(reg, 0);
+        self.rex(true, exponent, 0, reg.0);
+        self.raw(&[0x0f, 0xab, 0xc0 | (exponent.0 & 7) << 3 | reg.0 & 7]);
+    }
+
+    /// `add reg, reg`, of 64 bits.
+    pub fn add(&mut self, a: Host, b: Host) {
+        self.pair(true, 0x01, b, a);
+    }
+
     /// `sub reg, reg`, of 64 bits.
     pub fn sub(&mut self, a: Host, b: Host) {
         self.pair(true, 0x29, b, a);
@@ -397,21 +433,45 @@ impl Assembler {
         self.raw(&[0xf6, 0xc0 | reg.0 & 7, value]);
     }
 
-    /// `mov reg, [r10]`, of 64 bits.
-    pub fn load_guest(&mut self, reg: Host) {
-        self.rex(true, reg, 0, R10.0);
-        self.raw(&[0x8b, (reg.0 & 7) << 3 | R10.0 & 7]);
+    /// Guest memory's operand, with REX and opcode before.
+    fn guest_operand(&mut self, opcode: u8, reg: Host, memory: Memory) {
+        let reg_bits = (reg.0 & 7) << 3;
+        match memory {
+            Memory::Checked => {
+                self.rex(true, reg, 0, R10.0);
+                self.raw(&[opcode, reg_bits | R10.0 & 7]);
+            }
+            Memory::Grouped { base, displacement } => {
+                self.rex(true, reg, R11.0, base.0);
+                self.raw(&[opcode, 0x84 | reg_bits, (R11.0 & 7) << 3 | base.0 & 7]);
+                self.raw(&displacement.to_le_bytes());
+            }
+        }
     }
 
-    /// `mov [r10], reg`, of 64 bits.
-    pub fn store_guest(&mut self, reg: Host) {
-        self.rex(true, reg, 0, R10.0);
-        self.raw(&[0x89, (reg.0 & 7) << 3 | R10.0 & 7]);
+    /// `mov reg, memory`, of 64 bits.
+    pub fn load_guest(&mut self, reg: Host, memory: Memory) {
+        self.guest_operand(0x8b, reg, memory);
     }
 
-    /// `mov qword [r10], value`, sign-extended.
-    pub fn store_guest_immediate(&mut self, value: i32) {
-        self.raw(&[0x49, 0xc7, R10.0 & 7]);
+    /// `mov reg, memory`, of 64 or 32 bits.
+    pub fn load_guest_sized(&mut self, reg: Host, memory: Memory, wide: bool) {
+        let start = self.bytes.len();
+        self.load_guest(reg, memory);
+        if !wide {
+            // R10, R11 or the base is in it, so that there is a REX prefix.
+            self.bytes[start] &= !8;
+        }
+    }
+
+    /// `mov memory, reg`, of 64 bits.
+    pub fn store_guest(&mut self, memory: Memory, reg: Host) {
+        self.guest_operand(0x89, reg, memory);
+    }
+
+    /// `mov qword memory, value`, sign-extended.
+    pub fn store_guest_immediate(&mut self, memory: Memory, value: i32) {
+        self.guest_operand(0xc7, Host(0), memory);
         self.raw(&value.to_le_bytes());
     }
 

@@ -25,22 +25,23 @@ impl Place {
     pub const SITE_SHIFT: u32 = 13;
     /// The access's size in bytes.
     pub const SIZE_SHIFT: u32 = 26;
-    /// The size's bits.
-    pub const SIZE_MASK: u32 = 0x1f;
+    /// The bits of the size's logarithm.
+    pub const SIZE_MASK: u32 = 0xf;
+    const GROUP: u32 = 1 << 30;
     /// The site's bits.
     pub const SITE_MASK: u32 = 0x1fff;
     const STACK: u32 = 1 << 31;
     /// In place of an offset: an instruction does not end at the page's start.
     const JUMPS: u32 = 0x1fff;
 
-    /// An access of `size` (1 to 16) bytes by the instruction at `offset` (up to a page).
+    /// An access of `size` bytes, a power of two up to 256, by the instruction at `offset` (up to a page).
     pub fn new(offset: usize, site: usize, size: usize, stack: bool) -> Self {
-        debug_assert!(offset <= 4096 && site < ALL_SITES && (1..=16).contains(&size));
+        debug_assert!(offset <= 4096 && site < ALL_SITES && size <= 256 && size.is_power_of_two());
         let stack = if stack { Self::STACK } else { 0 };
         Self(
             offset as u32 & Self::OFFSET_MASK
                 | (site as u32) << Self::SITE_SHIFT
-                | (size as u32 & Self::SIZE_MASK) << Self::SIZE_SHIFT
+                | (size.trailing_zeros() & Self::SIZE_MASK) << Self::SIZE_SHIFT
                 | stack,
         )
     }
@@ -48,6 +49,16 @@ impl Place {
     /// A store of `size` bytes before control goes to where the frame's second scratch place says.
     pub fn jumping(size: usize) -> Self {
         Self(Self::new(0, 0, size, false).0 | Self::JUMPS)
+    }
+
+    /// The same for all accesses of a group.
+    pub const fn for_group(self) -> Self {
+        Self(self.0 | Self::GROUP)
+    }
+
+    /// Whether it is [`Place::for_group`].
+    pub const fn is_group(self) -> bool {
+        self.0 & Self::GROUP != 0
     }
 
     /// Whether it is [`Place::jumping`].
@@ -67,7 +78,7 @@ impl Place {
 
     /// The access's size in bytes.
     pub const fn size(self) -> u64 {
-        (self.0 >> Self::SIZE_SHIFT & Self::SIZE_MASK) as u64
+        1 << (self.0 >> Self::SIZE_SHIFT & Self::SIZE_MASK)
     }
 
     /// The segment that a non-canonical address is told by.
@@ -89,30 +100,8 @@ fn leave(p: &mut Processor<SoftEnvironment>, exit: Exit, offset: u64) {
     p.env.translated.exit = exit;
 }
 
-/// The table does not know the page of a restless access at `linear`. Returns its host address; or `u64::MAX` to leave.
-///
-/// # Safety
-/// As [`miss`].
-pub unsafe extern "sysv64" fn table_miss(
-    p: *mut Processor<SoftEnvironment>,
-    linear: u64,
-    place: u64,
-    write: u64,
-) -> u64 {
-    // SAFETY: the caller's promise.
-    let offset = unsafe { miss(p, linear, place, write, 0) };
-    if offset == u64::MAX {
-        return offset;
-    }
-    // SAFETY: the caller's promise.
-    let p = unsafe { &mut *p };
-    let site = p.env.tlb.site(Place(place as u32).site());
-    p.env.translated.note_written(site.code);
-    site.host.wrapping_add(offset)
-}
-
-/// A site does not know the page at `linear`, or does not remember it; `from` is where that was found out. Returns the access's offset in the page, which the site then knows;
-/// or `u64::MAX` to leave.
+/// A site does not know the page at `linear`, or does not remember it; `from` is where that was found out. Returns 1 if it does
+/// now, 0 to leave.
 ///
 /// # Safety
 /// `p` is the processor that runs, and no reference to it is in use.
@@ -133,16 +122,37 @@ pub unsafe extern "sysv64" fn miss(
         p.env.translator.counters.misses += 1;
     }
     match p.env.site_access(&mut p.cpu, linear, place, write != 0) {
-        SiteAccess::Hit(offset) => offset,
-        SiteAccess::Interpret => {
+        SiteAccess::Hit => return 1,
+        // What a group's members do one by one is the interpreter's to find out.
+        _ if place.is_group() => {
+            p.env.sample_miss(&p.cpu, place, from);
             leave(p, Exit::Interpret, place.offset());
-            u64::MAX
         }
-        SiteAccess::Stop(stop) => {
-            leave(p, stop.into(), place.offset());
-            u64::MAX
-        }
+        SiteAccess::Interpret => leave(p, Exit::Interpret, place.offset()),
+        SiteAccess::Stop(stop) => leave(p, stop.into(), place.offset()),
     }
+    0
+}
+
+/// The table does not know the page of a restless access at `linear`. Returns its host address; or `u64::MAX` to leave.
+///
+/// # Safety
+/// As [`miss`].
+pub unsafe extern "sysv64" fn table_miss(
+    p: *mut Processor<SoftEnvironment>,
+    linear: u64,
+    place: u64,
+    write: u64,
+) -> u64 {
+    // SAFETY: the caller's promise.
+    if unsafe { miss(p, linear, place, write, 0) } == 0 {
+        return u64::MAX;
+    }
+    // SAFETY: the caller's promise.
+    let p = unsafe { &mut *p };
+    let site = p.env.tlb.site(Place(place as u32).site());
+    p.env.translated.note_written(site.code);
+    linear.wrapping_add(site.delta)
 }
 
 /// The interpreter executes an operation. Returns 0 to go on behind it, 1 to leave.

@@ -85,7 +85,7 @@ pub struct RunState {
     pub payload: u64,
     /// The stack pointer of whoever entered.
     host_stack: u64,
-    scratch: [u64; 4],
+    scratch: [u64; 6],
     /// Indirect jumps of level 3.
     pub user: JumpTable<USER_JUMPS>,
     /// Indirect jumps of levels 0 to 2.
@@ -108,7 +108,7 @@ impl RunState {
             host_mxcsr: Mxcsr::MASKS.bits(),
             payload: 0,
             host_stack: 0,
-            scratch: [0; 4],
+            scratch: [0; 6],
             user: JumpTable::new(),
             supervisor: JumpTable::new(),
             supervisor_ac: JumpTable::new(),
@@ -141,7 +141,7 @@ impl RunState {
 
     /// Where an instruction leads that stores before it jumps.
     pub const fn jump_target(&self) -> u64 {
-        self.scratch[1]
+        self.scratch[5]
     }
 
     /// Notes where a restless access that writes looks for code.
@@ -179,6 +179,10 @@ pub const VECTORS_LOADED: i32 = at(STATE + offset_of!(RunState, vectors_loaded))
 pub const VECTORS_USABLE: i32 = at(STATE + offset_of!(RunState, vectors_usable));
 /// [`RunState::budget`].
 pub const BUDGET: i32 = at(STATE + offset_of!(RunState, budget));
+/// Where a call leads, while it pushes.
+pub const LEADS_TO: i32 = scratch(5);
+/// What PUSH of memory pushes.
+pub const PUSHED: i32 = scratch(4);
 /// [`RunState::miss_tick`].
 pub const MISS_TICK: i32 = at(STATE + offset_of!(RunState, miss_tick));
 /// The code page of the page that a restless access has written.

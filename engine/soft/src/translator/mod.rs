@@ -15,6 +15,7 @@
 //! |---|---|
 //! | `scan` | what a unit of translation consists of |
 //! | `flags` | which flags may still be read |
+//! | `groups` | accesses that one check serves |
 //! | `emit/` | from a unit to host code |
 //! | `assembler` | host instructions as bytes |
 //! | `code_cache` | where host code lies |
@@ -40,6 +41,7 @@ mod counters;
 mod emit;
 mod flags;
 mod frame;
+mod groups;
 mod jumps;
 mod restless;
 mod scan;

@@ -5,8 +5,9 @@
 
 use crate::tlb::{FIRST_SITE, REMEMBERED, SITES, View};
 
-/// Sizes of accesses in bytes, with the number of each 256 sites that they have.
-const SHARES: [(usize, usize); 5] = [(1, 28), (2, 12), (4, 68), (8, 116), (16, 32)];
+/// Sizes of accesses, and of groups of them, in bytes, with the number of each 256 sites that they have.
+const SHARES: [(usize, usize); 9] =
+    [(1, 24), (2, 8), (4, 48), (8, 76), (16, 20), (32, 36), (64, 24), (128, 12), (256, 8)];
 
 const _: () = {
     let (mut sum, mut n) = (0, 0);
@@ -24,9 +25,9 @@ pub struct Sites {
 }
 
 impl Sites {
-    /// Whether accesses of `size` bytes have sites.
+    /// Whether single accesses of `size` bytes have sites.
     pub fn has(size: usize) -> bool {
-        SHARES.iter().any(|&(known, _)| known == size)
+        SHARES[..5].iter().any(|&(known, _)| known == size)
     }
 
     /// The next site of a view for accesses of `size` bytes.

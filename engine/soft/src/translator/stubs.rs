@@ -203,11 +203,11 @@ fn call_rust(a: &mut Assembler, function: usize, pushed: i32, after: impl Fn(&mu
     a.place(loaded);
 }
 
-/// R10 is the linear address less the site's tag, R11 a [`calls::Place`]. Returns with R10 as the site, now filled, has it.
+/// R10 is a linear address, R11 a [`calls::Place`]. The site is filled then.
 fn miss(a: &mut Assembler, view: View, write: bool, leave_half: u32) {
     const TAG: usize = offset_of!(Site, tag);
     const LIMIT: usize = offset_of!(Site, limit);
-    const HOST: usize = offset_of!(Site, host);
+    const DELTA: usize = offset_of!(Site, delta);
     const CODE: usize = offset_of!(Site, code);
     const RETURN: i32 = 8;
     // Return address, three registers.
@@ -223,32 +223,34 @@ fn miss(a: &mut Assembler, view: View, write: bool, leave_half: u32) {
     a.shr32(RAX, calls::Place::SITE_SHIFT as u8);
     a.and_immediate32(RAX, calls::Place::SITE_MASK as i32);
     a.shl32(RAX, SITE_SHIFT);
-    a.add_table(R10, RAX, 0, site(TAG));
     a.mov32(RCX, R10);
     a.shr32(RCX, 12);
     const { assert!(ENTRIES.is_power_of_two()) };
     a.and_immediate32(RCX, ENTRIES as i32 - 1);
-    a.mov(RDX, R10);
-    a.sub_table(RDX, RCX, 3, frame::tags(view, write) + PUSHED);
-    // The limit of an access of `size` bytes is 4097 - size.
+    // The limit of an access of 2^n bytes is 4097 - 2^n.
     a.shr32(R11, calls::Place::SIZE_SHIFT as u8);
     a.and_immediate32(R11, calls::Place::SIZE_MASK as i32);
+    a.mov(RDX, R11);
+    a.power_of_two(R11, RDX);
     a.neg(R11);
     a.add_immediate(R11, 4097);
+    a.mov(RDX, R10);
+    a.sub_table(RDX, RCX, 3, frame::tags(view, write) + PUSHED);
     a.cmp(RDX, R11);
     a.jcc(ABOVE_OR_EQUAL, slow);
     a.sub_immediate32(frame::MISS_TICK + PUSHED, 1);
     a.jcc(SIGN, slow);
     a.store_table(RAX, 0, site(LIMIT), R11);
-    a.sub(R10, RDX);
-    a.store_table(RAX, 0, site(TAG), R10);
+    a.neg(RDX);
+    a.add(RDX, R10);
+    a.store_table(RAX, 0, site(TAG), RDX);
     a.load_table(R11, RCX, 3, frame::hosts(view) + PUSHED);
-    a.store_table(RAX, 0, site(HOST), R11);
+    a.sub(R11, RDX);
+    a.store_table(RAX, 0, site(DELTA), R11);
     if write {
         a.load_table(R11, RCX, 3, frame::code(view) + PUSHED);
         a.store_table(RAX, 0, site(CODE), R11);
     }
-    a.mov(R10, RDX);
     for register in [RDX, RCX, RAX] {
         a.pop(register);
     }
@@ -258,17 +260,24 @@ fn miss(a: &mut Assembler, view: View, write: bool, leave_half: u32) {
     for register in [RDX, RCX, RAX] {
         a.pop(register);
     }
-    for register in VOLATILE.into_iter().filter(|register| *register != R10) {
-        a.store(slot(register) + RETURN, register);
+    for register in VOLATILE {
+        a.store(if register == R10 { frame::scratch(1) } else { slot(register) } + RETURN, register);
     }
     a.mov(RSI, R10);
     a.load(RDX, frame::scratch(0) + RETURN);
     a.mov_immediate(RCX, u64::from(write));
     // Where this was called from.
     a.load(R8, 0);
-    call_rust(a, calls::miss as *const () as usize, RETURN, |a, _| leave_if_refused(a, leave_half));
-    for register in VOLATILE.into_iter().filter(|register| *register != R10) {
-        a.load(register, slot(register) + RETURN);
+    call_rust(a, calls::miss as *const () as usize, RETURN, |a, _| {
+        let found = a.label();
+        a.cmp_immediate(RAX, 0);
+        a.jcc(NOT_EQUAL, found);
+        a.lea(RSP, RSP, RETURN);
+        a.jmp_out(leave_half);
+        a.place(found);
+    });
+    for register in VOLATILE {
+        a.load(register, if register == R10 { frame::scratch(1) } else { slot(register) } + RETURN);
     }
     a.ret();
 }

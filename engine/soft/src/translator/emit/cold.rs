@@ -1,7 +1,10 @@
 //! Cold parts: what seldom happens, out of the way of what often does.
 
+use std::mem::offset_of;
+
 use super::super::calls::{Otherwise, Place};
 use super::{Emitter, Flags};
+use crate::tlb::Site;
 use crate::translator::assembler::*;
 use crate::translator::flags::FlagSet;
 use crate::translator::frame;
@@ -9,8 +12,10 @@ use crate::translator::frame;
 /// A cold part, and where it is entered from.
 #[derive(Debug, Clone, Copy)]
 pub enum Cold {
-    /// A site does not know its page. R10 is the address less the site's tag; back there it is an offset.
+    /// A site does not know the page of the address in R10.
     Miss { at: Label, back: Label, place: Place, write: bool },
+    /// A group's site does not know the page of the address that R10 plus the site's tag are.
+    GroupMiss { at: Label, back: Label, place: Place, write: bool },
     /// The table does not know a restless access's page. R10 is the address less the entry's tag, R11 the entry's index; back
     /// there R10 is the host address.
     TableMiss { at: Label, back: Label, place: Place, write: bool },
@@ -42,6 +47,13 @@ impl Emitter<'_> {
         match cold {
             Cold::Miss { at, back, place, write } => {
                 self.a.place(at);
+                self.a.mov_immediate(R11, u64::from(place.0));
+                self.a.call_out(self.stubs.miss[self.target.view as usize][usize::from(write)]);
+                self.a.jmp(back);
+            }
+            Cold::GroupMiss { at, back, place, write } => {
+                self.a.place(at);
+                self.a.add_frame(R10, frame::site(place.site(), offset_of!(Site, tag)));
                 self.a.mov_immediate(R11, u64::from(place.0));
                 self.a.call_out(self.stubs.miss[self.target.view as usize][usize::from(write)]);
                 self.a.jmp(back);

@@ -8,6 +8,7 @@ use super::super::calls::{Otherwise, Place};
 use super::super::jumps;
 use super::cold::Cold;
 use super::memory::Access;
+use super::stack::free_beside;
 use super::{Emitter, Flags, Guest, host};
 use crate::ram::PAGE;
 use crate::translator::assembler::*;
@@ -85,7 +86,7 @@ impl Emitter<'_> {
 
     /// A conditional branch.
     pub fn branch(&mut self, guest: &Guest, target: i64) {
-        self.need_flags(guest.flags.reads);
+        self.need_flags(guest.flags.reads, R11);
         let condition = Condition((guest.instruction.condition_code() as u8).wrapping_sub(1) & 15);
         let (flags, live) = (self.flags, guest.live_taken);
         let at = self.a.label();
@@ -106,25 +107,24 @@ impl Emitter<'_> {
         self.spare_flags(guest.live_before());
         let Ok(displacement) = i32::try_from(target) else { return self.interpret(guest) };
         self.charge_before(guest);
-        let site = self.push_return(guest);
         if self.target.several_processors {
             self.a.load(R11, frame::PAGE_BASE);
             self.a.add_immediate(R11, displacement);
-            self.a.store(frame::scratch(1), R11);
-            self.look_for_code(Place::jumping(8), site);
+            self.a.store(frame::LEADS_TO, R11);
         }
+        self.push_return(guest);
         self.go(target);
     }
 
-    /// Pushes the address behind the instruction. Flags are lost.
-    fn push_return(&mut self, guest: &Guest) -> Option<usize> {
-        self.a.lea(R10, R9, -8);
-        let site = self.check(guest, Access::stack(true));
-        self.a.load(R11, frame::PAGE_BASE);
-        self.a.lea(R11, R11, guest.next_offset() as i32);
-        self.a.store_guest(R11);
+    /// Pushes the address behind the instruction, before control goes to where the frame says. Flags are lost.
+    fn push_return(&mut self, guest: &Guest) {
+        let (memory, site) = self.stack(guest, R9, -8, true, FlagSet::empty());
+        let free = free_beside(memory);
+        self.a.load(free, frame::PAGE_BASE);
+        self.a.lea(free, free, guest.next_offset() as i32);
+        self.a.store_guest(memory, free);
         self.a.lea(R9, R9, -8);
-        site
+        self.look_for_code(Place::jumping(8), memory.after_moving(-8), site);
     }
 
     /// Where an indirect branch leads into R10. Flags are lost.
@@ -138,8 +138,8 @@ impl Emitter<'_> {
             }
         } else {
             let access = Access { size: 8, write: false, aligned: false, stack: super::copy::by_stack(instruction) };
-            self.operand(guest, access, FlagSet::empty());
-            self.a.load_guest(R10);
+            let (memory, _) = self.operand(guest, access, FlagSet::empty());
+            self.a.load_guest(R10, memory);
         }
     }
 
@@ -169,11 +169,10 @@ impl Emitter<'_> {
         self.charge_before(guest);
         self.indirect_target(guest);
         self.look_up_or_interpret(guest);
-        self.a.store(frame::scratch(1), R10);
+        self.a.store(frame::LEADS_TO, R10);
         self.a.store(frame::CALLED, R11);
-        let site = self.push_return(guest);
-        self.look_for_code(Place::jumping(8), site);
-        self.a.load(R10, frame::scratch(1));
+        self.push_return(guest);
+        self.a.load(R10, frame::LEADS_TO);
         self.a.jmp_frame(frame::CALLED);
     }
 
@@ -184,9 +183,8 @@ impl Emitter<'_> {
             return self.interpret(guest);
         }
         self.charge_before(guest);
-        self.a.mov(R10, R9);
-        self.check(guest, Access::stack(false));
-        self.a.load_guest(R10);
+        let (memory, _) = self.stack(guest, R9, 0, false, FlagSet::empty());
+        self.a.load_guest(R10, memory);
         self.look_up_or_interpret(guest);
         self.a.lea(R9, R9, 8 + i32::from(drop));
         self.a.jmp_register(R11);

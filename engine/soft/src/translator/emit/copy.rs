@@ -5,10 +5,12 @@ use iced_x86::{Instruction, InstructionInfoOptions, Mnemonic, OpAccess, OpKind, 
 use super::super::calls::Operation;
 use super::cold::Cold;
 use super::memory::{Access, Parts, is_addressable};
+use super::stack::free_beside;
 use super::{Emitter, Flags, Guest, Kind, host};
 use crate::translator::sites::Sites;
 use crate::translator::assembler::*;
 use crate::translator::flags::FlagSet;
+use crate::translator::groups::Part;
 use crate::translator::frame;
 
 /// A guest register that is kept in memory, and where the instruction finds it.
@@ -25,18 +27,19 @@ struct Borrowed {
 struct Prepared {
     bytes: Vec<u8>,
     borrowed: [Option<Borrowed>; 2],
-    /// Its memory operand, which is at [R10] in `bytes`.
-    memory: Option<Access>,
+    /// Its access to memory.
+    access: Option<Access>,
 }
 
 impl Emitter<'_> {
     /// An instruction on general or vector registers.
     pub fn copy(&mut self, guest: &Guest) {
-        let Some(Prepared { bytes, borrowed, memory }) = self.prepare(guest) else {
+        let Some(Prepared { bytes, borrowed, access }) = self.prepare(guest) else {
             return self.operation(guest);
         };
-        let site = memory.map(|access| (self.operand(guest, access, guest.live_before()), access));
-        self.need_flags(if guest.flags.changes { guest.live_before() } else { guest.flags.reads });
+        let operand = access.map(|access| (self.operand(guest, access, guest.live_before()), access));
+        let free = operand.map_or(R11, |((memory, _), _)| free_beside(memory));
+        self.need_flags(if guest.flags.changes { guest.live_before() } else { guest.flags.reads }, free);
         for Borrowed { number, scratch, .. } in borrowed.into_iter().flatten().filter(|b| b.read) {
             self.a.load(scratch, frame::gpr(number));
         }
@@ -47,8 +50,8 @@ impl Emitter<'_> {
         for Borrowed { number, scratch, .. } in borrowed.into_iter().flatten().filter(|b| b.written) {
             self.a.store(frame::gpr(number), scratch);
         }
-        if let Some((site, Access { size, write: true, .. })) = site {
-            self.stored(guest, site, size, guest.live_after);
+        if let Some(((memory, site), Access { size, write: true, .. })) = operand {
+            self.stored(guest, memory, site, size, guest.live_after);
         }
     }
 
@@ -71,11 +74,16 @@ impl Emitter<'_> {
                     || instruction.mnemonic() == Mnemonic::Cmpxchg16b;
                 let write = writes(*accesses.get(n as usize)?);
                 let stack = by_stack(&instruction);
-                place_at_r10(&mut instruction);
+                if self.groups.member(self.present, Part::Operand).is_some() {
+                    place_in_group(&mut instruction);
+                } else {
+                    place_at_r10(&mut instruction);
+                }
                 Some(Access { size, write, aligned, stack })
             }
             None => None,
         };
+        let grouped = self.groups.member(self.present, Part::Operand).is_some();
         let mut borrowed: [Option<Borrowed>; 2] = [None; 2];
         for n in 0..instruction.op_count() {
             if instruction.op_kind(n) != OpKind::Register || !instruction.op_register(n).is_gpr() {
@@ -96,6 +104,8 @@ impl Emitter<'_> {
                         }
                         None => {
                             let scratch = match (borrowed[0], memory) {
+                                // In a group, R11 is a part of the address.
+                                (None, Some(_)) if grouped => R10,
                                 (None, _) => R11,
                                 (Some(_), None) => R10,
                                 (Some(_), Some(_)) => return None,
@@ -112,7 +122,7 @@ impl Emitter<'_> {
         instruction.set_has_rep_prefix(false);
         instruction.set_has_repne_prefix(false);
         let bytes = self.encode(&instruction)?;
-        Some(Prepared { bytes, borrowed, memory })
+        Some(Prepared { bytes, borrowed, access: memory })
     }
 
     /// The bytes of an instruction without a RIP-relative operand; `None` if it has no encoding.
@@ -177,7 +187,7 @@ impl Emitter<'_> {
         self.a.raw(&bytes);
         self.flags = Flags::Host;
         if write {
-            self.stored(guest, site, size, guest.live_after);
+            self.stored(guest, Memory::Checked, site, size, guest.live_after);
         }
     }
 
@@ -197,9 +207,8 @@ impl Emitter<'_> {
         let wide = size == 8;
         if instruction.op0_kind() == OpKind::Memory {
             let access = Access { size, write: false, aligned: false, stack: by_stack(instruction) };
-            self.operand(guest, access, live);
-            // mov r11d, [r10] or mov r11, [r10]
-            self.a.raw(if wide { &[0x4d, 0x8b, 0x1a] } else { &[0x45, 0x8b, 0x1a] });
+            let (memory, _) = self.operand(guest, access, live);
+            self.a.load_guest_sized(R11, memory, wide);
         } else {
             let number = instruction.op0_register().full_register().number();
             match host(number) {
@@ -273,6 +282,16 @@ fn place_at_r10(instruction: &mut Instruction) {
     instruction.set_memory_index_scale(1);
     instruction.set_memory_displacement64(0);
     instruction.set_memory_displ_size(0);
+    instruction.set_segment_prefix(Register::None);
+}
+
+/// Leaves the memory operand where it is, but for the way to the host's address in R11.
+fn place_in_group(instruction: &mut Instruction) {
+    let base = host(instruction.memory_base().number()).expect("groups have bases in host registers");
+    instruction.set_memory_base(sized(base, Register::RAX));
+    instruction.set_memory_index(Register::R11);
+    instruction.set_memory_index_scale(1);
+    instruction.set_memory_displ_size(8);
     instruction.set_segment_prefix(Register::None);
 }
 

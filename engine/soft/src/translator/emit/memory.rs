@@ -2,11 +2,19 @@
 //!
 //! ```text
 //!   lea r10, [address]
-//!   sub r10, [site.tag]        the access's offset in the page that the instruction accessed last
-//!   cmp r10, [site.limit]      another page, or across its end? then ask
+//!   mov r11, r10
+//!   sub r11, [site.tag]        the access's offset in the page that the instruction accessed last
+//!   cmp r11, [site.limit]      another page, or across its end? then ask
 //!   jae cold
-//!   add r10, [site.host]
+//!   add r10, [site.delta]
 //!   OP  [r10]
+//! ```
+//!
+//! The first access of a group checks for all of them, and each of them is
+//!
+//! ```text
+//!   mov r11, [site.delta]
+//!   OP  [base + r11 + displacement]
 //! ```
 
 use std::mem::offset_of;
@@ -16,7 +24,8 @@ use iced_x86::{Instruction, Register};
 use super::super::calls::Place;
 use super::cold::Cold;
 use super::{Emitter, Guest, host};
-use crate::tlb::{ENTRIES, Site};
+use crate::tlb::{ENTRIES, Site as TlbSite};
+use crate::translator::groups::{Member, Part};
 use crate::translator::assembler::*;
 use crate::translator::flags::FlagSet;
 use crate::translator::frame;
@@ -39,6 +48,15 @@ impl Access {
     pub const fn stack(write: bool) -> Self {
         Self { size: 8, write, aligned: false, stack: true }
     }
+}
+
+/// Who knows an access's page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Site {
+    /// A site of the TLB.
+    Of(usize),
+    /// The table; a restless access has noted its code page.
+    None,
 }
 
 /// The parts of an address, each in a host register. R10 and R11 may be among them.
@@ -99,35 +117,99 @@ impl Emitter<'_> {
         self.a.add_frame(R10, frame::segment_base(segment as usize));
     }
 
-    /// The host address of the memory operand into R10, checked. R11 is changed. `live` flags are kept.
-    pub fn operand(&mut self, guest: &Guest, access: Access, live: FlagSet) -> Option<usize> {
+    /// Makes the memory operand accessible: where it is, and whose site knows its page. `live` flags are kept. If it is
+    /// [`Memory::Checked`], R11 is free, else R10.
+    pub fn operand(&mut self, guest: &Guest, access: Access, live: FlagSet) -> (Memory, Site) {
+        let instruction = &guest.instruction;
+        if let Some(member) = self.groups.member(self.present, Part::Operand) {
+            let base = host(instruction.memory_base().number()).expect("groups have bases in host registers");
+            let displacement = instruction.memory_displacement64() as i32;
+            return self.member(guest, access, member, base, displacement, live);
+        }
         self.spare_flags(live);
-        self.address(&guest.instruction);
-        self.check(guest, access)
+        self.address(instruction);
+        (Memory::Checked, self.check(guest, access))
     }
 
-    /// The linear address in R10 becomes a host address. Flags and R11 are lost. Returns the access's site, if it has one.
-    pub fn check(&mut self, guest: &Guest, access: Access) -> Option<usize> {
+    /// As [`Emitter::operand`] for the push or pop at this distance from the stack pointer, or from another `base`.
+    pub fn stack(&mut self, guest: &Guest, base: Host, displacement: i32, write: bool, live: FlagSet) -> (Memory, Site) {
+        let access = Access::stack(write);
+        if let Some(member) = self.groups.member(self.present, Part::Stack) {
+            return self.member(guest, access, member, base, displacement, live);
+        }
+        self.spare_flags(live);
+        self.a.lea(R10, base, displacement);
+        (Memory::Checked, self.check(guest, access))
+    }
+
+    fn member(
+        &mut self,
+        guest: &Guest,
+        access: Access,
+        member: Member,
+        base: Host,
+        displacement: i32,
+        live: FlagSet,
+    ) -> (Memory, Site) {
+        let group = match member {
+            Member::First { group, from, extent } => {
+                self.spare_flags(live);
+                self.group_sites[group] = self.check_group(guest, access, base, from, extent);
+                group
+            }
+            Member::Later { group } => group,
+        };
+        let site = self.group_sites[group];
+        if access.aligned {
+            self.spare_flags(live);
+            self.a.lea(R10, base, displacement);
+            self.require_alignment(guest);
+        }
+        self.a.load(R11, frame::site(site, offset_of!(TlbSite, delta)));
+        (Memory::Grouped { base, displacement }, Site::Of(site))
+    }
+
+    /// All `extent` bytes at this distance from `base` must lie in the site's page. Flags and R10 are lost.
+    fn check_group(&mut self, guest: &Guest, access: Access, base: Host, from: i32, extent: usize) -> usize {
+        let site = self.sites.next(self.target.view, extent);
+        let (miss, back) = (self.a.label(), self.a.label());
+        self.a.lea(R10, base, from);
+        self.a.sub_frame(R10, frame::site(site, offset_of!(TlbSite, tag)));
+        self.a.cmp_frame(R10, frame::site(site, offset_of!(TlbSite, limit)));
+        self.a.jcc(ABOVE_OR_EQUAL, miss);
+        self.a.place(back);
+        let place = Place::new(guest.offset(), site, extent, access.stack).for_group();
+        self.cold.push(Cold::GroupMiss { at: miss, back, place, write: access.write });
+        site
+    }
+
+    fn require_alignment(&mut self, guest: &Guest) {
+        let refused = self.a.label();
+        self.a.test_byte(R10, 15);
+        self.a.jcc(NOT_EQUAL, refused);
+        self.cold.push(Cold::Interpret { at: refused, offset: guest.offset(), count: self.count });
+    }
+
+    /// The linear address in R10 becomes a host address. Flags and R11 are lost.
+    pub fn check(&mut self, guest: &Guest, access: Access) -> Site {
         let site = self.sites.next(self.target.view, access.size);
         if access.aligned {
-            let refused = self.a.label();
-            self.a.test_byte(R10, 15);
-            self.a.jcc(NOT_EQUAL, refused);
-            self.cold.push(Cold::Interpret { at: refused, offset: guest.offset(), count: self.count });
+            self.require_alignment(guest);
         }
         if (self.is_restless)(guest.offset()) {
             self.check_by_table(guest, access, site);
-            return None;
+            return Site::None;
         }
         let (miss, back) = (self.a.label(), self.a.label());
-        self.a.sub_frame(R10, frame::site(site, offset_of!(Site, tag)));
-        self.a.cmp_frame(R10, frame::site(site, offset_of!(Site, limit)));
+        self.a.mov(R11, R10);
+        self.a.sub_frame(R11, frame::site(site, offset_of!(TlbSite, tag)));
+        self.a.cmp_frame(R11, frame::site(site, offset_of!(TlbSite, limit)));
         self.a.jcc(ABOVE_OR_EQUAL, miss);
         self.a.place(back);
-        self.a.add_frame(R10, frame::site(site, offset_of!(Site, host)));
+        self.a.add_frame(R10, frame::site(site, offset_of!(TlbSite, delta)));
         let place = Place::new(guest.offset(), site, access.size, access.stack);
         self.cold.push(Cold::Miss { at: miss, back, place, write: access.write });
-        Some(site)
+        Site::Of(site)
     }
 
     /// As [`Emitter::check`] for a restless access. `site` is only filled.
@@ -151,21 +233,27 @@ impl Emitter<'_> {
     }
 
     /// After a store to the host address in R10: code may have been decoded from there. `live` flags are kept.
-    pub fn stored(&mut self, guest: &Guest, site: Option<usize>, size: usize, live: FlagSet) {
+    pub fn stored(&mut self, guest: &Guest, memory: Memory, site: Site, size: usize, live: FlagSet) {
         if !self.target.several_processors {
             return;
         }
         self.spare_flags(live);
-        self.look_for_code(Place::new(guest.next_offset(), 0, size, false), site);
+        self.look_for_code(Place::new(guest.next_offset(), 0, size, false), memory, site);
     }
 
     /// As [`Emitter::stored`], with the flags lost.
-    pub fn look_for_code(&mut self, place: Place, site: Option<usize>) {
+    pub fn look_for_code(&mut self, place: Place, memory: Memory, site: Site) {
         if !self.target.several_processors {
             return;
         }
+        if let Memory::Grouped { base, displacement } = memory {
+            self.a.lea_sum(R10, Some(base), Some((R11, 0)), displacement);
+        }
         let (hit, back) = (self.a.label(), self.a.label());
-        self.a.load(R11, site.map_or(frame::WRITTEN, |site| frame::site(site, offset_of!(Site, code))));
+        self.a.load(R11, match site {
+            Site::Of(site) => frame::site(site, offset_of!(TlbSite, code)),
+            Site::None => frame::WRITTEN,
+        });
         self.a.cmp_r11_memory_zero();
         self.a.jcc(NOT_EQUAL, hit);
         self.a.place(back);

@@ -29,6 +29,7 @@ use super::assembler::*;
 use super::calls::Operation;
 use super::flags::FlagSet;
 use super::frame;
+use super::groups::Groups;
 use super::scan::{Guest, Kind, Unit};
 use super::sites::Sites;
 use super::stubs::Stubs;
@@ -98,7 +99,11 @@ pub fn emit(
         start: unit.instructions[0].offset(),
         count: 0,
         in_shadow: false,
+        present: 0,
+        groups: Groups::find(&unit.instructions, is_restless),
+        group_sites: Vec::new(),
     };
+    emitter.group_sites.resize(emitter.groups.count, 0);
     emitter.unit(unit);
     let Emitter { a, operations, .. } = emitter;
     let (code, fixups) = a.finish();
@@ -124,6 +129,11 @@ struct Emitter<'a> {
     count: i8,
     /// The instruction before was STI.
     in_shadow: bool,
+    /// The present instruction's number in its unit.
+    present: usize,
+    groups: Groups,
+    /// The site of each group.
+    group_sites: Vec<usize>,
 }
 
 impl Emitter<'_> {
@@ -137,6 +147,7 @@ impl Emitter<'_> {
         }
         for (n, guest) in unit.instructions.iter().enumerate() {
             self.count += 1;
+            self.present = n;
             let ends_shadow = self.in_shadow;
             self.guest(guest, unit.instructions.get(n + 1));
             if ends_shadow {
@@ -194,10 +205,10 @@ impl Emitter<'_> {
         }
     }
 
-    /// Before a guest instruction that depends on `needed` flags.
-    fn need_flags(&mut self, needed: FlagSet) {
+    /// Before a guest instruction that depends on `needed` flags. `free` is changed.
+    fn need_flags(&mut self, needed: FlagSet, free: Host) {
         if self.flags == Flags::Memory && !needed.is_empty() {
-            self.a.restore_flags(frame::FLAGS, R11);
+            self.a.restore_flags(frame::FLAGS, free);
             self.flags = Flags::Host;
         }
     }
@@ -205,7 +216,7 @@ impl Emitter<'_> {
 }
 
 /// The host register that holds a guest register; `None` for those in memory.
-const fn host(number: usize) -> Option<Host> {
+pub const fn host(number: usize) -> Option<Host> {
     match number {
         4 => Some(R9),
         9..=11 => None,

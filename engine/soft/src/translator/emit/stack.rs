@@ -12,7 +12,6 @@ impl Emitter<'_> {
     /// PUSH.
     pub fn push(&mut self, guest: &Guest) {
         let (instruction, live) = (&guest.instruction, guest.live_before());
-        self.spare_flags(live);
         let source = match instruction.op0_kind() {
             OpKind::Register => {
                 let number = instruction.op0_register().full_register().number();
@@ -20,42 +19,41 @@ impl Emitter<'_> {
             }
             OpKind::Memory => {
                 let stack = super::copy::by_stack(instruction);
-                self.operand(guest, Access { size: 8, write: false, aligned: false, stack }, live);
-                self.a.load_guest(R11);
-                self.a.store(frame::scratch(1), R11);
-                Some(Err(frame::scratch(1)))
+                let access = Access { size: 8, write: false, aligned: false, stack };
+                let (memory, _) = self.operand(guest, access, live);
+                self.a.load_guest(R11, memory);
+                self.a.store(frame::PUSHED, R11);
+                Some(Err(frame::PUSHED))
             }
             _ => None,
         };
-        self.a.lea(R10, R9, -8);
-        let site = self.check(guest, Access::stack(true));
+        let (memory, site) = self.stack(guest, R9, -8, true, live);
         match source {
-            Some(Ok(register)) => self.a.store_guest(register),
+            Some(Ok(register)) => self.a.store_guest(memory, register),
             Some(Err(slot)) => {
-                self.a.load(R11, slot);
-                self.a.store_guest(R11);
+                let free = free_beside(memory);
+                self.a.load(free, slot);
+                self.a.store_guest(memory, free);
             }
-            None => self.a.store_guest_immediate(instruction.immediate(0) as i64 as i32),
+            None => self.a.store_guest_immediate(memory, instruction.immediate(0) as i64 as i32),
         }
         self.a.lea(R9, R9, -8);
-        self.stored(guest, site, 8, guest.live_after);
+        self.stored(guest, memory.after_moving(-8), site, 8, guest.live_after);
     }
 
     /// POP to a register.
     pub fn pop(&mut self, guest: &Guest) {
         let number = guest.instruction.op0_register().full_register().number();
-        self.spare_flags(guest.live_before());
-        self.a.mov(R10, R9);
-        self.check(guest, Access::stack(false));
+        let (memory, _) = self.stack(guest, R9, 0, false, guest.live_before());
         match host(number) {
             // The popped stack pointer is not moved any more.
-            Some(R9) => self.a.load_guest(R9),
+            Some(R9) => self.a.load_guest(R9, memory),
             Some(register) => {
-                self.a.load_guest(register);
+                self.a.load_guest(register, memory);
                 self.a.lea(R9, R9, 8);
             }
             None => {
-                self.a.load_guest(R11);
+                self.a.load_guest(R11, memory);
                 self.a.store(frame::gpr(number), R11);
                 self.a.lea(R9, R9, 8);
             }
@@ -64,10 +62,16 @@ impl Emitter<'_> {
 
     /// LEAVE.
     pub fn leave(&mut self, guest: &Guest) {
-        self.spare_flags(guest.live_before());
-        self.a.mov(R10, RBP);
-        self.check(guest, Access::stack(false));
+        let (memory, _) = self.stack(guest, RBP, 0, false, guest.live_before());
         self.a.lea(R9, RBP, 8);
-        self.a.load_guest(RBP);
+        self.a.load_guest(RBP, memory);
+    }
+}
+
+/// The scratch register that an access leaves free.
+pub const fn free_beside(memory: Memory) -> Host {
+    match memory {
+        Memory::Checked => R11,
+        Memory::Grouped { .. } => R10,
     }
 }

@@ -5,7 +5,6 @@
 use iced_x86::Mnemonic;
 
 use super::cold::Cold;
-use super::memory::Access;
 use super::{Emitter, Guest};
 use crate::translator::assembler::*;
 use crate::translator::flags::FlagSet;
@@ -74,9 +73,7 @@ impl Emitter<'_> {
     /// PUSHFQ.
     pub fn push_flags(&mut self, guest: &Guest) {
         self.spare_flags(FlagSet::all());
-        self.a.lea(R10, R9, -8);
-        let site = self.check(guest, Access::stack(true));
-        let value = frame::scratch(1);
+        let value = frame::PUSHED;
         self.a.load(R11, frame::SYSTEM_FLAGS);
         self.a.and_immediate(R11, PUSHED);
         self.a.store(value, R11);
@@ -86,9 +83,11 @@ impl Emitter<'_> {
         self.a.load_byte(R11, frame::FLAGS);
         self.a.shl32(R11, 11);
         self.a.or_frame(value, R11);
-        self.a.load(R11, value);
-        self.a.store_guest(R11);
+        let (memory, site) = self.stack(guest, R9, -8, true, FlagSet::empty());
+        let free = super::stack::free_beside(memory);
+        self.a.load(free, value);
+        self.a.store_guest(memory, free);
         self.a.lea(R9, R9, -8);
-        self.stored(guest, site, 8, FlagSet::empty());
+        self.stored(guest, memory.after_moving(-8), site, 8, FlagSet::empty());
     }
 }
