@@ -35,8 +35,8 @@ use crate::stage::Stage;
 use crate::ram::PAGE;
 use crate::translator::{self, Defined, End, Exit, MAX_INSTRUCTIONS, Translated, compare, scan};
 
-/// Guest instructions between two looks at the clock: some tens of microseconds.
-const POLL_INTERVAL: u64 = 4096;
+/// Guest instructions between two looks at the clock: some tens of microseconds, or more where all is interpreted.
+const POLL_INTERVAL: u64 = 16384;
 
 /// What an exception, or a part of a repeated instruction, counts for in that.
 const STOP_WEIGHT: u64 = 64;
