@@ -36,11 +36,15 @@ pub enum Member {
         from: i32,
         /// One of [`EXTENTS`].
         extent: usize,
+        /// Where it is, from where the group's distances count.
+        at: i64,
     },
     /// It relies on the check.
     Later {
         /// The group.
         group: usize,
+        /// Where it is, from where the group's distances count.
+        at: i64,
     },
 }
 
@@ -57,6 +61,8 @@ pub struct Groups {
 struct Access {
     instruction: usize,
     part: Part,
+    /// From the base register's value when the group's version of it began.
+    at: i64,
     /// The base register's distance from that value at this instruction.
     moved: i64,
 }
@@ -115,9 +121,9 @@ impl Groups {
         self.count += 1;
         for (n, access) in candidate.accesses.iter().enumerate() {
             let member = match (n, i32::try_from(candidate.first - access.moved)) {
-                (0, Ok(from)) => Member::First { group, from, extent },
+                (0, Ok(from)) => Member::First { group, from, extent, at: access.at },
                 (0, Err(_)) => return,
-                _ => Member::Later { group },
+                _ => Member::Later { group, at: access.at },
             };
             self.members.push((access.instruction, access.part, member));
         }
@@ -135,7 +141,7 @@ fn note(
 ) {
     let start = value.moved.wrapping_add(displacement);
     let size = size as i64;
-    let access = Access { instruction, part, moved: value.moved };
+    let access = Access { instruction, part, at: start, moved: value.moved };
     let limit = EXTENTS[EXTENTS.len() - 1] as i64;
     let fits = |candidate: &Candidate| {
         let (first, end) = (candidate.first.min(start), candidate.end.max(start.saturating_add(size)));

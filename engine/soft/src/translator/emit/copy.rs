@@ -37,6 +37,10 @@ impl Emitter<'_> {
         let Some(Prepared { bytes, borrowed, access }) = self.prepare(guest) else {
             return self.operation(guest);
         };
+        let grouped = self.groups.member(self.present, Part::Operand).is_some();
+        if borrowed[0].is_some() || access.is_some() && !grouped {
+            self.delta_in_r11 = None;
+        }
         let operand = access.map(|access| (self.operand(guest, access, guest.live_before()), access));
         let free = operand.map_or(R11, |((memory, _), _)| free_beside(memory));
         self.need_flags(if guest.flags.changes { guest.live_before() } else { guest.flags.reads }, free);
@@ -52,6 +56,9 @@ impl Emitter<'_> {
         }
         if let Some(((memory, site), Access { size, write: true, .. })) = operand {
             self.stored(guest, memory, site, size, guest.live_after);
+        }
+        if borrowed[0].is_some() || self.target.several_processors {
+            self.delta_in_r11 = None;
         }
     }
 
@@ -260,6 +267,7 @@ impl Emitter<'_> {
 
     /// The interpreter executes the instruction's operation.
     pub fn operation(&mut self, guest: &Guest) {
+        self.delta_in_r11 = None;
         let flags = guest.flags;
         if !self.target.linked {
             self.spare_flags(FlagSet::all());

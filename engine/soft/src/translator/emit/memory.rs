@@ -23,7 +23,7 @@ use iced_x86::{Instruction, Register};
 
 use super::super::calls::Place;
 use super::cold::Cold;
-use super::{Emitter, Guest, host};
+use super::{Emitter, Guest, Known, host};
 use crate::tlb::{ENTRIES, Site as TlbSite};
 use crate::translator::groups::{Member, Part};
 use crate::translator::assembler::*;
@@ -151,26 +151,31 @@ impl Emitter<'_> {
         displacement: i32,
         live: FlagSet,
     ) -> (Memory, Site) {
-        let group = match member {
-            Member::First { group, from, extent } => {
+        let (group, at) = match member {
+            Member::First { group, from, extent, at } => {
                 self.spare_flags(live);
-                self.group_sites[group] = self.check_group(guest, access, base, from, extent);
-                group
+                self.groups_known[group].site = self.check_group(guest, access, base, from, extent);
+                (group, at)
             }
-            Member::Later { group } => group,
+            Member::Later { group, at } => (group, at),
         };
-        let site = self.group_sites[group];
-        if access.aligned {
+        let Known { site, aligned } = self.groups_known[group];
+        if access.aligned && !aligned.is_some_and(|aligned| at.wrapping_sub(aligned) % 16 == 0) {
             self.spare_flags(live);
             self.a.lea(R10, base, displacement);
             self.require_alignment(guest);
+            self.groups_known[group].aligned = Some(at);
         }
-        self.a.load(R11, frame::site(site, offset_of!(TlbSite, delta)));
+        if self.delta_in_r11 != Some(site) {
+            self.a.load(R11, frame::site(site, offset_of!(TlbSite, delta)));
+            self.delta_in_r11 = Some(site);
+        }
         (Memory::Grouped { base, displacement }, Site::Of(site))
     }
 
     /// All `extent` bytes at this distance from `base` must lie in the site's page. Flags and R10 are lost.
     fn check_group(&mut self, guest: &Guest, access: Access, base: Host, from: i32, extent: usize) -> usize {
+        self.delta_in_r11 = None;
         let site = self.sites.next(self.target.view, extent);
         let (miss, back) = (self.a.label(), self.a.label());
         self.a.lea(R10, base, from);

@@ -101,9 +101,10 @@ pub fn emit(
         in_shadow: false,
         present: 0,
         groups: Groups::find(&unit.instructions, is_restless),
-        group_sites: Vec::new(),
+        groups_known: Vec::new(),
+        delta_in_r11: None,
     };
-    emitter.group_sites.resize(emitter.groups.count, 0);
+    emitter.groups_known.resize(emitter.groups.count, Known::default());
     emitter.unit(unit);
     let Emitter { a, operations, .. } = emitter;
     let (code, fixups) = a.finish();
@@ -132,8 +133,18 @@ struct Emitter<'a> {
     /// The present instruction's number in its unit.
     present: usize,
     groups: Groups,
-    /// The site of each group.
-    group_sites: Vec<usize>,
+    groups_known: Vec<Known>,
+    /// The site whose delta R11 holds, if it does.
+    delta_in_r11: Option<usize>,
+}
+
+/// What is known of a group behind its first member.
+#[derive(Debug, Clone, Copy, Default)]
+struct Known {
+    /// Its site.
+    site: usize,
+    /// Where a member was found to be aligned.
+    aligned: Option<i64>,
 }
 
 impl Emitter<'_> {
@@ -149,7 +160,10 @@ impl Emitter<'_> {
             self.count += 1;
             self.present = n;
             let ends_shadow = self.in_shadow;
+            let keeps_r11 = matches!(guest.kind, Kind::Copy | Kind::Vector { .. } | Kind::Nothing);
+            self.delta_in_r11 = self.delta_in_r11.filter(|_| keeps_r11);
             self.guest(guest, unit.instructions.get(n + 1));
+            self.delta_in_r11 = self.delta_in_r11.filter(|_| keeps_r11);
             if ends_shadow {
                 self.end_shadow();
             }
@@ -190,6 +204,7 @@ impl Emitter<'_> {
     /// Before the host's flags are overwritten: saves the guest's, if `live` ones are there.
     fn spare_flags(&mut self, live: FlagSet) {
         if self.flags == Flags::Host && !live.is_empty() {
+            self.delta_in_r11 = None;
             self.a.save_flags(frame::FLAGS, R11);
         }
         self.flags = Flags::Memory;
@@ -208,6 +223,9 @@ impl Emitter<'_> {
     /// Before a guest instruction that depends on `needed` flags. `free` is changed.
     fn need_flags(&mut self, needed: FlagSet, free: Host) {
         if self.flags == Flags::Memory && !needed.is_empty() {
+            if free == R11 {
+                self.delta_in_r11 = None;
+            }
             self.a.restore_flags(frame::FLAGS, free);
             self.flags = Flags::Host;
         }
