@@ -77,6 +77,8 @@ pub struct Block {
     pub runs: u32,
     /// The translated units that begin where it begins, by view of memory.
     pub units: [Unit; REMEMBERED],
+    /// The same without groups of accesses.
+    pub plain_units: [Unit; REMEMBERED],
 }
 
 /// What became of a block's translation.
@@ -103,6 +105,7 @@ impl Block {
             heat: 0,
             runs: 0,
             units: [Unit::Cold; REMEMBERED],
+            plain_units: [Unit::Cold; REMEMBERED],
         }
     }
 }

@@ -165,14 +165,15 @@ impl SoftVcpu {
         p.env.unchained = false;
         p.env.translated.window = self.window;
         let mut block = p.env.block(&mut p.cpu)?;
-        let mut heat = 1;
+        let (mut heat, mut plain) = (1, None);
         loop {
-            while let Some(unit) = p.env.translated(&p.cpu, block, heat) {
+            while let Some(unit) = plain.or_else(|| p.env.translated(&p.cpu, block, heat)) {
                 let exit = if p.env.is_verified(block) {
                     Self::run_verified(top, p, unit, &mut self.disagreement)?
                 } else {
-                    Self::run_translated(top, p, unit, self.next_poll)?
+                    Self::run_translated(top, p, unit, self.next_poll, plain.is_none())?
                 };
+                plain = None;
                 if p.env.unchained || p.env.mailbox.attention() || p.env.statistics.instructions >= self.next_poll {
                     return Ok(());
                 }
@@ -182,6 +183,13 @@ impl SoftVcpu {
                     Exit::Link => {
                         if let Some(unit) = p.env.translated(&p.cpu, block, HOT_PREDECESSOR) {
                             p.env.link(unit);
+                        }
+                    }
+                    Exit::Plain => {
+                        plain = p.env.plain(&p.cpu, block);
+                        match plain {
+                            Some(unit) => p.env.link(unit),
+                            None => break,
                         }
                     }
                     _ => heat = HOT_PREDECESSOR,
@@ -203,14 +211,15 @@ impl SoftVcpu {
         }
     }
 
-    /// Runs translated code from `unit`, which is at the present instruction pointer.
+    /// Runs translated code from `unit`, which is at the present instruction pointer and may be remembered for it.
     fn run_translated(
         top: NonNull<Processor<SoftEnvironment>>,
         p: &mut Processor<SoftEnvironment>,
         unit: Translated,
         next_poll: u64,
+        remember: bool,
     ) -> Result<Exit, Stop> {
-        let entry = p.env.entry(&p.cpu, unit, true);
+        let entry = p.env.entry(&p.cpu, unit, remember);
         let budget = next_poll.saturating_sub(p.env.statistics.instructions).clamp(1, POLL_INTERVAL) as i32;
         // SAFETY: `p` is the processor at the stage's top; the unit is current, as its block is.
         let (exit, instructions) = unsafe { translator::run(top, entry, budget) };

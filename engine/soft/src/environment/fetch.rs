@@ -201,7 +201,7 @@ impl SoftEnvironment {
             self.must_drop_code = true;
             return None;
         }
-        let unit = self.make_unit(cpu, block).map_or(Unit::Untranslatable, Unit::Translated);
+        let unit = self.make_unit(cpu, block, true).map_or(Unit::Untranslatable, Unit::Translated);
         // SAFETY: `self.blocks` owns it, and nothing was dropped meanwhile.
         unsafe { (*block).units[self.view as usize] = unit };
         match unit {
@@ -210,7 +210,7 @@ impl SoftEnvironment {
         }
     }
 
-    fn make_unit(&mut self, cpu: &Cpu, block: *mut Block) -> Option<Translated> {
+    fn make_unit(&mut self, cpu: &Cpu, block: *mut Block, grouped: bool) -> Option<Translated> {
         // SAFETY: `self.blocks` owns it.
         let (origin, physical, second) = unsafe { ((*block).origin, (*block).physical, (*block).second) };
         if !is_translatable(cpu.mode) || second.is_some() || self.native.room() < MAX_INSTRUCTIONS {
@@ -228,13 +228,14 @@ impl SoftEnvironment {
                 return None;
             }
         }
-        self.translator.translate(&unit, block, physical, self.view)
+        self.translator.translate(&unit, block, physical, self.view, grouped)
     }
 
     /// A miss of a translated instruction's site is looked at: if they are too many, its unit is translated anew.
     #[cold]
     pub fn sample_miss(&mut self, cpu: &Cpu, place: Place, from: u64) {
-        let Some((block, old)) = self.translator.sample_miss(place, from, self.statistics.instructions) else {
+        let instructions = self.statistics.instructions + self.translated.instructions();
+        let Some((block, old)) = self.translator.sample_miss(place, from, instructions) else {
             return;
         };
         // SAFETY: blocks live as long as their units do.
@@ -242,7 +243,7 @@ impl SoftEnvironment {
         if !current || known != Unit::Translated(old) || !self.translator.has_room() {
             return;
         }
-        if let Some(new) = self.make_unit(cpu, block) {
+        if let Some(new) = self.make_unit(cpu, block, true) {
             // SAFETY: as above.
             unsafe { (*block).units[self.view as usize] = Unit::Translated(new) };
             self.translator.supersede(old, new);
@@ -333,6 +334,26 @@ impl SoftEnvironment {
             self.translated.jumps(self.view).insert(cpu.rip, code);
         }
         self.translator.entry(unit)
+    }
+
+    /// The code for `block`, which is at the present instruction pointer, whose accesses are checked one by one.
+    #[cold]
+    pub fn plain(&mut self, cpu: &Cpu, block: *mut Block) -> Option<Translated> {
+        let view = self.view as usize;
+        // SAFETY: `self.blocks` owns it.
+        match *unsafe { (*block).plain_units.get(view) }? {
+            Unit::Translated(unit) => return Some(unit),
+            Unit::Untranslatable => return None,
+            Unit::Cold if !self.translator.has_room() => {
+                self.must_drop_code = true;
+                return None;
+            }
+            Unit::Cold => {}
+        }
+        let unit = self.make_unit(cpu, block, false);
+        // SAFETY: as above, and nothing was dropped meanwhile.
+        unsafe { (*block).plain_units[view] = unit.map_or(Unit::Untranslatable, Unit::Translated) };
+        unit
     }
 
     /// Leads the jump that translated code asked about to `unit`.

@@ -280,6 +280,11 @@ impl Assembler {
         self.pair(true, 0x01, b, a);
     }
 
+    /// `xor reg, reg`, of 64 bits.
+    pub fn xor(&mut self, a: Host, b: Host) {
+        self.pair(true, 0x31, b, a);
+    }
+
     /// `sub reg, reg`, of 64 bits.
     pub fn sub(&mut self, a: Host, b: Host) {
         self.pair(true, 0x29, b, a);

@@ -124,10 +124,7 @@ pub unsafe extern "sysv64" fn miss(
     match p.env.site_access(&mut p.cpu, linear, place, write != 0) {
         SiteAccess::Hit => return 1,
         // What a group's members do one by one is the interpreter's to find out.
-        _ if place.is_group() => {
-            p.env.sample_miss(&p.cpu, place, from);
-            leave(p, Exit::Interpret, place.offset());
-        }
+        _ if place.is_group() => leave(p, Exit::Interpret, place.offset()),
         SiteAccess::Interpret => leave(p, Exit::Interpret, place.offset()),
         SiteAccess::Stop(stop) => leave(p, stop.into(), place.offset()),
     }

@@ -12,7 +12,7 @@ pub struct Counters {
     /// How often all translated code was dropped.
     pub evictions: u64,
     /// How often translated code gave control back, by [`Exit`].
-    pub exits: [u64; 6],
+    pub exits: [u64; 7],
     /// Accesses whose page neither their site nor the table knew.
     pub misses: u64,
     /// How often all translations of addresses were dropped, and those that are not global.
@@ -31,13 +31,13 @@ impl Counters {
 
     /// The counters with the names that users read.
     pub fn named(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        let [jump, link, interpret, exception, question, restart] = self.exits;
+        let [jump, link, interpret, exception, question, restart, plain] = self.exits;
         [
             ("translations", self.translations),
             ("retranslations", self.retranslations),
             ("evictions", self.evictions),
             ("left-for-jump", jump),
-            ("left-for-link", link),
+            ("left-for-link", link + plain),
             ("left-to-interpret", interpret),
             ("left-by-exception", exception + question + restart),
             ("tlb-misses", self.misses),

@@ -42,6 +42,8 @@ pub enum Exit {
     Question = 4,
     /// It did a part of its work.
     Restart = 5,
+    /// As [`Exit::Link`], to code without groups: one would reach into a second page.
+    Plain = 6,
 }
 
 impl From<Stop> for Exit {
@@ -75,6 +77,8 @@ pub struct RunState {
     pub miss_tick: i32,
     /// Guest instructions until time must be looked at; negative when it must.
     pub budget: i32,
+    /// What the budget was at the start.
+    pub granted: i32,
     /// An interrupt may wait for RFLAGS.IF.
     pub window: bool,
     /// Why control came back.
@@ -102,6 +106,7 @@ impl RunState {
             vectors_loaded: false,
             vectors_usable: false,
             budget: 0,
+            granted: 0,
             miss_tick: SAMPLED,
             window: false,
             exit: Exit::Jump,
@@ -127,6 +132,11 @@ impl RunState {
     pub fn unpack_flags(&self) -> LazyFlags {
         let bits = u64::from(self.flags >> 8 & 0xd5) | u64::from(self.flags & 1) << 11;
         LazyFlags::from_bits(Rflags::from_bits_truncate(bits))
+    }
+
+    /// Guest instructions since translated code was entered.
+    pub fn instructions(&self) -> u64 {
+        u64::try_from(i64::from(self.granted) - i64::from(self.budget)).unwrap_or_default()
     }
 
     /// The jump table of a view. Code is not translated for the view that demands alignment; it may have any.

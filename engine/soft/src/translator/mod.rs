@@ -152,13 +152,21 @@ impl Translator {
     }
 
     /// Translates a unit of `block` for a view of memory; `None` if it does not fit, or nothing of it would run.
-    pub fn translate(&mut self, unit: &Unit, block: *mut Block, physical: u64, view: View) -> Option<Translated> {
+    /// `grouped`: with accesses that are checked together.
+    pub fn translate(
+        &mut self,
+        unit: &Unit,
+        block: *mut Block,
+        physical: u64,
+        view: View,
+        grouped: bool,
+    ) -> Option<Translated> {
         let first = &unit.instructions[0];
         let linked = self.translation == Translation::On;
         if self.translation == Translation::Off || first.kind == scan::Kind::Interpret && !linked {
             return None;
         }
-        let target = Target { view, several_processors: self.several_processors && linked, linked };
+        let target = Target { view, several_processors: self.several_processors && linked, linked, grouped };
         let page = physical & !(PAGE - 1);
         let is_restless = |offset| self.restless.has(page + offset as u64);
         let emitted = emit::emit(unit, target, &self.stubs, &mut self.sites, &is_restless);
@@ -230,7 +238,7 @@ pub unsafe fn run(p: NonNull<Processor<SoftEnvironment>>, entry: Entry, budget: 
         // SAFETY: the caller's promise.
         let Processor { cpu, env } = unsafe { &mut *p.as_ptr() };
         cpu.gpr[BLOCK] = cpu.rip & !(PAGE - 1);
-        env.translated.budget = budget;
+        (env.translated.budget, env.translated.granted) = (budget, budget);
         calls::prepare(cpu, env);
     }
     // SAFETY: the unit's code keeps to the conventions of `frame`; the stage's stack is below the processor.
@@ -238,8 +246,7 @@ pub unsafe fn run(p: NonNull<Processor<SoftEnvironment>>, entry: Entry, budget: 
     // SAFETY: the caller's promise; translated code has ended.
     let Processor { cpu, env } = unsafe { &mut *p.as_ptr() };
     cpu.flags = env.translated.unpack_flags();
-    let used = i64::from(budget) - i64::from(env.translated.budget);
-    (env.translated.exit, used.max(0) as u64)
+    (env.translated.exit, env.translated.instructions())
 }
 
 /// Whether code of this mode is translated.

@@ -16,7 +16,7 @@ const WINDOW: u32 = 256;
 const MANY: u32 = 3;
 
 /// Misses that come less often than once in so many guest instructions cost little.
-const SELDOM: u64 = 256;
+const SELDOM: u64 = 128;
 
 /// An instruction by the physical address of its first byte.
 type Address = u64;

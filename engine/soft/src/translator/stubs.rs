@@ -28,6 +28,8 @@ pub struct Stubs {
     /// Called with a page offset in R10; behind the call, four bytes say how far before them the distance lies that may
     /// be led elsewhere: [`Exit::Link`].
     pub link: u32,
+    /// As `link`: [`Exit::Plain`].
+    pub plain: u32,
     /// Jumped to with a page offset in R10: [`Exit::Interpret`].
     pub interpret: u32,
     /// Called by a site that does not know its page, by view and whether it writes.
@@ -64,11 +66,13 @@ impl Stubs {
         stubs.enter = add(&enter)?;
         stubs.jump = add(&|a| leave_at_offset(a, Exit::Jump, leave))?;
         stubs.interpret = add(&|a| leave_at_offset(a, Exit::Interpret, leave))?;
-        stubs.link = add(&|a| {
-            a.pop(R11);
-            a.store(frame::PAYLOAD, R11);
-            leave_at_offset(a, Exit::Link, leave);
-        })?;
+        for (stub, exit) in [(&mut stubs.link, Exit::Link), (&mut stubs.plain, Exit::Plain)] {
+            *stub = add(&|a| {
+                a.pop(R11);
+                a.store(frame::PAYLOAD, R11);
+                leave_at_offset(a, exit, leave);
+            })?;
+        }
         for view in [View::User, View::Supervisor, View::SupervisorAc] {
             for write in [false, true] {
                 stubs.miss[view as usize][usize::from(write)] = add(&|a| miss(a, view, write, leave_half))?;

@@ -4,6 +4,7 @@ use std::mem::offset_of;
 
 use super::super::calls::{Otherwise, Place};
 use super::{Emitter, Flags};
+use crate::ram::PAGE;
 use crate::tlb::Site;
 use crate::translator::assembler::*;
 use crate::translator::flags::FlagSet;
@@ -15,7 +16,7 @@ pub enum Cold {
     /// A site does not know the page of the address in R10.
     Miss { at: Label, back: Label, place: Place, write: bool },
     /// A group's site does not know the page of the address that R10 plus the site's tag are.
-    GroupMiss { at: Label, back: Label, place: Place, write: bool },
+    GroupMiss { at: Label, back: Label, place: Place, write: bool, count: i8 },
     /// The table does not know a restless access's page. R10 is the address less the entry's tag, R11 the entry's index; back
     /// there R10 is the host address.
     TableMiss { at: Label, back: Label, place: Place, write: bool },
@@ -43,6 +44,13 @@ impl Emitter<'_> {
         }
     }
 
+    /// Asks by `stub` for the distance at `jump` to be led elsewhere.
+    fn call_link(&mut self, stub: u32, jump: usize) {
+        self.a.call_out(stub);
+        let back = (self.a.len() - jump) as u32;
+        self.a.raw(&back.to_le_bytes());
+    }
+
     fn cold_part(&mut self, cold: Cold) {
         match cold {
             Cold::Miss { at, back, place, write } => {
@@ -51,12 +59,25 @@ impl Emitter<'_> {
                 self.a.call_out(self.stubs.miss[self.target.view as usize][usize::from(write)]);
                 self.a.jmp(back);
             }
-            Cold::GroupMiss { at, back, place, write } => {
+            Cold::GroupMiss { at, back, place, write, count } => {
                 self.a.place(at);
                 self.a.add_frame(R10, frame::site(place.site(), offset_of!(Site, tag)));
+                // Two pages, one by one: the bit above a page's tells.
+                let (two_pages, plain) = (self.a.label(), self.a.label());
+                self.a.lea(R11, R10, place.size() as i32 - 1);
+                self.a.xor(R11, R10);
+                self.a.and_immediate32(R11, PAGE as i32);
+                self.a.jcc(NOT_EQUAL, two_pages);
                 self.a.mov_immediate(R11, u64::from(place.0));
                 self.a.call_out(self.stubs.miss[self.target.view as usize][usize::from(write)]);
                 self.a.jmp(back);
+                self.a.place(two_pages);
+                self.a.sub_immediate32(frame::BUDGET, count - 1);
+                self.a.jmp(plain);
+                let jump = self.a.len() - 4;
+                self.a.place(plain);
+                self.a.mov_immediate(R10, place.offset());
+                self.call_link(self.stubs.plain, jump);
             }
             Cold::TableMiss { at, back, place, write } => {
                 self.a.place(at);
@@ -85,9 +106,7 @@ impl Emitter<'_> {
             Cold::Link { at, jump, target } => {
                 self.a.place(at);
                 self.a.mov_immediate(R10, target as u64);
-                self.a.call_out(self.stubs.link);
-                let back = (self.a.len() - jump) as u32;
-                self.a.raw(&back.to_le_bytes());
+                self.call_link(self.stubs.link, jump);
             }
             Cold::Taken { at, target, live, flags, count } => {
                 self.a.place(at);

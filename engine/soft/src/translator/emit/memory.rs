@@ -184,7 +184,8 @@ impl Emitter<'_> {
         self.a.jcc(ABOVE_OR_EQUAL, miss);
         self.a.place(back);
         let place = Place::new(guest.offset(), site, extent, access.stack).for_group();
-        self.cold.push(Cold::GroupMiss { at: miss, back, place, write: access.write });
+        let count = self.count;
+        self.cold.push(Cold::GroupMiss { at: miss, back, place, write: access.write, count });
         site
     }
 

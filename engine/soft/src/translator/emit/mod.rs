@@ -57,6 +57,8 @@ pub struct Target {
     pub several_processors: bool,
     /// Units may lead to each other directly.
     pub linked: bool,
+    /// Accesses are checked together.
+    pub grouped: bool,
 }
 
 /// Host code for a unit.
@@ -100,7 +102,10 @@ pub fn emit(
         count: 0,
         in_shadow: false,
         present: 0,
-        groups: Groups::find(&unit.instructions, is_restless),
+        groups: match target.grouped {
+            true => Groups::find(&unit.instructions, is_restless),
+            false => Groups::default(),
+        },
         groups_known: Vec::new(),
         delta_in_r11: None,
     };
