@@ -9,26 +9,31 @@ use std::collections::{HashMap, HashSet};
 /// One of so many misses is looked at.
 pub const SAMPLED: i32 = 32;
 
-/// Samples that are judged together.
-const WINDOW: u32 = 256;
-
-/// Of a window, so many samples make an instruction restless.
+/// So many samples in a short time make an instruction restless.
 const MANY: u32 = 3;
 
-/// Misses that come less often than once in so many guest instructions cost little.
-const SELDOM: u64 = 128;
+/// An instruction that misses less often than once in so many guest instructions costs little.
+const SELDOM: u64 = 512;
+
+/// How many instructions are remembered at a time.
+const REMEMBERED: usize = 4096;
 
 /// An instruction by the physical address of its first byte.
 type Address = u64;
+
+/// Samples of one instruction.
+#[derive(Debug, Clone, Copy)]
+struct Samples {
+    count: u32,
+    /// How many guest instructions there were at the first.
+    began: u64,
+}
 
 /// What is known of restless instructions.
 #[derive(Debug, Default)]
 pub struct Restless {
     known: HashSet<Address>,
-    samples: HashMap<Address, u32>,
-    count: u32,
-    /// How many guest instructions there were when the window began.
-    began: u64,
+    samples: HashMap<Address, Samples>,
 }
 
 impl Restless {
@@ -43,15 +48,17 @@ impl Restless {
         if self.has(address) {
             return true;
         }
-        if self.count == 0 {
-            self.began = instructions;
+        if self.samples.len() >= REMEMBERED {
             self.samples.clear();
         }
-        self.count = (self.count + 1) % WINDOW;
-        let samples = self.samples.entry(address).or_default();
-        *samples += 1;
-        let misses = u64::from(self.count.max(1)) * SAMPLED as u64;
-        *samples >= MANY && instructions - self.began < misses * SELDOM && self.known.insert(address)
+        let first = Samples { count: 0, began: instructions };
+        let samples = self.samples.entry(address).or_insert(first);
+        let expected = u64::from(samples.count) * SAMPLED as u64 * SELDOM;
+        if instructions.saturating_sub(samples.began) > expected {
+            *samples = first;
+        }
+        samples.count += 1;
+        samples.count >= MANY && self.known.insert(address)
     }
 
     /// Forgets everything: the code that it was learned from is gone.
@@ -76,7 +83,7 @@ mod tests {
     #[test]
     fn rare_misses_do_not_count() {
         let mut restless = Restless::default();
-        let far = SELDOM * SAMPLED as u64 * 2;
-        assert!((0..u64::from(WINDOW)).all(|n| !restless.sample(0x1000, n * far)));
+        let far = SELDOM * SAMPLED as u64 + 1;
+        assert!((0..1000).all(|n| !restless.sample(0x1000, n * far)));
     }
 }
