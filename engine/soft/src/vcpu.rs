@@ -275,9 +275,11 @@ impl SoftVcpu {
         let interpreted = end(p, ran == Err(Stop::Exception));
         // What is dead where control leaves its page is not known.
         let same_page = (p.cpu.rip ^ before.rip) < PAGE;
-        let flags = match unit.filter(|_| exit != Exit::Exception && same_page) {
-            Some(unit) => defined.live(&unit, &page, (p.cpu.rip % PAGE) as usize),
-            None => Rflags::empty(),
+        let flags = if exit != Exit::Exception && same_page {
+            let inside = unit.as_ref().filter(|_| exit == Exit::Interpret);
+            defined.live(inside, &page, (p.cpu.rip % PAGE) as usize)
+        } else {
+            Rflags::empty()
         };
         let differs = compare(&translated, &interpreted, flags);
         if let Some(what) = differs.or_else(|| trial.difference()) {

@@ -150,6 +150,8 @@ impl SoftEnvironment {
         self.native.clear();
         self.translator.clear();
         self.forget_jump_tables();
+        // Whoever asked for a link is gone.
+        self.translated.payload = 0;
         self.unchained = true;
     }
 

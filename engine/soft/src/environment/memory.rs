@@ -425,7 +425,7 @@ impl SoftEnvironment {
         let mut host = page.host;
         if let Some(trial) = &mut self.trial {
             let is_new;
-            (host, is_new) = trial.page(page.host, access.kind == AccessKind::Write && !page.code.has_code());
+            (host, is_new) = trial.page(page.host);
             if is_new {
                 self.tlb.forget_host(page.host);
             }
@@ -452,7 +452,6 @@ impl SoftEnvironment {
             };
             // While a log is kept, a page is opened for writing by the write that is noted.
             let write = write && silent && (access.kind == AccessKind::Write || !page.is_logged());
-            let write = write && (self.trial.is_none() || host != page.host);
             self.tlb.insert(view, linear, host, code, read, write, translation.global);
         }
         if access.kind == AccessKind::Write {

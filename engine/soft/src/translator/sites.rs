@@ -1,7 +1,8 @@
 //! Which site of the TLB a translated instruction has.
 //!
 //! There are fewer sites than instructions, so they are given out in turn. Only accesses of one size may share a site: its
-//! limit is where such an access would leave the page.
+//! limit is where such an access would leave the page. And only reads, or only writes: what may be read may not always be
+//! written.
 
 use crate::tlb::{FIRST_SITE, REMEMBERED, SITES, View};
 
@@ -12,6 +13,7 @@ const SHARES: [(usize, usize); 9] =
 const _: () = {
     let (mut sum, mut n) = (0, 0);
     while n < SHARES.len() {
+        assert!(SHARES[n].1 % 2 == 0, "half are for reads, half for writes");
         sum += SHARES[n].1;
         n += 1;
     }
@@ -21,7 +23,8 @@ const _: () = {
 /// The sites that are given out next.
 #[derive(Debug, Default)]
 pub struct Sites {
-    given: [[usize; SHARES.len()]; REMEMBERED],
+    /// By view, and by size and whether it writes.
+    given: [[[usize; 2]; SHARES.len()]; REMEMBERED],
 }
 
 impl Sites {
@@ -30,16 +33,18 @@ impl Sites {
         SHARES[..5].iter().any(|&(known, _)| known == size)
     }
 
-    /// The next site of a view for accesses of `size` bytes.
+    /// The next site of a view for reads, or writes, of `size` bytes.
     ///
     /// # Panics
     /// There is none for this size; see [`Sites::has`].
-    pub fn next(&mut self, view: View, size: usize) -> usize {
+    pub fn next(&mut self, view: View, size: usize, write: bool) -> usize {
         let (scale, mut first) = (SITES[view as usize] / 256, FIRST_SITE[view as usize]);
         for (given, (known, share)) in self.given[view as usize].iter_mut().zip(SHARES) {
             if known == size {
-                *given = (*given + 1) % (share * scale);
-                return first + *given;
+                let half = share * scale / 2;
+                let given = &mut given[usize::from(write)];
+                *given = (*given + 1) % half;
+                return first + *given + if write { half } else { 0 };
             }
             first += share * scale;
         }
@@ -53,15 +58,16 @@ mod tests {
     use crate::tlb::ALL_SITES;
 
     #[test]
-    fn no_site_serves_two_sizes_or_two_views() {
+    fn no_site_serves_two_sizes_or_two_views_or_reads_and_writes() {
         let mut sites = Sites::default();
         let mut owners = [None; ALL_SITES];
         for view in [View::User, View::Supervisor, View::SupervisorAc] {
             for (size, _) in SHARES {
-                for _ in 0..ALL_SITES {
-                    let owner = &mut owners[sites.next(view, size)];
-                    assert!(owner.is_none_or(|owner| owner == (view, size)));
-                    *owner = Some((view, size));
+                for n in 0..2 * ALL_SITES {
+                    let write = n % 2 == 1;
+                    let owner = &mut owners[sites.next(view, size, write)];
+                    assert!(owner.is_none_or(|owner| owner == (view, size, write)));
+                    *owner = Some((view, size, write));
                 }
             }
         }

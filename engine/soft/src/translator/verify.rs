@@ -16,7 +16,7 @@ use super::scan::Unit;
 use crate::host;
 use crate::ram::PAGE;
 
-/// The pages that a trial has written, by host address.
+/// The pages that a trial has accessed, by host address.
 #[derive(Debug, Default)]
 pub struct Trial {
     pages: HashMap<u64, Box<Page>>,
@@ -27,14 +27,11 @@ pub struct Trial {
 struct Page([u8; PAGE as usize]);
 
 impl Trial {
-    /// Where the trial finds the page of RAM at `host`: a copy if it has written it or is about to. Says whether the copy
-    /// is new.
-    pub fn page(&mut self, host: u64, write: bool) -> (u64, bool) {
+    /// Where the trial finds the page of RAM at `host`: a copy, so that what is read and what is written is in one place from
+    /// the start. Says whether the copy is new.
+    pub fn page(&mut self, host: u64) -> (u64, bool) {
         if let Some(copy) = self.pages.get(&host) {
             return (copy.0.as_ptr() as u64, false);
-        }
-        if !write {
-            return (host, false);
         }
         let mut copy = Box::new(Page([0; PAGE as usize]));
         copy_page(host, &mut copy.0);
@@ -95,9 +92,11 @@ impl Defined {
         Self(self.0.union(defined.difference(undefined)).difference(undefined))
     }
 
-    /// Of them, those that may be read at `offset` of the page that holds the code, as the translator of `unit` knew it.
-    pub fn live(self, unit: &Unit, page: &[u8], offset: usize) -> Rflags {
-        let live = match unit.instructions.iter().find(|guest| guest.offset() == offset) {
+    /// Of them, those that may be read at `offset` of the page that holds the code, as the translator knew it: where it breaks
+    /// off in the middle of `unit`, or else where it leads to.
+    pub fn live(self, unit: Option<&Unit>, page: &[u8], offset: usize) -> Rflags {
+        let inside = unit.and_then(|unit| unit.instructions.iter().find(|guest| guest.offset() == offset));
+        let live = match inside {
             Some(guest) => guest.live_before(),
             None if offset < page.len() => live_at(page, offset).0,
             None => FlagSet::all(),

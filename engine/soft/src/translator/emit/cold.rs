@@ -63,7 +63,7 @@ impl Emitter<'_> {
                 self.a.place(at);
                 self.a.add_frame(R10, frame::site(place.site(), offset_of!(Site, tag)));
                 // Two pages, one by one: the bit above a page's tells.
-                let (two_pages, plain) = (self.a.label(), self.a.label());
+                let two_pages = self.a.label();
                 self.a.lea(R11, R10, place.size() as i32 - 1);
                 self.a.xor(R11, R10);
                 self.a.and_immediate32(R11, PAGE as i32);
@@ -73,6 +73,12 @@ impl Emitter<'_> {
                 self.a.jmp(back);
                 self.a.place(two_pages);
                 self.a.sub_immediate32(frame::BUDGET, count - 1);
+                if !self.target.linked {
+                    self.a.mov_immediate(R10, place.offset());
+                    self.a.jmp_out(self.stubs.interpret);
+                    return;
+                }
+                let plain = self.a.label();
                 self.a.jmp(plain);
                 let jump = self.a.len() - 4;
                 self.a.place(plain);

@@ -176,7 +176,7 @@ impl Emitter<'_> {
     /// All `extent` bytes at this distance from `base` must lie in the site's page. Flags and R10 are lost.
     fn check_group(&mut self, guest: &Guest, access: Access, base: Host, from: i32, extent: usize) -> usize {
         self.delta_in_r11 = None;
-        let site = self.sites.next(self.target.view, extent);
+        let site = self.sites.next(self.target.view, extent, access.write);
         let (miss, back) = (self.a.label(), self.a.label());
         self.a.lea(R10, base, from);
         self.a.sub_frame(R10, frame::site(site, offset_of!(TlbSite, tag)));
@@ -198,7 +198,7 @@ impl Emitter<'_> {
 
     /// The linear address in R10 becomes a host address. Flags and R11 are lost.
     pub fn check(&mut self, guest: &Guest, access: Access) -> Site {
-        let site = self.sites.next(self.target.view, access.size);
+        let site = self.sites.next(self.target.view, access.size, access.write);
         if access.aligned {
             self.require_alignment(guest);
         }
@@ -243,8 +243,16 @@ impl Emitter<'_> {
         if !self.target.several_processors {
             return;
         }
+        self.written_address(memory);
         self.spare_flags(live);
-        self.look_for_code(Place::new(guest.next_offset(), 0, size, false), memory, site);
+        self.look_for_code(Place::new(guest.next_offset(), 0, size, false), Memory::Checked, site);
+    }
+
+    /// The host address of what was written into R10. Flags are kept.
+    fn written_address(&mut self, memory: Memory) {
+        if let Memory::Grouped { base, displacement } = memory {
+            self.a.lea_sum(R10, Some(base), Some((R11, 0)), displacement);
+        }
     }
 
     /// As [`Emitter::stored`], with the flags lost.
@@ -252,9 +260,7 @@ impl Emitter<'_> {
         if !self.target.several_processors {
             return;
         }
-        if let Memory::Grouped { base, displacement } = memory {
-            self.a.lea_sum(R10, Some(base), Some((R11, 0)), displacement);
-        }
+        self.written_address(memory);
         let (hit, back) = (self.a.label(), self.a.label());
         self.a.load(R11, match site {
             Site::Of(site) => frame::site(site, offset_of!(TlbSite, code)),
