@@ -93,7 +93,9 @@ impl SoftEngine {
     pub fn from_environment() -> Self {
         let Ok(name) = std::env::var("TERN_TRANSLATION") else { return Self::default() };
         let translation = Translation::by_name(&name);
-        Self::new(translation.unwrap_or_else(|| panic!("TERN_TRANSLATION is on, off or verify, not '{name}'")))
+        Self::new(
+            translation.unwrap_or_else(|| panic!("TERN_TRANSLATION is on, off or verify, not '{name}'")),
+        )
     }
 }
 

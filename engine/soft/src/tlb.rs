@@ -73,6 +73,21 @@ pub struct Site {
     pub code: *const CodePage,
 }
 
+/// What a linear page is.
+#[derive(Debug, Clone, Copy)]
+pub struct Found {
+    /// The host's page.
+    pub host: u64,
+    /// Where writers look for decoded code.
+    pub code: *const CodePage,
+    /// It may be read.
+    pub read: bool,
+    /// It may be written, and its Dirty bit is set.
+    pub write: bool,
+    /// It stays when the address space changes.
+    pub global: bool,
+}
+
 /// Where an access hits.
 #[derive(Debug, Clone, Copy)]
 pub struct Hit {
@@ -168,10 +183,7 @@ impl Tlb {
     /// Empty tables.
     pub const fn new() -> Self {
         let nothing = Site { tag: 0, limit: 0, delta: 0, code: std::ptr::null() };
-        Self {
-            tables: [Table::new(), Table::new(), Table::new(), Table::new()],
-            sites: [nothing; ALL_SITES],
-        }
+        Self { tables: [Table::new(), Table::new(), Table::new(), Table::new()], sites: [nothing; ALL_SITES] }
     }
 
     /// Forgets everything.
@@ -260,26 +272,17 @@ impl Tlb {
             .then(|| Hit { host: table.hosts[n].wrapping_add(offset), code: table.code[n] })
     }
 
-    /// Remembers that the page at `linear` lies at `host`, and what may be done to it.
-    pub fn insert(
-        &mut self,
-        view: View,
-        linear: u64,
-        host: u64,
-        code: *const CodePage,
-        read: bool,
-        write: bool,
-        global: bool,
-    ) {
+    /// Remembers what the linear page at `linear` is.
+    pub fn insert(&mut self, view: View, linear: u64, found: Found) {
         let n = index(linear);
         let page = linear & !(PAGE - 1);
         let table = &mut self.tables[view as usize];
         table.is_empty = false;
-        table.has_local |= !global;
-        table.read_tags[n] = if read { page } else { never(n) };
-        table.write_tags[n] = if write { page } else { never(n) };
-        table.hosts[n] = host;
-        table.code[n] = code;
+        table.has_local |= !found.global;
+        table.read_tags[n] = if found.read { page } else { never(n) };
+        table.write_tags[n] = if found.write { page } else { never(n) };
+        table.hosts[n] = found.host;
+        table.code[n] = found.code;
     }
 
     /// What site `number` remembers.
@@ -307,6 +310,10 @@ impl Tlb {
 mod tests {
     use super::*;
 
+    fn found(host: u64, read: bool, write: bool, global: bool) -> Found {
+        Found { host, code: std::ptr::null(), read, write, global }
+    }
+
     #[test]
     fn an_empty_entry_matches_nothing() {
         let tlb = Tlb::new();
@@ -320,7 +327,7 @@ mod tests {
     #[test]
     fn accesses_that_leave_the_page_miss() {
         let mut tlb = Tlb::new();
-        tlb.insert(View::User, 0x5000, 0x10_0000, std::ptr::null(), true, false, false);
+        tlb.insert(View::User, 0x5000, found(0x10_0000, true, false, false));
         assert_eq!(tlb.read(View::User, 0x5ff8, 8), Some(0x10_0ff8));
         assert_eq!(tlb.read(View::User, 0x5ff9, 8), None);
         assert_eq!(tlb.read(View::Supervisor, 0x5000, 8), None);
@@ -333,7 +340,7 @@ mod tests {
     fn a_site_remembers_what_the_table_knows_until_the_page_is_forgotten() {
         let mut tlb = Tlb::new();
         assert!(!tlb.fill_site(3, View::User, 0x5010, 4, true));
-        tlb.insert(View::User, 0x5000, 0x10_0000, std::ptr::null(), true, true, false);
+        tlb.insert(View::User, 0x5000, found(0x10_0000, true, true, false));
         assert!(tlb.fill_site(3, View::User, 0x5010, 4, true));
         assert_eq!((tlb.sites[3].tag, tlb.sites[3].limit), (0x5000, 4093));
         tlb.flush_page(0x5fff);
@@ -344,14 +351,14 @@ mod tests {
     fn global_pages_of_the_supervisor_outlive_others_unless_it_has_local_ones() {
         let mut tlb = Tlb::new();
         let kernel = 0xffff_8000_0000_5000;
-        tlb.insert(View::Supervisor, kernel, 0x10_0000, std::ptr::null(), true, true, true);
-        tlb.insert(View::User, 0x5000, 0x20_0000, std::ptr::null(), true, true, true);
+        tlb.insert(View::Supervisor, kernel, found(0x10_0000, true, true, true));
+        tlb.insert(View::User, 0x5000, found(0x20_0000, true, true, true));
         assert!(tlb.fill_site(FIRST_SITE[1], View::Supervisor, kernel, 8, true));
         assert!(tlb.fill_site(2, View::User, 0x5000, 8, true));
         tlb.flush_local();
         assert!(tlb.read(View::Supervisor, kernel, 8).is_some() && tlb.read(View::User, 0x5000, 8).is_none());
         assert!(tlb.sites[FIRST_SITE[1]].limit != 0 && tlb.sites[2].limit == 0);
-        tlb.insert(View::Supervisor, 0x7000, 0x30_0000, std::ptr::null(), true, true, false);
+        tlb.insert(View::Supervisor, 0x7000, found(0x30_0000, true, true, false));
         tlb.flush_local();
         assert!(tlb.read(View::Supervisor, kernel, 8).is_none());
         assert_eq!(tlb.sites[FIRST_SITE[1]].limit, 0);
@@ -360,11 +367,13 @@ mod tests {
     #[test]
     fn forbidden_writes_miss_by_whatever_linear_address_and_reads_still_hit() {
         let mut tlb = Tlb::new();
-        tlb.insert(View::User, 0x5000, 0x10_0000, std::ptr::null(), true, true, false);
-        tlb.insert(View::Supervisor, 0x9000, 0x10_0000, std::ptr::null(), true, true, false);
+        tlb.insert(View::User, 0x5000, found(0x10_0000, true, true, false));
+        tlb.insert(View::Supervisor, 0x9000, found(0x10_0000, true, true, false));
         assert!(tlb.fill_site(0, View::User, 0x5000, 8, true));
         tlb.forbid_writes(0x10_0000);
-        assert!(tlb.write(View::User, 0x5000, 1).is_none() && tlb.write(View::Supervisor, 0x9000, 1).is_none());
+        assert!(
+            tlb.write(View::User, 0x5000, 1).is_none() && tlb.write(View::Supervisor, 0x9000, 1).is_none()
+        );
         assert!(tlb.read(View::User, 0x5000, 1).is_some());
         assert_eq!(tlb.sites[0].limit, 0);
     }

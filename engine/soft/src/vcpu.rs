@@ -31,8 +31,8 @@ use tern_x86::state::{self, Activity, Dr6, Rflags, VcpuState};
 use crate::blocks::Block;
 use crate::environment::{HOT_PREDECESSOR, SoftEnvironment, breakpoints_enabled, execute, finish};
 use crate::interrupts::event;
-use crate::stage::Stage;
 use crate::ram::PAGE;
+use crate::stage::Stage;
 use crate::translator::{self, Defined, End, Exit, MAX_INSTRUCTIONS, Translated, compare, scan};
 
 /// Guest instructions between two looks at the clock: some tens of microseconds, or more where all is interpreted.
@@ -174,7 +174,10 @@ impl SoftVcpu {
                     Self::run_translated(top, p, unit, self.next_poll, plain.is_none())?
                 };
                 plain = None;
-                if p.env.unchained || p.env.mailbox.attention() || p.env.statistics.instructions >= self.next_poll {
+                if p.env.unchained
+                    || p.env.mailbox.attention()
+                    || p.env.statistics.instructions >= self.next_poll
+                {
                     return Ok(());
                 }
                 block = p.env.block(&mut p.cpu)?;
@@ -245,7 +248,8 @@ impl SoftVcpu {
             cpu: Box::new(p.cpu.clone()),
             exception: stopped.then_some(p.cpu.exception),
         };
-        let ran_to = |p: &Processor<SoftEnvironment>, end: &End| end.exception.is_none() && p.cpu.rip == end.cpu.rip;
+        let ran_to =
+            |p: &Processor<SoftEnvironment>, end: &End| end.exception.is_none() && p.cpu.rip == end.cpu.rip;
         let before = p.cpu.clone();
         let entry = p.env.entry(&p.cpu, unit, false);
         let page = p.env.code_page(&mut p.cpu).unwrap_or_default();
@@ -286,7 +290,8 @@ impl SoftVcpu {
             *disagreement = Some(format!(
                 "the translator and the interpreter disagree about the code at {:#x} after {done} instructions \
                  (exit {exit:?}):\n{what}\n  instructions:{path}\n  before: {:x?}",
-                before.rip, &before.gpr[..16]
+                before.rip,
+                &before.gpr[..16]
             ));
             p.cpu.activity = Activity::Shutdown;
             p.env.unchained = true;

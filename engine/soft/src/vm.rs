@@ -10,13 +10,13 @@ use tern_engine::{
 use tern_x86::cpu::Cpu;
 use tern_x86::cpuid::{Basis, CpuModel, CpuidContext};
 
+use crate::Translation;
 use crate::doorbells::Doorbells;
 use crate::environment::{Shared, SoftEnvironment};
 use crate::interrupts::Interrupts;
 use crate::ram::Ram;
 use crate::rendezvous::Rendezvous;
 use crate::vcpu::SoftVcpu;
-use crate::Translation;
 use crate::wiring::Events;
 
 /// Memory, interrupt controllers, and which processors have been handed out.

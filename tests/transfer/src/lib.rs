@@ -9,10 +9,10 @@
 use std::env;
 use std::io::{self, Write};
 use std::ops::Range;
+use std::sync::LazyLock;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use tern_engine::{Availability, Engine};

@@ -15,7 +15,9 @@ use crate::blocks::{Block, MAX_OPS, Origin, SoftOp, Unit};
 use crate::host;
 use crate::ram::{PAGE, RamPage, code_changes};
 use crate::tlb::View;
-use crate::translator::{Entry, Jumps, Place, MAX_INSTRUCTIONS, Translated, Translator, is_translatable, scan};
+use crate::translator::{
+    Entry, Jumps, MAX_INSTRUCTIONS, Place, Translated, Translator, is_translatable, scan,
+};
 
 /// Bytes of one page that a block may take.
 const MAX_BYTES: usize = 1024;

@@ -9,7 +9,7 @@ use tern_x86::state::SegmentRegister;
 use super::SoftEnvironment;
 use crate::host;
 use crate::ram::{CodePage, PAGE, code_changes};
-use crate::tlb::{Hit, View};
+use crate::tlb::{Found, Hit, View};
 use crate::translator::Place as Site;
 
 /// Where one page's part of an access leads.
@@ -452,7 +452,8 @@ impl SoftEnvironment {
             };
             // While a log is kept, a page is opened for writing by the write that is noted.
             let write = write && silent && (access.kind == AccessKind::Write || !page.is_logged());
-            self.tlb.insert(view, linear, host, code, read, write, translation.global);
+            let global = translation.global;
+            self.tlb.insert(view, linear, Found { host, code, read, write, global });
         }
         if access.kind == AccessKind::Write {
             page.note_write();

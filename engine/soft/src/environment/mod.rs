@@ -27,6 +27,7 @@ use tern_x86::exception::{Exception, Stop};
 use tern_x86::state::{Cr0, Dr7, Msrs, Rflags, SegmentRegister};
 use tern_x86::vector::VectorInfo;
 
+use crate::Translation;
 use crate::blocks::{Blocks, JumpCache, SoftOp};
 use crate::doorbells::Doorbells;
 use crate::interrupts::{Interrupts, Mailbox};
@@ -36,7 +37,6 @@ use crate::random::RandomSource;
 use crate::rendezvous::Rendezvous;
 use crate::time::TimeStampCounter;
 use crate::tlb::{Tlb, View};
-use crate::Translation;
 use crate::translator::{RunState, Translator, Trial};
 use device::Conversation;
 use large_pages::LargePages;

@@ -87,6 +87,9 @@ impl Place {
     }
 }
 
+/// Operations at addresses that stay: translated code refers to them.
+pub type Operations = Vec<Box<Operation>>;
+
 /// An operation that translated code leaves to the interpreter and goes on after.
 pub struct Operation {
     /// The operation, with offsets that count from the page's start.

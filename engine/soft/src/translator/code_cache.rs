@@ -84,7 +84,9 @@ impl CodeCache {
         }
         // SAFETY: the range lies in the mapping, which nothing else writes; `code` is not in it, and no code that is
         // entered lies there.
-        unsafe { std::ptr::copy_nonoverlapping(code.as_ptr(), self.writable.as_ptr().add(start), code.len()) };
+        unsafe {
+            std::ptr::copy_nonoverlapping(code.as_ptr(), self.writable.as_ptr().add(start), code.len())
+        };
         self.used = end.next_multiple_of(ALIGNMENT).min(self.size);
         u32::try_from(start).ok()
     }
@@ -116,9 +118,8 @@ impl CodeCache {
 
 fn map(file: &OwnedFd, size: usize, protection: libc::c_int) -> io::Result<NonNull<u8>> {
     // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
-    let address = unsafe {
-        libc::mmap(std::ptr::null_mut(), size, protection, libc::MAP_SHARED, file.as_raw_fd(), 0)
-    };
+    let address =
+        unsafe { libc::mmap(std::ptr::null_mut(), size, protection, libc::MAP_SHARED, file.as_raw_fd(), 0) };
     if address == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());
     }

@@ -221,7 +221,8 @@ pub const GS_BASE: i32 = at(offset_of!(P, cpu)
     + SegmentRegister::Gs as usize * size_of::<Segment>()
     + offset_of!(Segment, base));
 /// The base that SWAPGS exchanges it with.
-pub const KERNEL_GS_BASE: i32 = at(offset_of!(P, cpu) + offset_of!(Cpu, msrs) + offset_of!(Msrs, kernel_gs_base));
+pub const KERNEL_GS_BASE: i32 =
+    at(offset_of!(P, cpu) + offset_of!(Cpu, msrs) + offset_of!(Msrs, kernel_gs_base));
 /// Interrupts are held off for one instruction.
 pub const INTERRUPT_SHADOW: i32 =
     at(offset_of!(P, cpu) + offset_of!(Cpu, pending) + offset_of!(PendingEvent, interrupt_shadow));

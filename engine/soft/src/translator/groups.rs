@@ -99,7 +99,9 @@ impl Groups {
         let mut candidates: Vec<Candidate> = Vec::new();
         for (n, guest) in instructions.iter().enumerate() {
             let alone = alone(guest.offset());
-            for (part, register, displacement, size, write) in accesses(guest, &mut facts).into_iter().flatten() {
+            for (part, register, displacement, size, write) in
+                accesses(guest, &mut facts).into_iter().flatten()
+            {
                 if !alone && host(register).is_some() {
                     let value = values[register];
                     note(&mut candidates, n, part, (register, value, write), displacement, size);
@@ -179,9 +181,12 @@ fn accesses(guest: &Guest, facts: &mut InstructionInfoFactory) -> [Found; 2] {
     };
     let stack = stack.map(|(register, displacement, write)| (Part::Stack, register, displacement, 8, write));
     let operand = match guest.kind {
-        Kind::Copy | Kind::Vector { .. } | Kind::Divide | Kind::Push | Kind::JumpIndirect | Kind::CallIndirect => {
-            operand(&guest.instruction, facts)
-        }
+        Kind::Copy
+        | Kind::Vector { .. }
+        | Kind::Divide
+        | Kind::Push
+        | Kind::JumpIndirect
+        | Kind::CallIndirect => operand(&guest.instruction, facts),
         _ => None,
     };
     [operand, stack]

@@ -69,7 +69,7 @@ use crate::blocks::Block;
 use crate::environment::SoftEnvironment;
 use crate::ram::PAGE;
 use crate::tlb::View;
-use calls::Operation;
+use calls::Operations;
 use code_cache::CodeCache;
 use emit::Target;
 use restless::Restless;
@@ -91,7 +91,7 @@ pub struct Translated(u32);
 pub struct Translator {
     cache: CodeCache,
     stubs: Stubs,
-    operations: Vec<Box<Operation>>,
+    operations: Operations,
     sites: Sites,
     several_processors: bool,
     translation: Translation,
@@ -179,7 +179,12 @@ impl Translator {
 
     /// Notes a sampled miss of the site at `place`, by code that called from `from`, after so many guest instructions.
     /// Returns the block whose unit is to be translated anew because of it, and the unit.
-    pub fn sample_miss(&mut self, place: Place, from: u64, instructions: u64) -> Option<(*mut Block, Translated)> {
+    pub fn sample_miss(
+        &mut self,
+        place: Place,
+        from: u64,
+        instructions: u64,
+    ) -> Option<(*mut Block, Translated)> {
         let from = u32::try_from(from.wrapping_sub(self.cache.at(0) as u64)).ok()?;
         let (&unit, &block) = self.owners.range(..=from).next_back()?;
         // SAFETY: blocks live as long as their units do.

@@ -68,7 +68,13 @@ impl Kind {
     pub const fn is_plain(self) -> bool {
         matches!(
             self,
-            Self::Copy | Self::Vector { .. } | Self::Lea | Self::Nothing | Self::Push | Self::Pop | Self::Leave
+            Self::Copy
+                | Self::Vector { .. }
+                | Self::Lea
+                | Self::Nothing
+                | Self::Push
+                | Self::Pop
+                | Self::Leave
         )
     }
 
@@ -255,28 +261,95 @@ fn integer(instruction: &Instruction) -> Kind {
     }
     match instruction.mnemonic() {
         M::Lea => Kind::Lea,
-        M::Nop | M::Endbr64 | M::Endbr32 | M::Reservednop | M::Prefetchnta | M::Prefetcht0 | M::Prefetcht1
-        | M::Prefetcht2 | M::Prefetchw | M::Prefetch => Kind::Nothing,
+        M::Nop
+        | M::Endbr64
+        | M::Endbr32
+        | M::Reservednop
+        | M::Prefetchnta
+        | M::Prefetcht0
+        | M::Prefetcht1
+        | M::Prefetcht2
+        | M::Prefetchw
+        | M::Prefetch => Kind::Nothing,
         M::Div | M::Idiv => Kind::Divide,
         // The bit may lie anywhere before or behind the operand.
         M::Bt | M::Bts | M::Btr | M::Btc
             if instruction.op0_kind() == OpKind::Memory && instruction.op1_kind() == OpKind::Register =>
         {
-            if instruction.op1_register().size() < 4 { Kind::Operation } else { Kind::BitString }
+            if instruction.op1_register().size() < 4 {
+                Kind::Operation
+            } else {
+                Kind::BitString
+            }
         }
         M::Mov => match instruction.code() {
-            Code::Mov_AL_moffs8 | Code::Mov_AX_moffs16 | Code::Mov_EAX_moffs32 | Code::Mov_RAX_moffs64
-            | Code::Mov_moffs8_AL | Code::Mov_moffs16_AX | Code::Mov_moffs32_EAX | Code::Mov_moffs64_RAX => {
-                Kind::Operation
-            }
+            Code::Mov_AL_moffs8
+            | Code::Mov_AX_moffs16
+            | Code::Mov_EAX_moffs32
+            | Code::Mov_RAX_moffs64
+            | Code::Mov_moffs8_AL
+            | Code::Mov_moffs16_AX
+            | Code::Mov_moffs32_EAX
+            | Code::Mov_moffs64_RAX => Kind::Operation,
             _ => Kind::Copy,
         },
-        M::Add | M::Adc | M::Sub | M::Sbb | M::And | M::Or | M::Xor | M::Cmp | M::Test | M::Inc | M::Dec
-        | M::Neg | M::Not | M::Movzx | M::Movsx | M::Movsxd | M::Xchg | M::Xadd | M::Cmpxchg
-        | M::Cmpxchg8b | M::Cmpxchg16b | M::Mul | M::Imul | M::Shl | M::Sal | M::Shr | M::Sar | M::Rol | M::Ror | M::Rcl
-        | M::Rcr | M::Shld | M::Shrd | M::Bt | M::Bts | M::Btr | M::Btc | M::Bsf | M::Bsr | M::Bswap
-        | M::Popcnt | M::Crc32 | M::Movnti | M::Cbw | M::Cwde | M::Cdqe | M::Cwd | M::Cdq | M::Cqo | M::Lahf
-        | M::Sahf | M::Clc | M::Stc | M::Cmc | M::Lfence | M::Sfence | M::Mfence => Kind::Copy,
+        M::Add
+        | M::Adc
+        | M::Sub
+        | M::Sbb
+        | M::And
+        | M::Or
+        | M::Xor
+        | M::Cmp
+        | M::Test
+        | M::Inc
+        | M::Dec
+        | M::Neg
+        | M::Not
+        | M::Movzx
+        | M::Movsx
+        | M::Movsxd
+        | M::Xchg
+        | M::Xadd
+        | M::Cmpxchg
+        | M::Cmpxchg8b
+        | M::Cmpxchg16b
+        | M::Mul
+        | M::Imul
+        | M::Shl
+        | M::Sal
+        | M::Shr
+        | M::Sar
+        | M::Rol
+        | M::Ror
+        | M::Rcl
+        | M::Rcr
+        | M::Shld
+        | M::Shrd
+        | M::Bt
+        | M::Bts
+        | M::Btr
+        | M::Btc
+        | M::Bsf
+        | M::Bsr
+        | M::Bswap
+        | M::Popcnt
+        | M::Crc32
+        | M::Movnti
+        | M::Cbw
+        | M::Cwde
+        | M::Cdqe
+        | M::Cwd
+        | M::Cdq
+        | M::Cqo
+        | M::Lahf
+        | M::Sahf
+        | M::Clc
+        | M::Stc
+        | M::Cmc
+        | M::Lfence
+        | M::Sfence
+        | M::Mfence => Kind::Copy,
         _ if instruction.is_setcc() || instruction.is_cmovcc() => Kind::Copy,
         _ => Kind::Operation,
     }
@@ -292,8 +365,22 @@ impl Conditional for Instruction {
         use Mnemonic as M;
         matches!(
             self.mnemonic(),
-            M::Seto | M::Setno | M::Setb | M::Setae | M::Sete | M::Setne | M::Setbe | M::Seta | M::Sets
-                | M::Setns | M::Setp | M::Setnp | M::Setl | M::Setge | M::Setle | M::Setg
+            M::Seto
+                | M::Setno
+                | M::Setb
+                | M::Setae
+                | M::Sete
+                | M::Setne
+                | M::Setbe
+                | M::Seta
+                | M::Sets
+                | M::Setns
+                | M::Setp
+                | M::Setnp
+                | M::Setl
+                | M::Setge
+                | M::Setle
+                | M::Setg
         )
     }
 
@@ -301,8 +388,22 @@ impl Conditional for Instruction {
         use Mnemonic as M;
         matches!(
             self.mnemonic(),
-            M::Cmovo | M::Cmovno | M::Cmovb | M::Cmovae | M::Cmove | M::Cmovne | M::Cmovbe | M::Cmova
-                | M::Cmovs | M::Cmovns | M::Cmovp | M::Cmovnp | M::Cmovl | M::Cmovge | M::Cmovle | M::Cmovg
+            M::Cmovo
+                | M::Cmovno
+                | M::Cmovb
+                | M::Cmovae
+                | M::Cmove
+                | M::Cmovne
+                | M::Cmovbe
+                | M::Cmova
+                | M::Cmovs
+                | M::Cmovns
+                | M::Cmovp
+                | M::Cmovnp
+                | M::Cmovl
+                | M::Cmovge
+                | M::Cmovle
+                | M::Cmovg
         )
     }
 }

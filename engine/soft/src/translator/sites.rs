@@ -13,7 +13,7 @@ const SHARES: [(usize, usize); 9] =
 const _: () = {
     let (mut sum, mut n) = (0, 0);
     while n < SHARES.len() {
-        assert!(SHARES[n].1 % 2 == 0, "half are for reads, half for writes");
+        assert!(SHARES[n].1.is_multiple_of(2), "half are for reads, half for writes");
         sum += SHARES[n].1;
         n += 1;
     }

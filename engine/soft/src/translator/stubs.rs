@@ -8,8 +8,7 @@ use crate::tlb::{ENTRIES, REMEMBERED, Site, View};
 use std::mem::offset_of;
 
 /// Guest registers that live in the host register of their own number.
-const SAME: [Host; 12] =
-    [RAX, RCX, RDX, RBX, RBP, RSI, RDI, R8, Host(12), Host(13), Host(14), Host(15)];
+const SAME: [Host; 12] = [RAX, RCX, RDX, RBX, RBP, RSI, RDI, R8, Host(12), Host(13), Host(14), Host(15)];
 /// Of all that hold guest registers, those that Rust code may change.
 const VOLATILE: [Host; 8] = [RAX, RCX, RDX, RSI, RDI, R8, R9, R10];
 /// Those that Rust code keeps.

@@ -88,7 +88,8 @@ impl Defined {
             M::Rol | M::Ror | M::Rcl | M::Rcr => undefined |= FlagSet::OF,
             _ => {}
         }
-        let defined = set(instruction.rflags_written() | instruction.rflags_cleared() | instruction.rflags_set());
+        let defined =
+            set(instruction.rflags_written() | instruction.rflags_cleared() | instruction.rflags_set());
         Self(self.0.union(defined.difference(undefined)).difference(undefined))
     }
 
@@ -134,8 +135,8 @@ pub fn compare(trial: &End, interpreted: &End, flags: Rflags) -> Option<String> 
         }
     };
     const NAMES: [&str; 16] = [
-        "RAX", "RCX", "RDX", "RBX", "RSP", "RBP", "RSI", "RDI", "R8", "R9", "R10", "R11", "R12", "R13", "R14",
-        "R15",
+        "RAX", "RCX", "RDX", "RBX", "RSP", "RBP", "RSI", "RDI", "R8", "R9", "R10", "R11", "R12", "R13",
+        "R14", "R15",
     ];
     let (a, b) = (&trial.cpu, &interpreted.cpu);
     for (n, name) in NAMES.iter().enumerate() {

@@ -137,7 +137,8 @@ impl Emitter<'_> {
                 None => self.a.load(R10, frame::gpr(number)),
             }
         } else {
-            let access = Access { size: 8, write: false, aligned: false, stack: super::copy::by_stack(instruction) };
+            let access =
+                Access { size: 8, write: false, aligned: false, stack: super::copy::by_stack(instruction) };
             let (memory, _) = self.operand(guest, access, FlagSet::empty());
             self.a.load_guest(R10, memory);
         }

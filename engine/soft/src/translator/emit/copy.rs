@@ -7,11 +7,11 @@ use super::cold::Cold;
 use super::memory::{Access, Parts, is_addressable};
 use super::stack::free_beside;
 use super::{Emitter, Flags, Guest, Kind, host};
-use crate::translator::sites::Sites;
 use crate::translator::assembler::*;
 use crate::translator::flags::FlagSet;
-use crate::translator::groups::Part;
 use crate::translator::frame;
+use crate::translator::groups::Part;
+use crate::translator::sites::Sites;
 
 /// A guest register that is kept in memory, and where the instruction finds it.
 #[derive(Debug, Clone, Copy)]
@@ -328,4 +328,3 @@ fn sized(host: Host, like: Register) -> Register {
         _ => Register::RAX + number,
     }
 }
-

@@ -25,10 +25,10 @@ use super::super::calls::Place;
 use super::cold::Cold;
 use super::{Emitter, Guest, Known, host};
 use crate::tlb::{ENTRIES, Site as TlbSite};
-use crate::translator::groups::{Member, Part};
 use crate::translator::assembler::*;
 use crate::translator::flags::FlagSet;
 use crate::translator::frame;
+use crate::translator::groups::{Member, Part};
 
 /// A memory access to be checked.
 #[derive(Debug, Clone, Copy)]
@@ -84,8 +84,11 @@ impl Emitter<'_> {
             return Parts { base: Some(R10), index: None, displacement, narrow: base == Register::EIP };
         }
         let narrow = [base, index].iter().any(|register| register.is_gpr32())
-            || base == Register::None && index == Register::None && instruction.memory_displ_size() == 4
-                && displacement > i64::from(i32::MAX) as u64 && displacement <= u64::from(u32::MAX);
+            || base == Register::None
+                && index == Register::None
+                && instruction.memory_displ_size() == 4
+                && displacement > i64::from(i32::MAX) as u64
+                && displacement <= u64::from(u32::MAX);
         let mut get = |register: Register, scratch: Host| {
             (register != Register::None).then(|| {
                 let number = register.full_register().number();
@@ -96,7 +99,8 @@ impl Emitter<'_> {
             })
         };
         let base = get(base, R10);
-        let index = get(index, R11).map(|index| (index, instruction.memory_index_scale().trailing_zeros() as u8));
+        let index =
+            get(index, R11).map(|index| (index, instruction.memory_index_scale().trailing_zeros() as u8));
         Parts { base, index, displacement: displacement as i32, narrow }
     }
 
@@ -132,7 +136,14 @@ impl Emitter<'_> {
     }
 
     /// As [`Emitter::operand`] for the push or pop at this distance from the stack pointer, or from another `base`.
-    pub fn stack(&mut self, guest: &Guest, base: Host, displacement: i32, write: bool, live: FlagSet) -> (Memory, Site) {
+    pub fn stack(
+        &mut self,
+        guest: &Guest,
+        base: Host,
+        displacement: i32,
+        write: bool,
+        live: FlagSet,
+    ) -> (Memory, Site) {
         let access = Access::stack(write);
         if let Some(member) = self.groups.member(self.present, Part::Stack) {
             return self.member(guest, access, member, base, displacement, live);
@@ -160,7 +171,7 @@ impl Emitter<'_> {
             Member::Later { group, at } => (group, at),
         };
         let Known { site, aligned } = self.groups_known[group];
-        if access.aligned && !aligned.is_some_and(|aligned| at.wrapping_sub(aligned) % 16 == 0) {
+        if access.aligned && aligned.is_none_or(|aligned| at.wrapping_sub(aligned) % 16 != 0) {
             self.spare_flags(live);
             self.a.lea(R10, base, displacement);
             self.require_alignment(guest);
@@ -262,10 +273,13 @@ impl Emitter<'_> {
         }
         self.written_address(memory);
         let (hit, back) = (self.a.label(), self.a.label());
-        self.a.load(R11, match site {
-            Site::Of(site) => frame::site(site, offset_of!(TlbSite, code)),
-            Site::None => frame::WRITTEN,
-        });
+        self.a.load(
+            R11,
+            match site {
+                Site::Of(site) => frame::site(site, offset_of!(TlbSite, code)),
+                Site::None => frame::WRITTEN,
+            },
+        );
         self.a.cmp_r11_memory_zero();
         self.a.jcc(NOT_EQUAL, hit);
         self.a.place(back);

@@ -26,7 +26,7 @@ mod system;
 use iced_x86::{Encoder, InstructionInfoFactory};
 
 use super::assembler::*;
-use super::calls::Operation;
+use super::calls::Operations;
 use super::flags::FlagSet;
 use super::frame;
 use super::groups::Groups;
@@ -68,7 +68,7 @@ pub struct Emitted {
     /// Distances to code elsewhere.
     pub fixups: Vec<Fixup>,
     /// Operations that its code refers to.
-    pub operations: Vec<Box<Operation>>,
+    pub operations: Operations,
 }
 
 /// Emits a unit. Its accesses get their sites from `sites`, but for those of the instructions at offsets that are restless.
@@ -124,7 +124,7 @@ struct Emitter<'a> {
     target: Target,
     sites: &'a mut Sites,
     is_restless: &'a dyn Fn(usize) -> bool,
-    operations: Vec<Box<Operation>>,
+    operations: Operations,
     flags: Flags,
     cold: Vec<Cold>,
     /// The entry for links.
@@ -235,7 +235,6 @@ impl Emitter<'_> {
             self.flags = Flags::Host;
         }
     }
-
 }
 
 /// The host register that holds a guest register; `None` for those in memory.
