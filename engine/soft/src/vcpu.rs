@@ -38,6 +38,9 @@ use crate::translator::{self, Defined, End, Exit, MAX_INSTRUCTIONS, Translated, 
 /// Guest instructions between two looks at the clock: some tens of microseconds, or more where all is interpreted.
 const POLL_INTERVAL: u64 = 16384;
 
+/// The same where processors take turns, which spin for each other.
+const TURN: u64 = 256;
+
 /// What an exception, or a part of a repeated instruction, counts for in that.
 const STOP_WEIGHT: u64 = 64;
 
@@ -490,7 +493,8 @@ impl SoftVcpu {
     }
 
     fn poll_time(&mut self) {
-        self.next_poll = self.p.env.statistics.instructions + POLL_INTERVAL;
+        let interval = if self.turn.is_some() { TURN } else { POLL_INTERVAL };
+        self.next_poll = self.p.env.statistics.instructions + interval;
         let now = self.p.env.interrupts.clock().now();
         if self.index == 0 {
             self.p.env.interrupts.poll_pit(now);
