@@ -94,7 +94,8 @@ impl Failure {
         eprint!("{}", self.text());
     }
 
-    fn text(&self) -> String {
+    /// What is told.
+    pub fn text(&self) -> String {
         let mut text = format!("error: {}\n", self.error);
         for cause in self.error.chain().skip(1) {
             writeln!(text, "  because: {cause}").expect("a string takes everything");
