@@ -19,6 +19,12 @@ const ADVICE_ON_FLAWS: [&str; 2] = ["Speculative Return Stack Overflow:", "Spect
 const DOUBTS_ABOUT_TSC: [&str; 3] =
     ["TSC found unstable", "Marking TSC unstable", "tsc: Marking clocksource tsc unstable"];
 
+/// Whether this process may do what only root may.
+#[must_use]
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
 /// What engines make different.
 fn is_inherited() -> bool {
     engine() == "kvm"

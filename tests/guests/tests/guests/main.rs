@@ -10,6 +10,7 @@ mod bad_input;
 mod boot;
 mod console;
 mod endings;
+mod findings;
 mod interactive;
 mod killed;
 mod listings;
