@@ -14,7 +14,7 @@ use tern_engine::{
     Coalescing, DirtyLog, DirtyRegion, Doorbell, EngineError, EventFd, GuestMemory, LineInterrupt,
     MessageInterrupt, Standstill, Vcpu, Vm, VmConfig, VmState, Wiring, WriteRange, WriteSink,
 };
-use tern_x86::cpuid::{Basis, feature};
+use tern_x86::cpuid::Basis;
 
 use crate::chipset::{self, power_on};
 use crate::cpuid::{self, HostCpuid, guest_cpuid};
@@ -132,9 +132,6 @@ impl KvmVm {
         let has = |function: u32, bit: fn(&kvm_bindings::kvm_cpuid_entry2) -> bool| {
             entries.iter().any(|entry| entry.function == function && entry.index == 0 && bit(entry))
         };
-        let spec_ctrl = has(7, |leaf| leaf.edx & (1 << 26 | 1 << 27 | 1 << 31) != 0)
-            || has(0x8000_0008, |leaf| leaf.ebx & (1 << 14 | 1 << 15 | 1 << 24) != 0);
-        let arch_capabilities = has(7, |leaf| leaf.edx & feature::ARCH_CAPABILITIES.mask() != 0);
         let tsc_khz = fd.get_tsc_khz().map_err(refused("read the TSC's frequency"))?;
         if self.config.cpu_model.basis == Basis::Exact {
             same_frequency(self.config.cpu_model.tsc_khz, tsc_khz)?;
@@ -142,7 +139,7 @@ impl KvmVm {
         let traits = Traits {
             index,
             xsave: has(1, |leaf| leaf.ecx & HAS_XSAVE != 0),
-            msrs: Optional::new(&self.host, spec_ctrl, arch_capabilities),
+            msrs: Optional::new(&self.host, &entries),
             tsc_khz,
             clock: Arc::clone(&self.config.clock),
             stillness: self.stillness.clone(),

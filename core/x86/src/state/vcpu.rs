@@ -92,6 +92,10 @@ pub struct Msrs {
     pub mtrr_variable: [u64; 16],
     /// SPEC_CTRL.
     pub spec_ctrl: u64,
+    /// VIRT_SPEC_CTRL: SPEC_CTRL's SSBD where a hypervisor carries it out (AMD).
+    pub virt_spec_ctrl: u64,
+    /// IA32_TSX_CTRL (Intel).
+    pub tsx_ctrl: u64,
     /// IA32_ARCH_CAPABILITIES.
     pub arch_capabilities: u64,
     /// KVM's [`crate::paravirtual::msr::SYSTEM_TIME`].
@@ -120,6 +124,8 @@ impl Default for Msrs {
             mtrr_fixed: [0; 11],
             mtrr_variable: [0; 16],
             spec_ctrl: 0,
+            virt_spec_ctrl: 0,
+            tsx_ctrl: 0,
             arch_capabilities: 0,
             kvm_system_time: 0,
             kvm_pv_eoi: 0,

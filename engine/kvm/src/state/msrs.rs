@@ -1,8 +1,9 @@
 //! Model-specific registers (numbers: SDM volume 4; APM volume 2, appendix A).
 
-use kvm_bindings::{Msrs as KvmMsrs, kvm_msr_entry};
+use kvm_bindings::{Msrs as KvmMsrs, kvm_cpuid_entry2, kvm_msr_entry};
 use kvm_ioctls::VcpuFd;
 use tern_engine::EngineError;
+use tern_x86::cpuid::feature;
 use tern_x86::paravirtual::msr::{PV_EOI, SYSTEM_TIME};
 use tern_x86::state::Msrs;
 
@@ -15,6 +16,13 @@ const SPEC_CTRL: u32 = 0x48;
 const MISC_ENABLE: u32 = 0x1a0;
 const TSC_AUX: u32 = 0xc000_0103;
 const ARCH_CAPABILITIES: u32 = 0x10a;
+const TSX_CTRL: u32 = 0x122;
+const VIRT_SPEC_CTRL: u32 = 0xc001_011f;
+
+/// CPUID function 7, EDX, and function 0x8000_0008, EBX: what says that there is SPEC_CTRL; and the latter's VIRT_SSBD.
+const SPEC_CTRL_7_EDX: u32 = 1 << 26 | 1 << 27 | 1 << 31;
+const SPEC_CTRL_8_EBX: u32 = 1 << 14 | 1 << 15 | 1 << 24;
+const VIRT_SSBD: u32 = 1 << 25;
 
 const MTRR_VARIABLE: u32 = 0x200;
 /// The fixed-range MTRRs, by ascending number.
@@ -25,22 +33,32 @@ const MTRR_FIXED: [u32; 11] = [0x250, 0x258, 0x259, 0x268, 0x269, 0x26a, 0x26b, 
 pub struct Optional {
     tsc_adjust: bool,
     spec_ctrl: bool,
+    virt_spec_ctrl: bool,
     misc_enable: bool,
     tsc_aux: bool,
     arch_capabilities: bool,
+    tsx_ctrl: bool,
     kvm_system_time: bool,
     kvm_pv_eoi: bool,
 }
 
 impl Optional {
-    /// What `host` keeps. SPEC_CTRL and IA32_ARCH_CAPABILITIES are for guests that were told about them only.
-    pub fn new(host: &Host, guest_has_spec_ctrl: bool, guest_has_arch_capabilities: bool) -> Self {
+    /// What `host` keeps for a guest that sees these leaves. Controls of speculation are for guests that were told about
+    /// them only.
+    pub fn new(host: &Host, guest: &[kvm_cpuid_entry2]) -> Self {
+        let leaf = |function| guest.iter().find(|leaf| leaf.function == function && leaf.index == 0);
+        let seventh = leaf(7).map_or(0, |leaf| leaf.edx);
+        let eighth = leaf(0x8000_0008).map_or(0, |leaf| leaf.ebx);
+        let spec_ctrl = seventh & SPEC_CTRL_7_EDX != 0 || eighth & SPEC_CTRL_8_EBX != 0;
+        let arch_capabilities = seventh & feature::ARCH_CAPABILITIES.mask() != 0;
         Self {
             tsc_adjust: host.has_msr(TSC_ADJUST),
-            spec_ctrl: guest_has_spec_ctrl && host.has_msr(SPEC_CTRL),
+            spec_ctrl: spec_ctrl && host.has_msr(SPEC_CTRL),
+            virt_spec_ctrl: eighth & VIRT_SSBD != 0 && host.has_msr(VIRT_SPEC_CTRL),
             misc_enable: host.has_msr(MISC_ENABLE),
             tsc_aux: host.has_msr(TSC_AUX),
-            arch_capabilities: guest_has_arch_capabilities && host.has_msr(ARCH_CAPABILITIES),
+            arch_capabilities: arch_capabilities && host.has_msr(ARCH_CAPABILITIES),
+            tsx_ctrl: arch_capabilities && host.has_msr(TSX_CTRL),
             kvm_system_time: host.has_msr(SYSTEM_TIME),
             kvm_pv_eoi: host.has_msr(PV_EOI),
         }
@@ -68,7 +86,9 @@ fn places(msrs: &mut Msrs, optional: Optional) -> Vec<(u32, &mut u64)> {
         (optional.misc_enable, MISC_ENABLE, &mut msrs.misc_enable),
         (optional.tsc_adjust, TSC_ADJUST, &mut msrs.tsc_adjust),
         (optional.spec_ctrl, SPEC_CTRL, &mut msrs.spec_ctrl),
+        (optional.virt_spec_ctrl, VIRT_SPEC_CTRL, &mut msrs.virt_spec_ctrl),
         (optional.arch_capabilities, ARCH_CAPABILITIES, &mut msrs.arch_capabilities),
+        (optional.tsx_ctrl, TSX_CTRL, &mut msrs.tsx_ctrl),
         // Addresses that KVM writes to: kvm-clock, and its shortcut for the end of an interrupt.
         (optional.kvm_system_time, SYSTEM_TIME, &mut msrs.kvm_system_time),
         (optional.kvm_pv_eoi, PV_EOI, &mut msrs.kvm_pv_eoi),
@@ -134,6 +154,8 @@ mod tests {
             misc_enable: true,
             tsc_aux: true,
             arch_capabilities: true,
+            virt_spec_ctrl: true,
+            tsx_ctrl: true,
             kvm_system_time: true,
             kvm_pv_eoi: true,
         };
