@@ -195,7 +195,7 @@ impl KvmVcpu {
                 return Ok(None);
             }
             Reason::Interrupted => return Ok(None),
-            reason => return Err(failure::gave_up(self.traits.index, &reason, &self.read_state()?)),
+            reason => return Err(failure::gave_up(self.traits.index, &reason, self.read_state()?)),
         }))
     }
 

@@ -68,6 +68,12 @@ pub fn keeps_registers_of_a_crash() -> bool {
     !(is_inherited() && host_has("svm"))
 }
 
+/// Whether the engine gives up on a guest that executes where no memory is: KVM can execute nothing but memory.
+#[must_use]
+pub fn gives_up_outside_of_memory() -> bool {
+    is_inherited()
+}
+
 /// Under which name `--stats` counts the guest's halts: on KVM, the kernel waits in them and only its own counters know.
 #[must_use]
 pub fn halts() -> &'static str {
