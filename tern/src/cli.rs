@@ -138,7 +138,7 @@ pub(crate) struct RunArguments {
     pub cpus: u32,
 
     /// The processor that the guest sees: `tern-v2` is the same everywhere, `host` has all that this host and the engine can
-    /// give, in a machine that stays on this host
+    /// give, in a machine that goes on only where another host has the same
     #[arg(long, default_value = CPU_MODELS[0], value_name = "MODEL", value_parser = CPU_MODELS, help_heading = "Machine")]
     pub cpu: String,
 

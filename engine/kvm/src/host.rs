@@ -100,6 +100,11 @@ impl Host {
         &self.supported_cpuid
     }
 
+    /// The model-specific registers that the kernel saves and restores, ascending.
+    pub fn msrs(&self) -> &[u32] {
+        &self.msrs
+    }
+
     /// Whether the kernel keeps this model-specific register for guests.
     pub fn has_msr(&self, index: u32) -> bool {
         self.msrs.binary_search(&index).is_ok()

@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Attributes, Cr0, Cr4, DescriptorTable, Dr6, Dr7, Efer, FpuState, Rflags, Segment, Xcr0};
+use super::{
+    Attributes, Cr0, Cr4, DescriptorTable, Dr6, Dr7, Efer, Extended, FpuState, Rflags, Segment, Xcr0,
+};
 
 /// The number of general-purpose registers.
 pub const GPR_COUNT: usize = 16;
@@ -176,6 +178,8 @@ pub struct VcpuState {
     pub msrs: Msrs,
     /// x87, MMX and SSE registers.
     pub fpu: FpuState,
+    /// Registers that no model has.
+    pub extended: Extended,
     /// What the processor is doing.
     pub activity: Activity,
     /// Events on their way.
@@ -220,6 +224,7 @@ impl VcpuState {
             cpl: 0,
             msrs: Msrs::default(),
             fpu: FpuState::new(),
+            extended: Extended::default(),
             activity: Activity::Running,
             pending: PendingEvent::default(),
         }
@@ -235,6 +240,7 @@ impl VcpuState {
             cr0: self.cr0 & kept | Cr0::ET,
             msrs: self.msrs,
             fpu: self.fpu,
+            extended: self.extended.clone(),
             xcr0: self.xcr0,
             activity: Activity::WaitForSipi,
             ..reset

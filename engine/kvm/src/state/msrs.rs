@@ -43,6 +43,19 @@ pub struct Optional {
 }
 
 impl Optional {
+    /// Everything.
+    const ALL: Self = Self {
+        tsc_adjust: true,
+        spec_ctrl: true,
+        virt_spec_ctrl: true,
+        misc_enable: true,
+        tsc_aux: true,
+        arch_capabilities: true,
+        tsx_ctrl: true,
+        kvm_system_time: true,
+        kvm_pv_eoi: true,
+    };
+
     /// What `host` keeps for a guest that sees these leaves. Controls of speculation are for guests that were told about
     /// them only.
     pub fn new(host: &Host, guest: &[kvm_cpuid_entry2]) -> Self {
@@ -97,7 +110,12 @@ fn places(msrs: &mut Msrs, optional: Optional) -> Vec<(u32, &mut u64)> {
     places
 }
 
-pub(super) fn get(fd: &VcpuFd, abilities: &Abilities, msrs: &mut Msrs) -> Result<(), EngineError> {
+/// Whether a register has a place in [`Msrs`], on this host or another.
+pub(super) fn is_named(index: u32) -> bool {
+    places(&mut Msrs::default(), Optional::ALL).iter().any(|(named, _)| *named == index)
+}
+
+pub(super) fn get(fd: &VcpuFd, abilities: &Abilities<'_>, msrs: &mut Msrs) -> Result<(), EngineError> {
     let mut tsc = 0;
     let mut places = places(msrs, abilities.msrs);
     places.push((TSC, &mut tsc));
@@ -112,7 +130,7 @@ pub(super) fn get(fd: &VcpuFd, abilities: &Abilities, msrs: &mut Msrs) -> Result
     Ok(())
 }
 
-pub(super) fn set(fd: &VcpuFd, abilities: &Abilities, msrs: &Msrs) -> Result<(), EngineError> {
+pub(super) fn set(fd: &VcpuFd, abilities: &Abilities<'_>, msrs: &Msrs) -> Result<(), EngineError> {
     let mut msrs = *msrs;
     let tsc = abilities.base_tsc.wrapping_add(msrs.tsc_offset);
     let places = places(&mut msrs, abilities.msrs);
@@ -148,19 +166,9 @@ mod tests {
 
     #[test]
     fn every_register_of_the_state_has_one_place() {
-        let everything = Optional {
-            tsc_adjust: true,
-            spec_ctrl: true,
-            misc_enable: true,
-            tsc_aux: true,
-            arch_capabilities: true,
-            virt_spec_ctrl: true,
-            tsx_ctrl: true,
-            kvm_system_time: true,
-            kvm_pv_eoi: true,
-        };
         let mut msrs = Msrs::default();
-        let mut indices: Vec<_> = places(&mut msrs, everything).into_iter().map(|(index, _)| index).collect();
+        let mut indices: Vec<_> =
+            places(&mut msrs, Optional::ALL).into_iter().map(|(index, _)| index).collect();
         // All fields of `Msrs` but the TSC's offset.
         assert_eq!(indices.len(), size_of::<Msrs>() / 8 - 1);
         indices.sort_unstable();
