@@ -138,7 +138,7 @@ impl KvmVm {
         let traits = Traits {
             index,
             xsave: has_xsave(&entries),
-            msrs: Optional::new(&self.host, &entries),
+            msrs: Optional::new(|index| self.host.has_msr(index), &entries),
             beyond,
             tsc_khz,
             clock: Arc::clone(&self.config.clock),

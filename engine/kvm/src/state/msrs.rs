@@ -8,7 +8,7 @@ use tern_x86::paravirtual::msr::{PV_EOI, SYSTEM_TIME};
 use tern_x86::state::Msrs;
 
 use super::Abilities;
-use crate::host::{Host, refused};
+use crate::host::refused;
 
 const TSC: u32 = 0x10;
 const TSC_ADJUST: u32 = 0x3b;
@@ -56,24 +56,24 @@ impl Optional {
         kvm_pv_eoi: true,
     };
 
-    /// What `host` keeps for a guest that sees these leaves. Controls of speculation are for guests that were told about
+    /// What a host that `keeps` registers by number keeps for a guest that sees these leaves. Controls of speculation are for guests that were told about
     /// them only.
-    pub fn new(host: &Host, guest: &[kvm_cpuid_entry2]) -> Self {
+    pub fn new(keeps: impl Fn(u32) -> bool, guest: &[kvm_cpuid_entry2]) -> Self {
         let leaf = |function| guest.iter().find(|leaf| leaf.function == function && leaf.index == 0);
         let seventh = leaf(7).map_or(0, |leaf| leaf.edx);
         let eighth = leaf(0x8000_0008).map_or(0, |leaf| leaf.ebx);
         let spec_ctrl = seventh & SPEC_CTRL_7_EDX != 0 || eighth & SPEC_CTRL_8_EBX != 0;
         let arch_capabilities = seventh & feature::ARCH_CAPABILITIES.mask() != 0;
         Self {
-            tsc_adjust: host.has_msr(TSC_ADJUST),
-            spec_ctrl: spec_ctrl && host.has_msr(SPEC_CTRL),
-            virt_spec_ctrl: eighth & VIRT_SSBD != 0 && host.has_msr(VIRT_SPEC_CTRL),
-            misc_enable: host.has_msr(MISC_ENABLE),
-            tsc_aux: host.has_msr(TSC_AUX),
-            arch_capabilities: arch_capabilities && host.has_msr(ARCH_CAPABILITIES),
-            tsx_ctrl: arch_capabilities && host.has_msr(TSX_CTRL),
-            kvm_system_time: host.has_msr(SYSTEM_TIME),
-            kvm_pv_eoi: host.has_msr(PV_EOI),
+            tsc_adjust: keeps(TSC_ADJUST),
+            spec_ctrl: spec_ctrl && keeps(SPEC_CTRL),
+            virt_spec_ctrl: eighth & VIRT_SSBD != 0 && keeps(VIRT_SPEC_CTRL),
+            misc_enable: keeps(MISC_ENABLE),
+            tsc_aux: keeps(TSC_AUX),
+            arch_capabilities: arch_capabilities && keeps(ARCH_CAPABILITIES),
+            tsx_ctrl: arch_capabilities && keeps(TSX_CTRL),
+            kvm_system_time: keeps(SYSTEM_TIME),
+            kvm_pv_eoi: keeps(PV_EOI),
         }
     }
 }
@@ -163,6 +163,7 @@ fn complete(done: usize, entries: &[kvm_msr_entry], refuses: &str) -> Result<(),
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cpuid::recorded;
 
     #[test]
     fn every_register_of_the_state_has_one_place() {
@@ -174,6 +175,21 @@ mod tests {
         indices.sort_unstable();
         indices.dedup();
         assert_eq!(indices.len(), size_of::<Msrs>() / 8 - 1);
+    }
+
+    #[test]
+    fn each_vendors_guests_have_the_controls_that_they_were_told_of() {
+        let on = |guest: &[kvm_cpuid_entry2]| Optional::new(|_| true, guest);
+        let (mut zen_3, intel) = (recorded::amd(), on(&recorded::intel()));
+        let amd = on(&zen_3);
+        assert!(amd.spec_ctrl && !amd.virt_spec_ctrl && !amd.arch_capabilities && !amd.tsx_ctrl, "{amd:?}");
+        assert!(intel.spec_ctrl && !intel.virt_spec_ctrl && intel.arch_capabilities && intel.tsx_ctrl);
+        // Where KVM carries SSBD out itself.
+        for leaf in zen_3.iter_mut().filter(|leaf| leaf.function == 0x8000_0008) {
+            leaf.ebx |= VIRT_SSBD;
+        }
+        assert!(on(&zen_3).virt_spec_ctrl);
+        assert_eq!(Optional::new(|_| false, &recorded::intel()), Optional::default());
     }
 
     #[test]

@@ -53,7 +53,8 @@ fn garbage_runs_crashes_or_makes_the_engine_give_up_with_its_state() {
                         Ok(VmExit::Kicked | VmExit::TripleFault) => break,
                         Err(EngineError::GaveUp { reason, state }) => {
                             assert!(reason.contains("processor 0"), "seed {seed}: {reason}");
-                            assert_eq!(*state, s.vcpu.state(), "seed {seed}");
+                            let now = s.vcpu.state();
+                            assert_eq!((state.rip, state.gpr), (now.rip, now.gpr), "seed {seed}");
                             break;
                         }
                         Err(error) => panic!("on {}, seed {seed}: {error}", s.engine),
