@@ -25,6 +25,20 @@ pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
+/// How many reserved pages of 2 MiB nobody uses.
+#[must_use]
+pub fn free_huge_pages() -> u64 {
+    let text = fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages");
+    text.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+}
+
+/// Whether programs can ask for huge pages that were not reserved.
+#[must_use]
+pub fn has_transparent_huge_pages() -> bool {
+    fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled")
+        .is_ok_and(|policy| !policy.contains("[never]"))
+}
+
 /// What engines make different.
 fn is_inherited() -> bool {
     engine() == "kvm"

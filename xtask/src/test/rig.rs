@@ -44,6 +44,9 @@ const TOOLS: [&str; 1] = ["/usr/bin/setsid"];
 /// Memory of the rig in MiB: the largest guest has 4 GiB, and takes a tenth of it.
 const MEMORY: &str = "4096";
 
+/// How many pages of 2 MiB are reserved there for guests that ask for some: a little more than one of 128 MiB takes.
+const HUGE_PAGES: u32 = 72;
+
 /// Within how many seconds all must have run.
 const TIMEOUT: &str = "900";
 
@@ -61,6 +64,7 @@ pub(super) fn tests(workspace: &[&str]) -> Result<Command> {
     let mut command = Command::new(this.with_file_name("tern-rig"));
     command.args(["kvm", "--memory", MEMORY, "--timeout", TIMEOUT, "--kernels"]);
     let mut script = "export TERN=/bin/tern TERN_ENGINE=kvm; cd /tmp; failed=0".to_owned();
+    write!(script, "; echo {HUGE_PAGES} >/proc/sys/vm/nr_hugepages").expect("a string takes everything");
     for Program { name, arguments, left_out } in &PROGRAMS {
         let path =
             built.get(*name).with_context(|| format!("cargo has not built the test program '{name}'"))?;

@@ -14,4 +14,5 @@ mod findings;
 mod interactive;
 mod killed;
 mod listings;
+mod pages;
 mod processors;
