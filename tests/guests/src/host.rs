@@ -51,9 +51,9 @@ fn host_has(feature: &str) -> bool {
     flags.is_some_and(|flags| flags.split_whitespace().any(|flag| flag == feature))
 }
 
-/// Whether the host itself goes by its time-stamp counter.
+/// Whether the host itself goes by its time-stamp counter, and by one that counts at a constant rate.
 fn host_trusts_tsc() -> bool {
-    fs::read_to_string(CLOCK).is_ok_and(|clock| clock.trim() == "tsc")
+    host_has("constant_tsc") && fs::read_to_string(CLOCK).is_ok_and(|clock| clock.trim() == "tsc")
 }
 
 /// The clocks by which a guest's kernel may go.
