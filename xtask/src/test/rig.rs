@@ -58,9 +58,6 @@ const RIGS: [Rig; 2] = [
     },
 ];
 
-/// Processors of a rig.
-const CPUS: &str = "1";
-
 /// Programs of this computer that the tests call and that busybox does not have, or not as they need it.
 const TOOLS: [&str; 1] = ["/usr/bin/setsid"];
 
@@ -87,7 +84,7 @@ pub(super) fn tests(workspace: &[&str]) -> Result<Vec<Command>> {
 fn command(rig: &Rig, built: &HashMap<String, String>) -> Result<Command> {
     let this = env::current_exe().context("cannot find out where this program is")?;
     let mut command = Command::new(this.with_file_name("tern-rig"));
-    command.args(["kvm", "--cpus", CPUS, "--memory", rig.memory, "--timeout", TIMEOUT, "--kernels"]);
+    command.args(["kvm", "--memory", rig.memory, "--timeout", TIMEOUT, "--kernels"]);
     let mut script = "export TERN=/bin/tern TERN_ENGINE=kvm; cd /tmp; failed=0".to_owned();
     write!(script, "; echo {HUGE_PAGES} >/proc/sys/vm/nr_hugepages").expect("a string takes everything");
     for Program { name, arguments, left_out } in rig.programs {
