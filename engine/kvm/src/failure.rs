@@ -64,6 +64,9 @@ pub fn in_words(reason: &Reason) -> String {
                 _ => "see the processor's manual",
             }
         ),
+        Reason::Unknown { code } => {
+            format!("the hardware left the guest for reason {code:#x}, which KVM does not know")
+        }
         Reason::Internal { suberror, data } => match *suberror {
             KVM_INTERNAL_ERROR_EMULATION => {
                 let mut text = "it met an instruction that it cannot emulate".to_owned();
@@ -131,6 +134,20 @@ mod tests {
             let text = in_words(&Reason::FailEntry { code });
             assert!(text.contains(&format!("{code:#x}")) && text.contains("not a legal one"), "{text}");
         }
+    }
+
+    #[test]
+    fn internal_errors_are_told_in_words_with_the_numbers_that_kvm_gives() {
+        // A page fault's delivery met an exit of VT-x for EPT, as recorded by the kernel: the event, reason 48, qualification.
+        let delivery = Reason::Internal { suberror: 3, data: vec![0x8000_0b0e, 48, 0x182] };
+        assert_eq!(
+            in_words(&delivery),
+            "the delivery of an interrupt or exception failed (0x80000b0e, 0x30, 0x182)"
+        );
+        assert!(in_words(&Reason::Internal { suberror: 2, data: vec![] }).contains("at once"));
+        assert!(in_words(&Reason::Internal { suberror: 4, data: vec![7] }).ends_with("does not know (0x7)"));
+        assert!(in_words(&Reason::Internal { suberror: 9, data: vec![] }).contains("internal error 9"));
+        assert!(in_words(&Reason::Unknown { code: 0x41 }).contains("0x41"));
     }
 
     #[test]
