@@ -1,5 +1,8 @@
 //! What can be said to `tern`. Each option is defined once, here; parser, help and shell completions
 //! follow from it.
+//!
+//! Of an option that is given twice the last one counts, so that aliases and scripts can hold what is usual and be
+//! overridden; only what may be repeated is gathered.
 
 use std::path::PathBuf;
 
@@ -14,7 +17,8 @@ use crate::size::{Memory, parse_memory};
 /// Runs virtual machines anywhere: on a computer with virtualization hardware or without, with or
 /// without privileges.
 #[derive(Debug, Parser)]
-#[command(name = "tern", version, after_help = EXAMPLES, after_long_help = after_long(EXAMPLES))]
+#[command(name = "tern", version, args_override_self = true)]
+#[command(after_help = EXAMPLES, after_long_help = after_long(EXAMPLES))]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub command: Command,
@@ -134,7 +138,7 @@ pub(crate) struct RunArguments {
     pub cpus: u32,
 
     /// The processor that the guest sees: `tern-v2` is the same everywhere, `host` has all that this host and the engine can
-    /// give, in a machine that stays on this host
+    /// give, in a machine that goes on only where another host has the same
     #[arg(long, default_value = CPU_MODELS[0], value_name = "MODEL", value_parser = CPU_MODELS, help_heading = "Machine")]
     pub cpu: String,
 
@@ -243,6 +247,15 @@ mod tests {
     fn command_lines_may_begin_with_a_hyphen() {
         let arguments = run(&["--kernel", "k", "--cmdline", "-s 1"]).unwrap();
         assert_eq!(arguments.cmdline.as_deref(), Some("-s 1"));
+    }
+
+    #[test]
+    fn of_an_option_that_is_given_twice_the_last_one_counts() {
+        let usual = ["--engine", "soft", "--cpus", "2", "--quiet", "--kernel", "k"];
+        let arguments = run(&[&usual[..], &["--quiet", "--engine", "kvm", "--cpus", "1"]].concat()).unwrap();
+        assert_eq!((arguments.engine, arguments.cpus, arguments.quiet), (EngineChoice::Kvm, 1, true));
+        let arguments = run(&["--kernel", "k", "--module", "a", "--module", "b"]).unwrap();
+        assert_eq!(arguments.modules.len(), 2);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use anyhow::anyhow;
 use clap::ValueEnum;
 use serde::Serialize;
-use tern_engine::{Availability, Engine};
+use tern_engine::{Availability, Engine, EngineError};
 use tern_kvm::KvmEngine;
 use tern_soft::{SoftEngine, Translation};
 
@@ -55,19 +55,29 @@ pub(crate) struct Chosen {
     pub note: Option<String>,
 }
 
-/// The engine that `choice` stands for. One that was named is not probed: it tells by itself that it cannot run.
+/// The engine that `choice` stands for. Whether it can run is found out here, before anything is fetched or read for it.
 ///
 /// # Errors
-/// No engine can run here.
+/// It cannot run here, or none can.
 pub(crate) fn choose(choice: EngineChoice, translation: TranslationChoice) -> Result<Chosen, Failure> {
     if translation != TranslationChoice::On {
-        return Ok(Chosen { engine: soft(translation), note: None });
-    }
-    if choice == EngineChoice::Auto {
-        return fastest(&ENGINES.map(|(_, engine)| engine));
+        return ready(soft(translation));
     }
     let named = ENGINES.iter().find(|(name, _)| *name == choice);
-    named.map(|(_, engine)| Chosen { engine: *engine, note: None }).ok_or_else(none)
+    match named {
+        Some((_, engine)) => ready(*engine),
+        None => fastest(&ENGINES.map(|(_, engine)| engine)),
+    }
+}
+
+/// This engine, if it can run here.
+fn ready(engine: &'static dyn Engine) -> Result<Chosen, Failure> {
+    match engine.probe() {
+        Availability::Available(_) => Ok(Chosen { engine, note: None }),
+        Availability::Unavailable { reason, remedy } => {
+            Err(Failure::host(EngineError::Unavailable { engine: engine.name(), reason, remedy }))
+        }
+    }
 }
 
 /// The first of `engines` that can run here.
@@ -76,8 +86,13 @@ fn fastest(engines: &[&'static dyn Engine]) -> Result<Chosen, Failure> {
     for engine in engines {
         match engine.probe() {
             Availability::Available(_) => {
-                let note = (!passed_over.is_empty())
-                    .then(|| format!("using the engine '{}': {}", engine.name(), passed_over.join("; ")));
+                let note = (!passed_over.is_empty()).then(|| {
+                    format!(
+                        "using the engine '{}': {} (see `tern engines`)",
+                        engine.name(),
+                        passed_over.join("; ")
+                    )
+                });
                 return Ok(Chosen { engine: *engine, note });
             }
             Availability::Unavailable { reason, .. } => {
@@ -142,7 +157,7 @@ fn text(rows: &[Row]) -> String {
 mod tests {
     use std::sync::Arc;
 
-    use tern_engine::{EngineError, GuestMemory, Vm, VmConfig};
+    use tern_engine::{GuestMemory, Vm, VmConfig};
 
     use super::*;
 
@@ -180,8 +195,22 @@ mod tests {
         for (choice, engine) in ENGINES {
             let name = choice.to_possible_value().unwrap();
             assert_eq!(engine.name(), name.get_name());
-            assert_eq!(choose(choice, TranslationChoice::On).unwrap().engine.name(), engine.name());
+            match (choose(choice, TranslationChoice::On), engine.probe()) {
+                (Ok(chosen), Availability::Available(_)) => assert_eq!(chosen.engine.name(), engine.name()),
+                (Err(_), Availability::Unavailable { .. }) => {}
+                _ => panic!("{}: chosen and probed differ", engine.name()),
+            }
         }
+    }
+
+    #[test]
+    fn an_engine_that_was_named_and_cannot_run_is_a_failure_with_reason_and_remedy() {
+        let failure = ready(&Absent).map(|_| ()).unwrap_err();
+        assert_eq!(failure.code, crate::exit::Code::HOST);
+        assert_eq!(
+            failure.text(),
+            "error: engine 'kvm' cannot run here: there is no /dev/kvm. Load the module kvm\n"
+        );
     }
 
     #[test]
@@ -189,7 +218,10 @@ mod tests {
         let chosen = fastest(&[&Absent, soft(TranslationChoice::On)]).unwrap();
         assert_eq!(chosen.engine.name(), "soft");
         let note = chosen.note.unwrap();
-        assert_eq!(note, "using the engine 'soft': 'kvm' cannot run here, there is no /dev/kvm");
+        assert_eq!(
+            note,
+            "using the engine 'soft': 'kvm' cannot run here, there is no /dev/kvm (see `tern engines`)"
+        );
         assert!(fastest(&[soft(TranslationChoice::On)]).unwrap().note.is_none());
         assert!(fastest(&[&Absent]).is_err());
     }

@@ -12,7 +12,9 @@ mod report;
 mod rig;
 
 use std::io::{self, BufRead, BufReader};
+use std::panic::resume_unwind;
 use std::process::{Command, ExitCode, Stdio};
+use std::thread;
 
 use anyhow::{Context, Result};
 
@@ -44,6 +46,16 @@ pub(crate) fn test(quick: bool) -> ExitCode {
         tally += counted(guest_tests());
         tally += counted(rig_tests());
     }
+    summed_up(tally)
+}
+
+/// Runs what runs on KVM, and prints the count.
+pub(crate) fn on_kvm() -> ExitCode {
+    summed_up(counted(rig_tests()))
+}
+
+/// Prints the last line, and says by the exit code what it says.
+fn summed_up(tally: Tally) -> ExitCode {
     println!("{tally}");
     if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -73,11 +85,19 @@ fn guest_tests() -> Result<Tally> {
     run_tests(tests.args(["--package", GUESTS]).args(ALL_AND_PLAIN).env(TERN, tern), Shown::Tests)
 }
 
-/// Everything that runs on KVM, on a computer that has it.
+/// Everything that runs on KVM, on computers that have it.
 fn rig_tests() -> Result<Tally> {
-    let mut tests = rig::tests(&WORKSPACE)?;
-    step::announce("running small kernels and real guests on KVM, on an emulated computer (a few minutes)");
-    run_tests(&mut tests, Shown::Sections)
+    let tests = rig::tests(&WORKSPACE)?;
+    step::announce("running small kernels and real guests on KVM, on emulated computers (a few minutes)");
+    thread::scope(|scope| {
+        let run = |mut tests| scope.spawn(move || counted(run_tests(&mut tests, Shown::Sections)));
+        let running: Vec<_> = tests.into_iter().map(run).collect();
+        let mut sum = Tally::default();
+        for thread in running {
+            sum += thread.join().unwrap_or_else(|panic| resume_unwind(panic));
+        }
+        Ok(sum)
+    })
 }
 
 /// What is told while tests run.
