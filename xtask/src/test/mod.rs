@@ -70,6 +70,8 @@ fn counted(checked: Result<Tally>) -> Tally {
 
 /// Unit, integration and documentation tests of every package but the guests'.
 fn workspace_tests() -> Result<Tally> {
+    // Disk images are compared with what QEMU makes of them.
+    install::packages(&["qemu-utils"])?;
     step::announce("building the tests");
     step::run(step::cargo_build("test").args(WORKSPACE).arg("--no-run"))?;
     step::announce("running the tests");
