@@ -21,3 +21,4 @@ mod pages;
 mod processors;
 mod random;
 mod sockets;
+mod translation;
