@@ -57,7 +57,7 @@ impl From<Stop> for Exit {
 }
 
 /// Entries of the jump table of level 3, which is forgotten at every switch of address spaces.
-const USER_JUMPS: usize = 1 << 12;
+const USER_JUMPS: usize = 1 << 14;
 /// Entries of the jump table of levels 0 to 2.
 const SUPERVISOR_JUMPS: usize = 1 << 14;
 /// Entries of the jump table of levels 0 to 2 with the override of SMAP, under which little code runs.

@@ -14,8 +14,13 @@ pub struct JumpTable<const ENTRIES: usize> {
     pub rips: [u64; ENTRIES],
     /// The code for them.
     pub code: [*const u8; ENTRIES],
-    is_empty: bool,
+    /// The entries that are in use, if there are not too many.
+    used: [u32; LISTED],
+    count: usize,
 }
+
+/// So many entries in use are forgotten one by one.
+const LISTED: usize = 256;
 
 /// A table of any size.
 pub trait Jumps {
@@ -45,7 +50,7 @@ impl<const ENTRIES: usize> JumpTable<ENTRIES> {
     pub const fn new() -> Self {
         let mut rips = [0; ENTRIES];
         rips[0] = Self::NEVER;
-        Self { rips, code: [std::ptr::null(); ENTRIES], is_empty: true }
+        Self { rips, code: [std::ptr::null(); ENTRIES], used: [0; LISTED], count: 0 }
     }
 }
 
@@ -60,14 +65,18 @@ impl<const ENTRIES: usize> Jumps for JumpTable<ENTRIES> {
         let entry = Self::index(rip);
         self.rips[entry] = rip;
         self.code[entry] = code;
-        self.is_empty = false;
+        if let Some(used) = self.used.get_mut(self.count) {
+            *used = entry as u32;
+        }
+        self.count += 1;
     }
 
     fn forget(&mut self) {
-        if !std::mem::replace(&mut self.is_empty, true) {
-            self.rips.fill(0);
-            self.rips[0] = Self::NEVER;
+        match self.used.get(..std::mem::take(&mut self.count)) {
+            Some(used) => used.iter().for_each(|entry| self.rips[*entry as usize] = 0),
+            None => self.rips.fill(0),
         }
+        self.rips[0] = Self::NEVER;
     }
 }
 
@@ -81,6 +90,9 @@ mod tests {
         let mut table = Table::new();
         table.insert(0x1234, std::ptr::null());
         assert!(table.find(0x1234).is_some());
+        table.forget();
+        assert!((0..1024).all(|entry| Table::index(table.rips[entry]) != entry));
+        (0..5000).for_each(|n| table.insert(16 * n, std::ptr::null()));
         table.forget();
         assert!((0..1024).all(|entry| Table::index(table.rips[entry]) != entry));
     }
