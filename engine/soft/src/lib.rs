@@ -5,7 +5,7 @@
 //!
 //! | file | what it is |
 //! |---|---|
-//! | `vm`, `vcpu` | the engine's side of `tern-engine`'s traits; the run loop |
+//! | `vm`, `vcpu/` | the engine's side of `tern-engine`'s traits; the run loop |
 //! | `blocks` | decoded code and how it is found again |
 //! | `environment` | what surrounds a processor: memory, devices, fetching |
 //! | `tlb` | from linear pages to host addresses |

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `memory` | loads and stores: software TLB, page walk, page crossings |
 //! | `device` | accesses that are not RAM: the engine's own controllers, and questions to the machine |
+//! | `translation` | where translated code is, and what becomes hot |
 //! | `large_pages` | what INVLPG must drop |
 //! | `strikes` | when a page stops being one of code |
 //! | `fetch` | where the next block is: translation of the instruction pointer, decoding |
@@ -13,9 +14,11 @@ mod fetch;
 mod large_pages;
 mod memory;
 mod strikes;
+mod translation;
 
-pub use fetch::{HOT_PREDECESSOR, execute, finish};
+pub use fetch::{execute, finish};
 pub use memory::SiteAccess;
+pub use translation::HOT_PREDECESSOR;
 
 use std::sync::Arc;
 

@@ -13,14 +13,15 @@
 //! Whatever needs a look after each instruction (single-step, breakpoints, answers from outside, the shadow of STI) takes
 //! the slow way, one operation at a time.
 
-use std::ptr::NonNull;
+mod execution;
+mod lockstep;
+
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tern_chipset::Time;
 use tern_engine::{EngineError, ExitKind, Kick, Statistics, Vcpu, VmEntry, VmExit};
-use tern_x86::cpu::word::BLOCK;
-use tern_x86::cpu::{Cpu, Mode};
+use tern_x86::cpu::Cpu;
 use tern_x86::decode::OpFlags;
 use tern_x86::environment::{Environment, Processor, Stale};
 use tern_x86::exception::{Exception, Stop, Vector};
@@ -28,12 +29,9 @@ use tern_x86::exec::system::instruction_breakpoints_hit;
 use tern_x86::exec::transfer::{Interrupt, deliver_exception, deliver_interrupt};
 use tern_x86::state::{self, Activity, Dr6, Rflags, VcpuState};
 
-use crate::blocks::Block;
-use crate::environment::{HOT_PREDECESSOR, SoftEnvironment, breakpoints_enabled, execute, finish};
+use crate::environment::{SoftEnvironment, breakpoints_enabled};
 use crate::interrupts::event;
-use crate::ram::PAGE;
 use crate::stage::Stage;
-use crate::translator::{self, Defined, End, Exit, MAX_INSTRUCTIONS, Translated, compare, scan};
 
 /// Guest instructions between two looks at the clock: some tens of microseconds, or more where all is interpreted.
 const POLL_INTERVAL: u64 = 16384;
@@ -158,186 +156,6 @@ impl SoftVcpu {
         match self.run_blocks() {
             Ok(()) => Ok(()),
             Err(stop) => self.stopped(stop),
-        }
-    }
-
-    /// Executes block after block.
-    fn run_blocks(&mut self) -> Result<(), Stop> {
-        let top = self.p.top();
-        let p = &mut *self.p;
-        p.env.unchained = false;
-        p.env.translated.window = self.window;
-        let mut block = p.env.block(&mut p.cpu)?;
-        let (mut heat, mut plain) = (1, None);
-        loop {
-            while let Some(unit) = plain.or_else(|| p.env.translated(&p.cpu, block, heat)) {
-                let exit = if p.env.is_verified(block) {
-                    Self::run_verified(top, p, unit, &mut self.disagreement)?
-                } else {
-                    Self::run_translated(top, p, unit, self.next_poll, plain.is_none())?
-                };
-                plain = None;
-                if p.env.unchained
-                    || p.env.mailbox.attention()
-                    || p.env.statistics.instructions >= self.next_poll
-                {
-                    return Ok(());
-                }
-                block = p.env.block(&mut p.cpu)?;
-                match exit {
-                    Exit::Interpret => break,
-                    Exit::Link => {
-                        if let Some(unit) = p.env.translated(&p.cpu, block, HOT_PREDECESSOR) {
-                            p.env.link(unit);
-                        }
-                    }
-                    Exit::Plain => {
-                        plain = p.env.plain(&p.cpu, block);
-                        match plain {
-                            Some(unit) => p.env.link(unit),
-                            None => break,
-                        }
-                    }
-                    _ => heat = HOT_PREDECESSOR,
-                }
-            }
-            heat = 1;
-            let start = p.cpu.rip;
-            // SAFETY: the environment gave the block and drops blocks only when asked for another one or
-            // for a single operation, which is not while this one runs.
-            let last = unsafe { execute(p, block)? };
-            if last.contains(OpFlags::CHECK_INTERRUPTS)
-                || p.env.unchained
-                || p.env.mailbox.attention()
-                || p.env.statistics.instructions >= self.next_poll
-            {
-                return Ok(());
-            }
-            block = Self::successor(p, block, start)?;
-        }
-    }
-
-    /// Runs translated code from `unit`, which is at the present instruction pointer and may be remembered for it.
-    fn run_translated(
-        top: NonNull<Processor<SoftEnvironment>>,
-        p: &mut Processor<SoftEnvironment>,
-        unit: Translated,
-        next_poll: u64,
-        remember: bool,
-    ) -> Result<Exit, Stop> {
-        let entry = p.env.entry(&p.cpu, unit, remember);
-        let budget = next_poll.saturating_sub(p.env.statistics.instructions).clamp(1, POLL_INTERVAL) as i32;
-        // SAFETY: `p` is the processor at the stage's top; the unit is current, as its block is.
-        let (exit, instructions) = unsafe { translator::run(top, entry, budget) };
-        p.env.statistics.instructions += instructions.max(1);
-        p.env.translator.counters.exit(exit);
-        match exit {
-            Exit::Exception => Err(Stop::Exception),
-            Exit::Question => Err(Stop::Exit),
-            Exit::Restart => Err(Stop::Restart),
-            exit => Ok(exit),
-        }
-    }
-
-    /// Runs a unit on trial, and has the interpreter do the same. What differs goes to `disagreement`, and the machine is
-    /// made to end.
-    fn run_verified(
-        top: NonNull<Processor<SoftEnvironment>>,
-        p: &mut Processor<SoftEnvironment>,
-        unit: Translated,
-        disagreement: &mut Option<String>,
-    ) -> Result<Exit, Stop> {
-        let end = |p: &Processor<SoftEnvironment>, stopped: bool| End {
-            cpu: Box::new(p.cpu.clone()),
-            exception: stopped.then_some(p.cpu.exception),
-        };
-        let ran_to =
-            |p: &Processor<SoftEnvironment>, end: &End| end.exception.is_none() && p.cpu.rip == end.cpu.rip;
-        let before = p.cpu.clone();
-        let entry = p.env.entry(&p.cpu, unit, false);
-        let page = p.env.code_page(&mut p.cpu).unwrap_or_default();
-        let unit = scan(&mut p.env, p.cpu.mode, &page, (p.cpu.rip % PAGE) as usize);
-        p.env.begin_trial();
-        // SAFETY: as in `run_translated`.
-        let (exit, instructions) = unsafe { translator::run(top, entry, i32::MAX) };
-        let trial = p.env.end_trial();
-        let translated = end(p, exit == Exit::Exception);
-        p.cpu.clone_from(&before);
-        let (mut defined, mut done, mut ran) = (Defined::all(), 0, Ok(()));
-        // Where a unit breaks off in its middle, it has counted nothing.
-        let broken_off = instructions == 0;
-        let limit = if broken_off { MAX_INSTRUCTIONS as u64 } else { instructions };
-        let mut path = String::new();
-        while done < limit && ran.is_ok() && !(broken_off && ran_to(p, &translated)) {
-            let page = p.env.code_page(&mut p.cpu).unwrap_or_default();
-            let bytes = page.get((p.cpu.rip % PAGE) as usize..).unwrap_or_default();
-            path += &format!(" {:02x?}", &bytes[..bytes.len().min(8)]);
-            let next = defined.after(bytes, &p.cpu);
-            ran = Self::interpret_one(p).map(drop);
-            if ran.is_ok() {
-                (defined, done) = (next, done + 1);
-            }
-        }
-        p.env.statistics.instructions += done.max(1);
-        let interpreted = end(p, ran == Err(Stop::Exception));
-        // What is dead where control leaves its page is not known.
-        let same_page = (p.cpu.rip ^ before.rip) < PAGE;
-        let flags = if exit != Exit::Exception && same_page {
-            let inside = unit.as_ref().filter(|_| exit == Exit::Interpret);
-            defined.live(inside, &page, (p.cpu.rip % PAGE) as usize)
-        } else {
-            Rflags::empty()
-        };
-        let differs = compare(&translated, &interpreted, flags);
-        if let Some(what) = differs.or_else(|| trial.difference()) {
-            *disagreement = Some(format!(
-                "the translator and the interpreter disagree about the code at {:#x} after {done} instructions \
-                 (exit {exit:?}):\n{what}\n  instructions:{path}\n  before: {:x?}",
-                before.rip,
-                &before.gpr[..16]
-            ));
-            p.cpu.activity = Activity::Shutdown;
-            p.env.unchained = true;
-            return Ok(exit);
-        }
-        ran.map(|()| exit)
-    }
-
-    /// Interprets the instruction at the instruction pointer.
-    fn interpret_one(p: &mut Processor<SoftEnvironment>) -> Result<OpFlags, Stop> {
-        let op = p.env.single_op(&mut p.cpu)?;
-        p.env.block_end = std::ptr::null();
-        p.cpu.gpr[BLOCK] = p.cpu.rip;
-        (op.run)(p, &op).map(|()| finish(&mut p.cpu, &op))?;
-        Ok(op.flags)
-    }
-
-    /// The block to execute after `block`, which began at `start`.
-    #[inline(always)]
-    fn successor(
-        p: &mut Processor<SoftEnvironment>,
-        block: *mut Block,
-        start: u64,
-    ) -> Result<*mut Block, Stop> {
-        let delta = p.cpu.rip.wrapping_sub(start);
-        // SAFETY: links lead to blocks of the same environment, which keeps also stale ones; `block` itself is one.
-        unsafe {
-            for link in &(*block).links {
-                if link.delta == delta && !link.block.is_null() && (*link.block).origin.is_current() {
-                    return Ok(link.block);
-                }
-            }
-            let next = p.env.block(&mut p.cpu)?;
-            // A new lookup may have dropped all blocks, and says so.
-            // Only flat code's instruction pointers tell its linear pages.
-            let flat = p.cpu.mode.intersects(Mode::LONG | Mode::FLAT);
-            let same_page = flat && (start ^ p.cpu.rip) >> 12 == 0;
-            if same_page && !p.env.unchained && (*next).second.is_none() {
-                let links = &mut (*block).links;
-                links[1] = links[0];
-                links[0] = crate::blocks::Link { delta, block: next };
-            }
-            Ok(next)
         }
     }
 
