@@ -13,9 +13,7 @@ use super::{SoftEnvironment, breakpoints_enabled};
 use crate::blocks::{Block, Unit};
 use crate::ram::{PAGE, code_changes};
 use crate::tlb::View;
-use crate::translator::{
-    Entry, Jumps, MAX_INSTRUCTIONS, Place, Translated, Translator, is_translatable, scan,
-};
+use crate::translator::{Entry, MAX_INSTRUCTIONS, Place, Translated, Translator, is_translatable, scan};
 
 /// How often a block is executed before it is translated.
 const HOT: u32 = 8;
