@@ -16,7 +16,7 @@ use crate::tlb::View;
 use crate::translator::{Entry, MAX_INSTRUCTIONS, Place, Translated, Translator, is_translatable, scan};
 
 /// How often a block is executed before it is translated.
-const HOT: u32 = 8;
+const HOT: u32 = 24;
 
 /// How much hotter a block becomes when translated code leads to it.
 pub const HOT_PREDECESSOR: u32 = 4;
@@ -158,6 +158,7 @@ impl SoftEnvironment {
 
     /// The code for an instruction pointer in the present mode and view, which the jump table knows then.
     pub fn resolve(&mut self, cpu: &mut Cpu, rip: u64) -> Option<*const u8> {
+        self.translator.counters.resolved += 1;
         if code_changes() != self.code_changes || !canonical(rip) {
             return None;
         }

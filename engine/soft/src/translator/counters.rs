@@ -19,6 +19,8 @@ pub struct Counters {
     pub flushes: [u64; 2],
     /// How often the places of code were forgotten, all and those of level 3.
     pub code_flushes: [u64; 2],
+    /// Instruction pointers that a jump table did not know.
+    pub resolved: u64,
     /// Operations that translated code left to the interpreter.
     pub operations: u64,
 }
@@ -45,6 +47,7 @@ impl Counters {
             ("tlb-local-flushes", self.flushes[1]),
             ("code-flushes", self.code_flushes[0]),
             ("code-local-flushes", self.code_flushes[1]),
+            ("jumps-resolved", self.resolved),
             ("interpreter-calls", self.operations),
         ]
         .into_iter()

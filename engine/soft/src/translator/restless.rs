@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet};
 
 /// One of so many misses is looked at.
-pub const SAMPLED: i32 = 32;
+pub const SAMPLED: i32 = 100;
 
 /// So many samples in a short time make an instruction restless.
 const MANY: u32 = 3;
