@@ -11,7 +11,6 @@ use tern_disk::DiskOptions;
 use tern_vmm::config::CpuModel;
 
 use crate::devices::{ConsoleOptions, VsockOptions};
-use crate::disks;
 use crate::engines::{EngineChoice, TranslationChoice};
 use crate::exit;
 use crate::guest::{Format, Module};
@@ -261,20 +260,20 @@ pub(crate) enum ImageCommand {
         all: bool,
     },
     /// Tell what a disk image is: format, sizes, snapshots, what it stands on
-    #[command(after_help = disks::INFO_EXAMPLES)]
-    Info(disks::InfoArguments),
+    #[command(after_help = crate::disks::INFO_EXAMPLES)]
+    Info(crate::disks::InfoArguments),
     /// Make an empty disk image, or a layer over another
-    #[command(after_help = disks::CREATE_EXAMPLES)]
-    Create(disks::CreateArguments),
+    #[command(after_help = crate::disks::CREATE_EXAMPLES)]
+    Create(crate::disks::CreateArguments),
     /// Copy a disk image into a new one, of any format
-    #[command(after_help = disks::CONVERT_EXAMPLES)]
-    Convert(disks::ConvertArguments),
+    #[command(after_help = crate::disks::CONVERT_EXAMPLES)]
+    Convert(crate::disks::ConvertArguments),
     /// Give a disk more or less room
-    #[command(after_help = disks::RESIZE_EXAMPLES)]
-    Resize(disks::ResizeArguments),
+    #[command(after_help = crate::disks::RESIZE_EXAMPLES)]
+    Resize(crate::disks::ResizeArguments),
     /// Write what a disk image holds into the one that it stands on
-    #[command(after_help = disks::COMMIT_EXAMPLES)]
-    Commit(disks::CommitArguments),
+    #[command(after_help = crate::disks::COMMIT_EXAMPLES)]
+    Commit(crate::disks::CommitArguments),
 }
 
 #[cfg(test)]
