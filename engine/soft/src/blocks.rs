@@ -40,6 +40,11 @@ impl Origin {
         Self { page, version }
     }
 
+    /// The page's version, which tells the code apart that has been there.
+    pub const fn version(&self) -> u32 {
+        self.version
+    }
+
     /// Whether the page's code is still what was decoded.
     #[inline(always)]
     pub fn is_current(&self) -> bool {

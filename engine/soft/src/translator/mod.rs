@@ -167,8 +167,10 @@ impl Translator {
             return None;
         }
         let target = Target { view, several_processors: self.several_processors && linked, linked, grouped };
+        // SAFETY: the caller's block is alive.
+        let version = unsafe { (*block).origin.version() };
         let page = physical & !(PAGE - 1);
-        let is_restless = |offset| self.restless.has(page + offset as u64);
+        let is_restless = |offset| self.restless.has((page + offset as u64, version));
         let emitted = emit::emit(unit, target, &self.stubs, &mut self.sites, &is_restless);
         let offset = self.cache.append(emitted.code, &emitted.fixups)?;
         self.operations.extend(emitted.operations);
@@ -188,8 +190,9 @@ impl Translator {
         let from = u32::try_from(from.wrapping_sub(self.cache.at(0) as u64)).ok()?;
         let (&unit, &block) = self.owners.range(..=from).next_back()?;
         // SAFETY: blocks live as long as their units do.
-        let physical = unsafe { (*block).physical } & !(PAGE - 1) | place.offset();
-        self.restless.sample(physical, instructions).then_some((block, Translated(unit)))
+        let (physical, version) = unsafe { ((*block).physical, (*block).origin.version()) };
+        let instruction = (physical & !(PAGE - 1) | place.offset(), version);
+        self.restless.sample(instruction, instructions).then_some((block, Translated(unit)))
     }
 
     /// Leads whoever enters `old` to `new`, which is the same code translated anew.

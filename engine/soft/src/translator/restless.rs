@@ -18,8 +18,8 @@ const SELDOM: u64 = 512;
 /// How many instructions are remembered at a time.
 const REMEMBERED: usize = 4096;
 
-/// An instruction by the physical address of its first byte.
-type Address = u64;
+/// An instruction by the physical address of its first byte and the version of its page.
+type Address = (u64, u32);
 
 /// Samples of one instruction.
 #[derive(Debug, Clone, Copy)]
@@ -37,7 +37,7 @@ pub struct Restless {
 }
 
 impl Restless {
-    /// Whether the instruction at a physical address is.
+    /// Whether an instruction is.
     pub fn has(&self, address: Address) -> bool {
         self.known.contains(&address)
     }
@@ -74,16 +74,16 @@ mod tests {
     #[test]
     fn who_misses_often_becomes_restless() {
         let mut restless = Restless::default();
-        assert!(!restless.sample(0x1000, 0) && !restless.sample(0x1000, 100));
-        assert!(restless.sample(0x1000, 200));
-        assert!(restless.sample(0x1000, 300));
-        assert!(restless.has(0x1000) && !restless.has(0x1004));
+        assert!(!restless.sample((0x1000, 0), 0) && !restless.sample((0x1000, 0), 100));
+        assert!(restless.sample((0x1000, 0), 200));
+        assert!(restless.sample((0x1000, 0), 300));
+        assert!(restless.has((0x1000, 0)) && !restless.has((0x1000, 1)));
     }
 
     #[test]
     fn rare_misses_do_not_count() {
         let mut restless = Restless::default();
         let far = SELDOM * SAMPLED as u64 + 1;
-        assert!((0..1000).all(|n| !restless.sample(0x1000, n * far)));
+        assert!((0..1000).all(|n| !restless.sample((0x1000, 0), n * far)));
     }
 }
