@@ -1,5 +1,8 @@
 //! What can be said to `tern`. Each option is defined once, here; parser, help and shell completions
 //! follow from it.
+//!
+//! Of an option that is given twice the last one counts, so that aliases and scripts can hold what is usual and be
+//! overridden; only what may be repeated is gathered.
 
 use std::path::PathBuf;
 
@@ -8,8 +11,7 @@ use tern_disk::DiskOptions;
 use tern_vmm::config::CpuModel;
 
 use crate::devices::{ConsoleOptions, VsockOptions};
-use crate::disks;
-use crate::engines::EngineChoice;
+use crate::engines::{EngineChoice, TranslationChoice};
 use crate::exit;
 use crate::guest::{Format, Module};
 use crate::size::{self, Memory, parse_memory};
@@ -17,7 +19,8 @@ use crate::size::{self, Memory, parse_memory};
 /// Runs virtual machines anywhere: on a computer with virtualization hardware or without, with or
 /// without privileges.
 #[derive(Debug, Parser)]
-#[command(name = "tern", version, after_help = EXAMPLES, after_long_help = after_long(EXAMPLES))]
+#[command(name = "tern", version, args_override_self = true)]
+#[command(after_help = EXAMPLES, after_long_help = after_long(EXAMPLES))]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub command: Command,
@@ -137,13 +140,24 @@ pub(crate) struct RunArguments {
     pub cpus: u32,
 
     /// The processor that the guest sees: `tern-v2` is the same everywhere, `host` has all that this host and the engine can
-    /// give, in a machine that stays on this host
+    /// give, in a machine that goes on only where another host has the same
     #[arg(long, default_value = CPU_MODELS[0], value_name = "MODEL", value_parser = CPU_MODELS, help_heading = "Machine")]
     pub cpu: String,
 
     /// How guest code runs; `tern engines` tells what can run here
     #[arg(long, value_enum, default_value = "auto", value_name = "ENGINE", help_heading = "Machine")]
     pub engine: EngineChoice,
+
+    /// What the engine `soft` does with hot code; `off` and `verify` imply that engine
+    #[arg(
+        long,
+        value_enum,
+        default_value = "on",
+        value_name = "HOW",
+        help_heading = "Machine",
+        hide_short_help = true
+    )]
+    pub translation: TranslationChoice,
 
     /// A disk: the image's path, and after commas `ro`, `format=FORMAT`, `cache=writeback|none|unsafe`, `overlay` (writes are
     /// gone with the machine), `backing=PATH`, `lock=off`. May be repeated; the guest finds them as /dev/vda, /dev/vdb...
@@ -246,20 +260,20 @@ pub(crate) enum ImageCommand {
         all: bool,
     },
     /// Tell what a disk image is: format, sizes, snapshots, what it stands on
-    #[command(after_help = disks::INFO_EXAMPLES)]
-    Info(disks::InfoArguments),
+    #[command(after_help = crate::disks::INFO_EXAMPLES)]
+    Info(crate::disks::InfoArguments),
     /// Make an empty disk image, or a layer over another
-    #[command(after_help = disks::CREATE_EXAMPLES)]
-    Create(disks::CreateArguments),
+    #[command(after_help = crate::disks::CREATE_EXAMPLES)]
+    Create(crate::disks::CreateArguments),
     /// Copy a disk image into a new one, of any format
-    #[command(after_help = disks::CONVERT_EXAMPLES)]
-    Convert(disks::ConvertArguments),
+    #[command(after_help = crate::disks::CONVERT_EXAMPLES)]
+    Convert(crate::disks::ConvertArguments),
     /// Give a disk more or less room
-    #[command(after_help = disks::RESIZE_EXAMPLES)]
-    Resize(disks::ResizeArguments),
+    #[command(after_help = crate::disks::RESIZE_EXAMPLES)]
+    Resize(crate::disks::ResizeArguments),
     /// Write what a disk image holds into the one that it stands on
-    #[command(after_help = disks::COMMIT_EXAMPLES)]
-    Commit(disks::CommitArguments),
+    #[command(after_help = crate::disks::COMMIT_EXAMPLES)]
+    Commit(crate::disks::CommitArguments),
 }
 
 #[cfg(test)]
@@ -299,6 +313,15 @@ mod tests {
     fn command_lines_may_begin_with_a_hyphen() {
         let arguments = run(&["--kernel", "k", "--cmdline", "-s 1"]).unwrap();
         assert_eq!(arguments.cmdline.as_deref(), Some("-s 1"));
+    }
+
+    #[test]
+    fn of_an_option_that_is_given_twice_the_last_one_counts() {
+        let usual = ["--engine", "soft", "--cpus", "2", "--quiet", "--kernel", "k"];
+        let arguments = run(&[&usual[..], &["--quiet", "--engine", "kvm", "--cpus", "1"]].concat()).unwrap();
+        assert_eq!((arguments.engine, arguments.cpus, arguments.quiet), (EngineChoice::Kvm, 1, true));
+        let arguments = run(&["--kernel", "k", "--module", "a", "--module", "b"]).unwrap();
+        assert_eq!(arguments.modules.len(), 2);
     }
 
     #[test]

@@ -6,9 +6,9 @@ use std::fmt::Write as _;
 use anyhow::anyhow;
 use clap::ValueEnum;
 use serde::Serialize;
-use tern_engine::{Availability, Engine};
+use tern_engine::{Availability, Engine, EngineError};
 use tern_kvm::KvmEngine;
-use tern_soft::SoftEngine;
+use tern_soft::{SoftEngine, Translation};
 
 use crate::cli::OutputForm;
 use crate::exit::Failure;
@@ -26,7 +26,27 @@ pub(crate) enum EngineChoice {
 
 /// All engines, fastest first. A new one is added here and in [`EngineChoice`].
 const ENGINES: [(EngineChoice, &dyn Engine); 2] =
-    [(EngineChoice::Kvm, &KvmEngine), (EngineChoice::Soft, &SoftEngine)];
+    [(EngineChoice::Kvm, &KvmEngine), (EngineChoice::Soft, soft(TranslationChoice::On))];
+
+/// What the software engine does with hot code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TranslationChoice {
+    /// Hot code is translated to host code
+    On,
+    /// All code is interpreted
+    Off,
+    /// Hot code is translated, and the interpreter checks it: stops at the first difference
+    Verify,
+}
+
+/// The software engine that treats hot code so.
+const fn soft(translation: TranslationChoice) -> &'static dyn Engine {
+    match translation {
+        TranslationChoice::On => const { &SoftEngine::new(Translation::On) },
+        TranslationChoice::Off => const { &SoftEngine::new(Translation::Off) },
+        TranslationChoice::Verify => const { &SoftEngine::new(Translation::Verified) },
+    }
+}
 
 /// An engine, and why it is not a faster one.
 pub(crate) struct Chosen {
@@ -35,16 +55,29 @@ pub(crate) struct Chosen {
     pub note: Option<String>,
 }
 
-/// The engine that `choice` stands for. One that was named is not probed: it tells by itself that it cannot run.
+/// The engine that `choice` stands for. Whether it can run is found out here, before anything is fetched or read for it.
 ///
 /// # Errors
-/// No engine can run here.
-pub(crate) fn choose(choice: EngineChoice) -> Result<Chosen, Failure> {
-    if choice == EngineChoice::Auto {
-        return fastest(&ENGINES.map(|(_, engine)| engine));
+/// It cannot run here, or none can.
+pub(crate) fn choose(choice: EngineChoice, translation: TranslationChoice) -> Result<Chosen, Failure> {
+    if translation != TranslationChoice::On {
+        return ready(soft(translation));
     }
     let named = ENGINES.iter().find(|(name, _)| *name == choice);
-    named.map(|(_, engine)| Chosen { engine: *engine, note: None }).ok_or_else(none)
+    match named {
+        Some((_, engine)) => ready(*engine),
+        None => fastest(&ENGINES.map(|(_, engine)| engine)),
+    }
+}
+
+/// This engine, if it can run here.
+fn ready(engine: &'static dyn Engine) -> Result<Chosen, Failure> {
+    match engine.probe() {
+        Availability::Available(_) => Ok(Chosen { engine, note: None }),
+        Availability::Unavailable { reason, remedy } => {
+            Err(Failure::host(EngineError::Unavailable { engine: engine.name(), reason, remedy }))
+        }
+    }
 }
 
 /// The first of `engines` that can run here.
@@ -53,8 +86,13 @@ fn fastest(engines: &[&'static dyn Engine]) -> Result<Chosen, Failure> {
     for engine in engines {
         match engine.probe() {
             Availability::Available(_) => {
-                let note = (!passed_over.is_empty())
-                    .then(|| format!("using the engine '{}': {}", engine.name(), passed_over.join("; ")));
+                let note = (!passed_over.is_empty()).then(|| {
+                    format!(
+                        "using the engine '{}': {} (see `tern engines`)",
+                        engine.name(),
+                        passed_over.join("; ")
+                    )
+                });
                 return Ok(Chosen { engine: *engine, note });
             }
             Availability::Unavailable { reason, .. } => {
@@ -119,7 +157,7 @@ fn text(rows: &[Row]) -> String {
 mod tests {
     use std::sync::Arc;
 
-    use tern_engine::{EngineError, GuestMemory, Vm, VmConfig};
+    use tern_engine::{GuestMemory, Vm, VmConfig};
 
     use super::*;
 
@@ -157,17 +195,34 @@ mod tests {
         for (choice, engine) in ENGINES {
             let name = choice.to_possible_value().unwrap();
             assert_eq!(engine.name(), name.get_name());
-            assert_eq!(choose(choice).unwrap().engine.name(), engine.name());
+            match (choose(choice, TranslationChoice::On), engine.probe()) {
+                (Ok(chosen), Availability::Available(_)) => assert_eq!(chosen.engine.name(), engine.name()),
+                (Err(_), Availability::Unavailable { .. }) => {}
+                _ => panic!("{}: chosen and probed differ", engine.name()),
+            }
         }
     }
 
     #[test]
+    fn an_engine_that_was_named_and_cannot_run_is_a_failure_with_reason_and_remedy() {
+        let failure = ready(&Absent).map(|_| ()).unwrap_err();
+        assert_eq!(failure.code, crate::exit::Code::HOST);
+        assert_eq!(
+            failure.text(),
+            "error: engine 'kvm' cannot run here: there is no /dev/kvm. Load the module kvm\n"
+        );
+    }
+
+    #[test]
     fn a_slower_engine_says_in_one_line_why_it_was_chosen() {
-        let chosen = fastest(&[&Absent, &SoftEngine]).unwrap();
+        let chosen = fastest(&[&Absent, soft(TranslationChoice::On)]).unwrap();
         assert_eq!(chosen.engine.name(), "soft");
         let note = chosen.note.unwrap();
-        assert_eq!(note, "using the engine 'soft': 'kvm' cannot run here, there is no /dev/kvm");
-        assert!(fastest(&[&SoftEngine]).unwrap().note.is_none());
+        assert_eq!(
+            note,
+            "using the engine 'soft': 'kvm' cannot run here, there is no /dev/kvm (see `tern engines`)"
+        );
+        assert!(fastest(&[soft(TranslationChoice::On)]).unwrap().note.is_none());
         assert!(fastest(&[&Absent]).is_err());
     }
 }

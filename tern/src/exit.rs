@@ -21,7 +21,7 @@ impl Code {
     pub const REBOOT: Self = Self(4);
     /// A kernel, initramfs, module or image cannot be had or used (`EX_NOINPUT`).
     pub const INPUT: Self = Self(66);
-    /// The guest crashed (`EX_SOFTWARE`).
+    /// The guest crashed, or the engine gave up on it (`EX_SOFTWARE`).
     pub const CRASH: Self = Self(70);
     /// The host cannot do what is needed (`EX_IOERR`).
     pub const HOST: Self = Self(74);
@@ -46,7 +46,7 @@ const TABLE: [(&str, &str); 8] = [
     ("2", "bad usage"),
     ("4", "the guest asked for a reboot, under --no-reboot"),
     ("66", "bad input: a kernel, initramfs, module or image"),
-    ("70", "the guest crashed"),
+    ("70", "the guest crashed, or KVM gave up on it"),
     ("74", "the host failed: no memory, no space, no engine"),
     ("130", "left with Ctrl-], or the reader of the output went away"),
     ("odd", "the guest's own, through --debug-exit: (value << 1) | 1"),
@@ -94,7 +94,8 @@ impl Failure {
         eprint!("{}", self.text());
     }
 
-    fn text(&self) -> String {
+    /// What is told.
+    pub fn text(&self) -> String {
         let mut text = format!("error: {}\n", self.error);
         for cause in self.error.chain().skip(1) {
             writeln!(text, "  because: {cause}").expect("a string takes everything");

@@ -21,7 +21,7 @@ use crate::{devices, engines, guest, statistics};
 
 /// Runs a machine as the command line says, until it ends.
 pub(crate) fn run(arguments: &RunArguments) -> Result<Code, Failure> {
-    let Chosen { engine, note } = engines::choose(arguments.engine)?;
+    let Chosen { engine, note } = engines::choose(arguments.engine, arguments.translation)?;
     let config = config(arguments, guest::load(arguments)?, devices::of(arguments)?);
     if let Some(note) = note
         && !arguments.quiet

@@ -6,18 +6,21 @@ use std::time::Duration;
 use serde_json::{Map, json};
 use tern_engine::{ExitKind, Statistics};
 
-/// The lines that are printed. `wall` is how long the machine ran.
+/// The lines that are printed; what cannot be counted is left out. `wall` is how long the machine ran.
 pub(crate) fn text(engine: &str, cpus: u32, wall: Duration, statistics: &Statistics) -> String {
     let mut text = String::new();
+    let longest = statistics.engine.iter().map(|(name, _)| name.len()).max().unwrap_or(0).max(20);
     let mut line = |name: &str, value: String| {
-        writeln!(text, "  {name:<20} {value:>16}").expect("a string takes everything");
+        writeln!(text, "  {name:<longest$} {value:>16}").expect("a string takes everything");
     };
     line("engine", engine.to_owned());
     line("processors", cpus.to_string());
     line("wall time", format!("{:.3} s", wall.as_secs_f64()));
     line("busy time", format!("{:.3} s", Duration::from_nanos(statistics.busy_nanoseconds).as_secs_f64()));
-    line("instructions", grouped(statistics.instructions));
-    line("MIPS while busy", format!("{:.1}", statistics.mips()));
+    if statistics.instructions > 0 {
+        line("instructions", grouped(statistics.instructions));
+        line("MIPS while busy", format!("{:.1}", statistics.mips()));
+    }
     for kind in ExitKind::ALL {
         line(kind.name(), grouped(statistics.exits[kind as usize]));
     }
@@ -95,5 +98,13 @@ mod tests {
         assert_eq!(value("MIPS while busy"), Some("100.0"));
         assert_eq!(value("wall time"), Some("1.500 s"));
         assert_eq!([value("halt"), value("port-in"), value("tlb-misses")], [Some("1"), Some("0"), Some("7")]);
+    }
+
+    #[test]
+    fn what_hardware_executes_without_a_word_has_no_line_and_long_names_keep_the_column() {
+        let engine = vec![("kvm-interrupt-window-exits", 12), ("kvm-exits", 1)];
+        let text = text("kvm", 1, Duration::ZERO, &Statistics { engine, ..Statistics::default() });
+        assert!(!text.contains("instructions") && !text.contains("MIPS"), "{text}");
+        assert!(text.lines().all(|line| line.len() == text.lines().next().unwrap().len()), "{text}");
     }
 }

@@ -1,4 +1,5 @@
-//! What is told about a guest that crashed: its processor met a triple fault (APM volume 2, section 8.2.9).
+//! What is told about a guest that crashed: its processor met a triple fault (APM volume 2, section 8.2.9), or the engine
+//! gave up on it.
 //!
 //! The report is written like a kernel's own: registers, segments, control registers, the instruction, and what to try.
 
@@ -25,14 +26,26 @@ pub struct CrashReport {
     pub instruction: Vec<u8>,
     /// 16, 32 or 64: what the code segment says.
     bitness: u32,
+    /// Why the engine gave up, in words with the processor's number; none after a triple fault.
+    reason: Option<String>,
 }
 
 impl CrashReport {
-    pub(crate) fn new(vcpu: u32, state: VcpuState, memory: &GuestMemory) -> Self {
+    /// After a triple fault.
+    pub(crate) fn triple_fault(vcpu: u32, state: VcpuState, memory: &GuestMemory) -> Self {
+        Self::new(vcpu, state, memory, None)
+    }
+
+    /// After the engine gave up for this reason.
+    pub(crate) fn given_up(vcpu: u32, state: VcpuState, memory: &GuestMemory, reason: String) -> Self {
+        Self::new(vcpu, state, memory, Some(reason))
+    }
+
+    fn new(vcpu: u32, state: VcpuState, memory: &GuestMemory, reason: Option<String>) -> Self {
         let mut cpu = Cpu::new(CpuModel::default());
         cpu.set_state(&state);
         let instruction = read_instruction(&cpu, memory);
-        Self { vcpu, state, instruction, bitness: cpu.mode.bitness() }
+        Self { vcpu, state, instruction, bitness: cpu.mode.bitness(), reason }
     }
 
     /// Whether the state is not the crash's: KVM on AMD's processors resets one that shuts down, before anybody can read its
@@ -41,7 +54,8 @@ impl CrashReport {
     pub fn state_is_lost(&self) -> bool {
         let (state, reset) = (&self.state, VcpuState::reset());
         let cs = SegmentRegister::Cs as usize;
-        state.rip == reset.rip
+        self.reason.is_none()
+            && state.rip == reset.rip
             && state.segments[cs].base == reset.segments[cs].base
             && !state.cr0.contains(Cr0::PE)
     }
@@ -64,7 +78,11 @@ impl CrashReport {
     fn advice(&self) -> Vec<&'static str> {
         let state = &self.state;
         let mut advice = Vec::new();
-        if self.state_is_lost() {
+        if self.reason.is_some() {
+            advice.push(
+                "--engine soft executes every instruction, wherever it lies: try the same guest on it.",
+            );
+        } else if self.state_is_lost() {
             advice.push("--engine soft, which keeps the registers, shows where the same guest crashes.");
         } else if state.idtr.limit == 0
             || state.idtr == VcpuState::reset().idtr && state.cr0.contains(Cr0::PE)
@@ -102,11 +120,11 @@ impl CrashReport {
     fn write_state(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = &self.state;
         let cs = state.segments[SegmentRegister::Cs as usize].selector;
-        writeln!(
-            f,
-            "triple fault on processor {}, at {cs:04x}:{:016x} (CPL {})",
-            self.vcpu, state.rip, state.cpl
-        )?;
+        match &self.reason {
+            Some(reason) => write!(f, "{reason}\n  ")?,
+            None => write!(f, "triple fault on processor {}, ", self.vcpu)?,
+        }
+        writeln!(f, "at {cs:04x}:{:016x} (CPL {})", state.rip, state.cpl)?;
         let bytes: Vec<_> = self.instruction.iter().map(|byte| format!("{byte:02x}")).collect();
         writeln!(f, "  code   {}", self.disassembly())?;
         if !bytes.is_empty() {
@@ -207,7 +225,7 @@ mod tests {
         state.cr4 = Cr4::PAE;
         state.efer = Efer::LME | Efer::LMA;
         state.segments[1] = Segment::flat(8, Attributes::from_bits_retain(0x29b));
-        let report = CrashReport::new(3, state, &memory);
+        let report = CrashReport::triple_fault(3, state, &memory);
         assert_eq!(report.instruction[..2], [0x0f, 0x0b]);
         let text = report.to_string();
         assert!(text.starts_with("triple fault on processor 3, at 0008:0000000000208123 (CPL 0)"), "{text}");
@@ -222,7 +240,7 @@ mod tests {
         let mut state = VcpuState { rip: 0x9000_0000, ..VcpuState::reset() };
         state.cr0 |= Cr0::PE;
         state.segments[1] = Segment::flat(8, Attributes::from_bits_retain(0xc9b));
-        let report = CrashReport::new(0, state, &memory);
+        let report = CrashReport::triple_fault(0, state, &memory);
         assert!(report.instruction.is_empty());
         let text = report.to_string();
         assert!(text.contains("nothing is mapped there") && text.contains("a wild jump"), "{text}");
@@ -231,7 +249,7 @@ mod tests {
 
     #[test]
     fn registers_that_kvm_has_reset_are_not_shown_as_the_crashs() {
-        let report = CrashReport::new(2, VcpuState::reset(), &memory_with(&[], 0));
+        let report = CrashReport::triple_fault(2, VcpuState::reset(), &memory_with(&[], 0));
         assert!(report.state_is_lost());
         let text = report.to_string();
         assert!(text.starts_with("triple fault on processor 2\n  where is not known"), "{text}");
@@ -240,11 +258,24 @@ mod tests {
     }
 
     #[test]
+    fn an_engine_that_gave_up_says_why_and_the_registers_are_shown_wherever_it_was() {
+        let reason = "KVM cannot run processor 1 any further: it does not like it".to_owned();
+        let report = CrashReport::given_up(1, VcpuState::reset(), &memory_with(&[], 0), reason);
+        let text = report.to_string();
+        assert!(
+            text.starts_with("KVM cannot run processor 1 any further: it does not like it\n  at f000:"),
+            "{text}"
+        );
+        assert!(text.contains("rax 0000000000000000") && text.contains("--engine soft"), "{text}");
+        assert!(!text.contains("LIDT"), "{text}");
+    }
+
+    #[test]
     fn real_mode_code_is_read_as_such() {
         let memory = memory_with(&[0xb8, 0x34, 0x12], 0x7c00);
         let mut state = VcpuState { rip: 0x7c00, ..VcpuState::reset() };
         state.segments[1] = Segment::real_mode(0);
-        let text = CrashReport::new(0, state, &memory).to_string();
+        let text = CrashReport::triple_fault(0, state, &memory).to_string();
         assert!(text.contains("mov ax,1234h"), "{text}");
         assert!(!text.contains("LIDT"), "{text}");
     }

@@ -33,8 +33,9 @@ struct Cli {
     #[arg(value_enum)]
     kind: Kind,
 
-    /// How many processors it has
-    #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    /// How many processors it has. Guests on more than one crash now and then, the computer with them: QEMU 7.2 loses
+    /// interrupts between processors that enter and leave guests
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     cpus: u32,
 
     /// How much memory it has, in MiB
@@ -78,6 +79,9 @@ const SMOKE: &str = "tern engines && echo poweroff | tiny --engine kvm --stats";
 /// What a shell returns for a command that was ended because of its time, as timeout(1) does.
 const TIMED_OUT: u8 = 124;
 
+/// What is returned if the computer cannot be started or ends by itself, as timeout(1) does when it fails.
+const FAILED: u8 = 125;
+
 /// Debian's kernels and the tiny guest, as entries of the cache that the rig's user has.
 fn kernels(cache: &Cache, progress: &OnStderr) -> Result<Vec<Placed>> {
     let mut files = Vec::new();
@@ -95,8 +99,14 @@ fn kernels(cache: &Cache, progress: &OnStderr) -> Result<Vec<Placed>> {
     Ok(placed)
 }
 
-fn main() -> Result<ExitCode> {
-    let cli = Cli::parse();
+fn main() -> ExitCode {
+    run(&Cli::parse()).unwrap_or_else(|error| {
+        eprintln!("tern-rig: {error:#}");
+        ExitCode::from(FAILED)
+    })
+}
+
+fn run(cli: &Cli) -> Result<ExitCode> {
     let Kind::Kvm = cli.kind;
     let command = match (cli.shell, cli.command.is_empty()) {
         (true, _) => "exec busybox setsid -c sh".to_owned(),

@@ -44,6 +44,9 @@ enum Command {
         /// Leave out the tests that run real guests
         #[arg(long)]
         quick: bool,
+        /// Only what runs on KVM, in the rig
+        #[arg(long, conflicts_with = "quick")]
+        kvm: bool,
     },
 
     /// Check formatting, clippy's lints and the documentation; warnings are errors
@@ -78,7 +81,8 @@ enum Command {
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Run { arguments } => run::run(&arguments),
-        Command::Test { quick } => return test::test(quick),
+        Command::Test { kvm: true, .. } => return test::on_kvm(),
+        Command::Test { quick, .. } => return test::test(quick),
         Command::Lint => lint::lint(),
         Command::Bench { arguments } => bench::bench(&arguments),
         Command::Rig { arguments } => rig::rig(&arguments),

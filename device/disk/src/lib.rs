@@ -10,8 +10,13 @@
 //! probe.rs      what a file is, by its contents
 //! lane/         the ways of requests: io_uring, threads
 //! image/        what is where in an image, whatever its format
+//! qcow2/ vmdk/ vhd/ vhdx/   the formats
+//! tool/         what `tern image` does with images
 //! storage/      the host's files: reading, writing, locks
 //! memory.rs     guest memory as the source and target of bytes
+//! bytes.rs      numbers at places in bytes
+//! random.rs     identifiers
+//! hostile.rs    what the fuzz targets do
 //! ```
 //!
 //! A device opens a disk once, and a lane for each of its queues:
@@ -52,7 +57,8 @@
 //! # }
 //! ```
 //!
-//! To pause or reset a device, stop submitting and call [`Lane::drain`].
+//! To pause or reset a device, stop submitting and call [`Lane::drain`]. At the machine's end a flush says whether everything is
+//! in the image; what is not flushed is written when the disk is dropped, as far as that works.
 
 mod bytes;
 mod chain;

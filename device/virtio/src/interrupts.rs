@@ -266,9 +266,12 @@ mod tests {
 
     use super::*;
 
-    /// What was sent, and the line's changes.
+    /// A vector and its message's data.
+    type Sent = (u16, u32);
+
+    /// What was sent, and the line's state.
     #[derive(Clone, Default)]
-    struct Log(Arc<Mutex<(Vec<(u16, u32)>, bool)>>);
+    struct Log(Arc<Mutex<(Vec<Sent>, bool)>>);
 
     impl InterruptSink for Log {
         fn send(&mut self, vector: u16, message: MsiMessage) {
@@ -281,7 +284,7 @@ mod tests {
     }
 
     impl Log {
-        fn sent(&self) -> Vec<(u16, u32)> {
+        fn sent(&self) -> Vec<Sent> {
             std::mem::take(&mut self.0.lock().unwrap().0)
         }
 

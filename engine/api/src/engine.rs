@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tern_x86::state::VcpuState;
 use thiserror::Error;
 
 use crate::{GuestMemory, Vm, VmConfig};
@@ -45,13 +46,13 @@ pub enum EngineError {
         #[source]
         source: std::io::Error,
     },
-    /// The host's hypervisor gave up on the guest.
-    #[error("{reason}\n{registers}")]
+    /// The host's hypervisor gave up on the guest: for a user, a crash.
+    #[error("{reason}")]
     GaveUp {
-        /// What it says, in words.
+        /// What it says, in words, with the processor's number.
         reason: String,
-        /// The processor's registers at that moment, in several lines.
-        registers: String,
+        /// The processor's state at that moment.
+        state: Box<VcpuState>,
     },
 }
 

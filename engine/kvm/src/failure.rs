@@ -1,4 +1,4 @@
-//! KVM's reasons for giving up on a guest, in words, with the registers at that moment.
+//! KVM's reasons for giving up on a guest, in words.
 //!
 //! The numbers are those of `include/uapi/linux/kvm.h` and of the processors' manuals (APM volume 2, appendix C; SDM
 //! volume 3, appendix C).
@@ -13,7 +13,7 @@ use kvm_bindings::{
     KVM_INTERNAL_ERROR_UNEXPECTED_EXIT_REASON,
 };
 use tern_engine::EngineError;
-use tern_x86::state::{SegmentRegister, VcpuState};
+use tern_x86::state::VcpuState;
 
 use crate::run_page::Reason;
 
@@ -45,9 +45,9 @@ impl Deferred {
 }
 
 /// The error for a `reason` after which processor `index` cannot go on from `state`.
-pub fn gave_up(index: u32, reason: &Reason, state: &VcpuState) -> EngineError {
+pub fn gave_up(index: u32, reason: &Reason, state: VcpuState) -> EngineError {
     let reason = format!("KVM cannot run processor {index} any further: {}", in_words(reason));
-    EngineError::GaveUp { reason, registers: registers(state) }
+    EngineError::GaveUp { reason, state: Box::new(state) }
 }
 
 /// What KVM means.
@@ -64,6 +64,9 @@ pub fn in_words(reason: &Reason) -> String {
                 _ => "see the processor's manual",
             }
         ),
+        Reason::Unknown { code } => {
+            format!("the hardware left the guest for reason {code:#x}, which KVM does not know")
+        }
         Reason::Internal { suberror, data } => match *suberror {
             KVM_INTERNAL_ERROR_EMULATION => {
                 let mut text = "it met an instruction that it cannot emulate".to_owned();
@@ -113,31 +116,6 @@ fn exit_numbers(data: &[u64]) -> String {
     format!(" ({})", numbers.join(", "))
 }
 
-fn registers(state: &VcpuState) -> String {
-    const NAMES: [&str; 16] = [
-        "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13",
-        "r14", "r15",
-    ];
-    let cs = &state.segments[SegmentRegister::Cs as usize];
-    let mut text = format!(
-        "  cs {:04x} (base {:x})  rip {:016x}  rflags {:08x}\n  cr0 {:x}  cr2 {:x}  cr3 {:x}  cr4 {:x}  efer {:x}",
-        cs.selector,
-        cs.base,
-        state.rip,
-        state.rflags.bits(),
-        state.cr0.bits(),
-        state.cr2,
-        state.cr3,
-        state.cr4.bits(),
-        state.efer.bits()
-    );
-    for (index, (name, value)) in NAMES.iter().zip(state.gpr).enumerate() {
-        let separator = if index % 4 == 0 { "\n" } else { "" };
-        write!(text, "{separator}  {name:<3} {value:016x}").expect("a string takes everything");
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -159,11 +137,27 @@ mod tests {
     }
 
     #[test]
-    fn the_registers_are_all_there() {
+    fn internal_errors_are_told_in_words_with_the_numbers_that_kvm_gives() {
+        // A page fault's delivery met an exit of VT-x for EPT, as recorded by the kernel: the event, reason 48, qualification.
+        let delivery = Reason::Internal { suberror: 3, data: vec![0x8000_0b0e, 48, 0x182] };
+        assert_eq!(
+            in_words(&delivery),
+            "the delivery of an interrupt or exception failed (0x80000b0e, 0x30, 0x182)"
+        );
+        assert!(in_words(&Reason::Internal { suberror: 2, data: vec![] }).contains("at once"));
+        assert!(in_words(&Reason::Internal { suberror: 4, data: vec![7] }).ends_with("does not know (0x7)"));
+        assert!(in_words(&Reason::Internal { suberror: 9, data: vec![] }).contains("internal error 9"));
+        assert!(in_words(&Reason::Unknown { code: 0x41 }).contains("0x41"));
+    }
+
+    #[test]
+    fn it_is_told_which_processor_and_in_what_state() {
         let state = VcpuState { rip: 0x1234_5678, ..VcpuState::reset() };
-        let EngineError::GaveUp { registers, .. } = gave_up(0, &Reason::Other(99), &state) else {
+        let EngineError::GaveUp { reason, state: told } = gave_up(3, &Reason::Other(99), state.clone())
+        else {
             panic!("another error")
         };
-        assert!(registers.contains("rip 0000000012345678") && registers.contains("r15"), "{registers}");
+        assert!(reason.contains("processor 3") && reason.contains("99"), "{reason}");
+        assert_eq!(*told, state);
     }
 }

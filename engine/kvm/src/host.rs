@@ -3,6 +3,8 @@
 //! Three findings have three remedies: it is not there, it may not be opened, or it answers but does not do its work
 //! (`trial` finds that out).
 
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2};
@@ -58,7 +60,7 @@ impl Host {
     /// # Errors
     /// Why it cannot be used.
     pub fn open() -> Result<Self, Finding> {
-        let kvm = Kvm::new().map_err(|error| not_opened(error.errno()))?;
+        let kvm = Kvm::new().map_err(|error| not_opened(error.errno(), group_of_device().as_deref()))?;
         let version = kvm.get_api_version();
         if version != API_VERSION {
             return Err(Finding::new(
@@ -98,26 +100,55 @@ impl Host {
         &self.supported_cpuid
     }
 
+    /// The model-specific registers that the kernel saves and restores, ascending.
+    pub fn msrs(&self) -> &[u32] {
+        &self.msrs
+    }
+
     /// Whether the kernel keeps this model-specific register for guests.
     pub fn has_msr(&self, index: u32) -> bool {
         self.msrs.binary_search(&index).is_ok()
     }
 }
 
-/// What an error of opening the device means.
-fn not_opened(errno: i32) -> Finding {
-    match errno {
-        libc::ENOENT => Finding::new(
+/// The device's group, by name, if its members may open it.
+fn group_of_device() -> Option<String> {
+    let device = fs::metadata("/dev/kvm").ok()?;
+    let may_open = device.permissions().mode() & 0o060 == 0o060;
+    let groups = fs::read_to_string("/etc/group").ok()?;
+    if may_open { group_by_number(&groups, device.gid()) } else { None }
+}
+
+/// A name in lines like `kvm:x:106:`, as group(5) has them. Root's own group is none to join.
+fn group_by_number(groups: &str, number: u32) -> Option<String> {
+    let mut lines = groups.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    let line = lines.find(|fields| fields.get(2).is_some_and(|field| field.parse() == Ok(number)))?;
+    (number != 0).then(|| line[0].to_owned())
+}
+
+/// What an error of opening the device means, whose members of `group` may open it.
+fn not_opened(errno: i32, group: Option<&str>) -> Finding {
+    match (errno, group) {
+        (libc::ENOENT, _) => Finding::new(
             "there is no /dev/kvm",
             "Load the module for the processor (`modprobe kvm-amd` or `modprobe kvm-intel`), switch virtualization on in \
              the firmware, or give the container the device (`--device /dev/kvm`).",
         ),
-        libc::EACCES | libc::EPERM => Finding::new(
+        (libc::EACCES, Some(group)) => Finding::new(
             "this user may not open /dev/kvm",
-            "Add yourself to its group (`sudo usermod -aG kvm $USER`) and log in again; in a container, give it the device \
-             (`--device /dev/kvm`).",
+            format!("Add yourself to its group (`sudo usermod -aG {group} $USER`) and log in again."),
         ),
-        libc::ENODEV | libc::ENXIO => Finding::new(
+        (libc::EACCES, None) => Finding::new(
+            "this user may not open /dev/kvm",
+            "Only root may: give it to a group that you are in (`sudo chgrp kvm /dev/kvm && sudo chmod g+rw /dev/kvm`).",
+        ),
+        // The device's permissions allow it, so something else forbids it.
+        (libc::EPERM, _) => Finding::new(
+            "this process may not open /dev/kvm, whoever runs it",
+            "A container must be given the device (`--device /dev/kvm`), and a service must be allowed it \
+             (`DeviceAllow=/dev/kvm rw`).",
+        ),
+        (libc::ENODEV | libc::ENXIO, _) => Finding::new(
             "/dev/kvm exists, but nothing in the kernel stands behind it",
             "Load the module for the processor (`modprobe kvm-amd` or `modprobe kvm-intel`), and switch virtualization on in \
              the firmware.",
@@ -145,9 +176,20 @@ mod tests {
 
     #[test]
     fn a_missing_device_and_a_forbidden_one_have_different_remedies() {
-        let (missing, forbidden) = (not_opened(libc::ENOENT), not_opened(libc::EACCES));
+        let missing = not_opened(libc::ENOENT, None);
         assert!(missing.remedy.contains("modprobe"), "{missing:?}");
-        assert!(forbidden.remedy.contains("usermod -aG kvm"), "{forbidden:?}");
-        assert_eq!(not_opened(libc::EPERM), forbidden);
+        let forbidden = not_opened(libc::EACCES, Some("virt"));
+        assert!(forbidden.remedy.contains("usermod -aG virt"), "{forbidden:?}");
+        let roots = not_opened(libc::EACCES, None);
+        assert!(!roots.remedy.contains("usermod") && roots.remedy.contains("chgrp"), "{roots:?}");
+        assert!(not_opened(libc::EPERM, None).remedy.contains("--device"));
+    }
+
+    #[test]
+    fn a_group_is_found_by_its_number() {
+        let groups = "root:x:0:\nkvm:x:106:me,you\nbroken\n";
+        assert_eq!(group_by_number(groups, 106).as_deref(), Some("kvm"));
+        assert_eq!(group_by_number(groups, 0), None);
+        assert_eq!(group_by_number(groups, 7), None);
     }
 }

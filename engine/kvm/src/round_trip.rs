@@ -8,7 +8,10 @@ use tern_chipset::lapic::LocalApic;
 use tern_chipset::pic::Pic;
 use tern_engine::{Clock, EngineError, GuestMemory, Standstill as _, Vcpu, VmConfig, VmEntry};
 use tern_x86::cpuid::CpuModel;
-use tern_x86::state::{Activity, Cr0, Cr4, DescriptorTable, Efer, FpuState, Rflags, Segment, VcpuState};
+use tern_x86::state::{
+    Activity, Component, Cr0, Cr4, DescriptorTable, Efer, Extended, FpuState, Rflags, Segment, VcpuState,
+    Xcr0,
+};
 use vm_memory::{Bytes, GuestAddress};
 
 use crate::chipset::{self, power_on};
@@ -93,12 +96,9 @@ fn a_guest_that_runs_where_there_is_no_memory_ends_with_its_registers_and_what_k
     // mov bx, 0x1234; jmp 0xb000:0
     let (_vm, mut vcpu) = real_mode(&[0xbb, 0x34, 0x12, 0xea, 0, 0, 0, 0xb0]);
     match vcpu.run(VmEntry::Resume) {
-        Err(EngineError::GaveUp { reason, registers }) => {
+        Err(EngineError::GaveUp { reason, state }) => {
             assert!(reason.contains("KVM cannot run processor 0") && reason.contains("emulate"), "{reason}");
-            assert!(
-                registers.contains("cs b000") && registers.contains("rbx 0000000000001234"),
-                "{registers}"
-            );
+            assert_eq!((state.segments[1].selector, state.rip, state.gpr[3]), (0xb000, 0, 0x1234));
         }
         other => panic!("{other:?}"),
     }
@@ -178,4 +178,42 @@ fn the_controllers_states_come_back_from_the_kernel() {
     let back = chipset::lapic(&lock(&fd), clock.now()).unwrap();
     assert_eq!(back, apic);
     LocalApic::new(0, true).restore(&back).unwrap();
+}
+
+#[test]
+#[ignore = "needs a /dev/kvm"]
+fn what_a_hosts_own_processor_has_beyond_the_models_comes_back_and_a_reset_clears_it() {
+    /// MISC_FEATURES_ENABLES: CPUID faults outside of the kernel.
+    const CPUID_FAULTING: (u32, u64) = (0x140, 1);
+    let cpu_model = CpuModel::by_name("host").unwrap();
+    let config = VmConfig { cpu_model, cpus: 1, clock: Arc::new(Clock::paused_at(tern_chipset::Time::ZERO)) };
+    let memory = GuestMemory::from_ranges(&[(GuestAddress(0), 0x1_0000)]).unwrap();
+    let host = Host::open().unwrap();
+    let leaf = |function, index| {
+        host.supported_cpuid().iter().find(|leaf| (leaf.function, leaf.index) == (function, index))
+    };
+    // XSAVE, and AVX's component.
+    let has_avx = leaf(1, 0).is_some_and(|leaf| leaf.ecx & 1 << 26 != 0)
+        && leaf(0xd, 0).is_some_and(|leaf| leaf.eax & 1 << 2 != 0);
+    let size = leaf(0xd, 2).map_or(0, |leaf| leaf.eax as usize);
+    let vm = KvmVm::new(host, &config, memory).unwrap();
+    let (mut vcpu, _) = vm.make_vcpu(0).unwrap();
+    let new = vcpu.state();
+    assert_eq!(new.extended, Extended::default());
+    let mut state = new.clone();
+    state.extended.msrs.push(CPUID_FAULTING);
+    if has_avx {
+        state.xcr0 = Xcr0::from_bits_retain(7);
+        state.fpu.set_xmm(3, 0x1234);
+        state
+            .extended
+            .components
+            .push(Component { number: 2, bytes: (0..size).map(|at| at as u8 | 1).collect() });
+    }
+    for state in [state, new] {
+        vcpu.set_state(&state);
+        let mut back = vcpu.state();
+        back.msrs.tsc_offset = state.msrs.tsc_offset;
+        assert_eq!(back, state);
+    }
 }

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU8, AtomicU32};
 
 use kvm_bindings::{
     KVM_EXIT_FAIL_ENTRY, KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_INTR, KVM_EXIT_IO, KVM_EXIT_IO_IN, KVM_EXIT_MMIO,
-    KVM_EXIT_SHUTDOWN, kvm_run,
+    KVM_EXIT_SHUTDOWN, KVM_EXIT_UNKNOWN, kvm_run,
 };
 
 /// Where in the mapping the processor's own pages end (`kvm_run`, port data), and what the whole machine shares begins.
@@ -57,8 +57,8 @@ impl Mapping {
         unsafe { AtomicU8::from_ptr(self.start.add(offset_of!(kvm_run, immediate_exit)).as_ptr()) }
     }
 
-    /// The four bytes at a multiple of 4 that lies behind the first page, which the kernel changes at any time; none if the
-    /// mapping ends before.
+    /// The four bytes at a multiple of 4 that lies behind the processor's own pages, which the kernel changes at any time; none
+    /// if the mapping ends before.
     pub fn atomic(&self, offset: usize) -> Option<&AtomicU32> {
         if offset < FIRST_SHARED || !offset.is_multiple_of(4) || offset.checked_add(4)? > self.size {
             return None;
@@ -89,6 +89,8 @@ pub enum Reason {
     Interrupted,
     /// The hardware refused to enter the guest, with the manual's or the vendor's own code.
     FailEntry { code: u64 },
+    /// The hardware left the guest for a reason that KVM does not know, by the manual's number.
+    Unknown { code: u64 },
     /// KVM could not go on.
     Internal { suberror: u32, data: Vec<u64> },
     /// One that should not occur, by its number.
@@ -140,6 +142,7 @@ impl RunPage {
                 KVM_EXIT_FAIL_ENTRY => {
                     Reason::FailEntry { code: (*union).fail_entry.hardware_entry_failure_reason }
                 }
+                KVM_EXIT_UNKNOWN => Reason::Unknown { code: (*union).hw.hardware_exit_reason },
                 KVM_EXIT_INTERNAL_ERROR => {
                     let internal = (*union).internal;
                     let count = (internal.ndata as usize).min(internal.data.len());

@@ -96,18 +96,21 @@ fn with_sources(error: &EngineError) -> String {
     sources.fold(error.to_string(), |text, source| format!("{text}: {source}"))
 }
 
+/// The finding in a few words, with the evidence behind the remedy: the first is what falls back in one line.
 fn failed(how: &str) -> Finding {
-    let reason = format!("/dev/kvm answers, but does not run ordinary code: a trial guest failed ({how})");
-    if is_pvm() {
-        return Finding::new(
-            format!("{reason}. It is PVM (the module kvm_pvm), which has no virtualization hardware"),
-            "PVM runs guests with kernels made for it only; use `--engine soft` here, or a host with AMD-V or VT-x.",
-        );
-    }
-    Finding::new(
-        reason,
-        "Look into the kernel's log (dmesg). Inside a virtual machine, let its host offer nested virtualization.",
-    )
+    let finding = "/dev/kvm answers, but does not run ordinary code";
+    let (why, remedy) = if is_pvm() {
+        (
+            "it is PVM (the module kvm_pvm), which has no virtualization hardware",
+            "PVM runs guests with kernels made for it only: use `--engine soft` here, or a host with AMD-V or VT-x.",
+        )
+    } else {
+        (
+            "a trial guest failed",
+            "Look into the kernel's log (dmesg). Inside a virtual machine, let its host offer nested virtualization.",
+        )
+    };
+    Finding::new(format!("{finding}: {why}"), format!("{remedy} (The trial guest: {how}.)"))
 }
 
 fn outcome(host: Host) -> Result<VmExit, EngineError> {
@@ -173,6 +176,13 @@ fn first_state() -> VcpuState {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_failed_trial_says_so_in_a_few_words_and_what_it_was_behind_the_remedy() {
+        let Finding { reason, remedy } = failed("it ended in a triple fault");
+        assert!(reason.starts_with("/dev/kvm answers, but does not run ordinary code: "), "{reason}");
+        assert!(!reason.contains("triple fault") && remedy.contains("triple fault"), "{remedy}");
+    }
 
     #[test]
     fn the_program_names_its_own_places() {

@@ -14,7 +14,7 @@ use crate::kernel_statistics::KernelStatistics;
 use crate::kick::Kicker;
 use crate::run_page::{Reason, RunPage};
 use crate::standstill::Stillness;
-use crate::state::{self, Abilities, Optional};
+use crate::state::{self, Abilities, Beyond, Optional};
 use crate::transfer::Transfer;
 
 /// How often an instruction may ask before it ends: it touches at most two pages of devices, 8 bytes at a time.
@@ -37,6 +37,8 @@ pub struct Traits {
     pub xsave: bool,
     /// Which registers the host keeps.
     pub msrs: Optional,
+    /// What the processor has beyond the named models, if it is a host's own.
+    pub beyond: Option<Arc<Beyond>>,
     /// The guest's TSC, in ticks per millisecond.
     pub tsc_khz: u32,
     /// The machine's clock.
@@ -87,11 +89,16 @@ impl KvmVcpu {
         }
     }
 
-    fn abilities(&self) -> Abilities {
+    fn abilities(&self) -> Abilities<'_> {
         let nanoseconds = u128::from(self.traits.clock.now().as_nanos());
         let ticks = nanoseconds * u128::from(self.traits.tsc_khz) / 1_000_000;
         // A counter of 64 bits, which wraps.
-        Abilities { xsave: self.traits.xsave, msrs: self.traits.msrs, base_tsc: ticks as u64 }
+        Abilities {
+            xsave: self.traits.xsave,
+            msrs: self.traits.msrs,
+            base_tsc: ticks as u64,
+            beyond: self.traits.beyond.as_deref(),
+        }
     }
 
     fn read_state(&self) -> Result<VcpuState, EngineError> {
@@ -195,7 +202,7 @@ impl KvmVcpu {
                 return Ok(None);
             }
             Reason::Interrupted => return Ok(None),
-            reason => return Err(failure::gave_up(self.traits.index, &reason, &self.read_state()?)),
+            reason => return Err(failure::gave_up(self.traits.index, &reason, self.read_state()?)),
         }))
     }
 

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kvm_bindings::{CpuId, KVM_PIT_SPEAKER_DUMMY, kvm_msi, kvm_pit_config};
-use kvm_ioctls::{Cap, IoEventAddress, VmFd};
+use kvm_ioctls::{Cap, IoEventAddress, VcpuFd, VmFd};
 use tern_chipset::InvalidState;
 use tern_chipset::ioapic::{self, IoApic};
 use tern_chipset::lapic::{self, LocalApic};
@@ -14,7 +14,8 @@ use tern_engine::{
     Coalescing, DirtyLog, DirtyRegion, Doorbell, EngineError, EventFd, GuestMemory, LineInterrupt,
     MessageInterrupt, Standstill, Vcpu, Vm, VmConfig, VmState, Wiring, WriteRange, WriteSink,
 };
-use tern_x86::cpuid::{Basis, feature};
+use tern_x86::cpuid::{Basis, CpuModel};
+use tern_x86::state::Efer;
 
 use crate::chipset::{self, power_on};
 use crate::cpuid::{self, HostCpuid, guest_cpuid};
@@ -26,7 +27,7 @@ use crate::kernel_statistics::KernelStatistics;
 use crate::kick::Kicker;
 use crate::run_page::{Mapping, RunPage};
 use crate::standstill::{self, Stillness, Stopped, StoppedProcessor};
-use crate::state::Optional;
+use crate::state::{Beyond, Optional, has_xsave};
 use crate::vcpu::{KvmVcpu, SharedFd, Traits};
 use crate::wiring::{self, Routes};
 
@@ -36,12 +37,6 @@ const TSS: usize = 0xfffb_d000;
 
 /// How far a TSC's frequency may be off before a guest's time goes wrong, in millionths; also the kernel's tolerance.
 const TSC_TOLERANCE: u64 = 250;
-
-/// XCR0: x87 and SSE.
-const X87_AND_SSE: u32 = 0b11;
-
-/// CPUID function 1, ECX: XSAVE.
-const HAS_XSAVE: u32 = 1 << 26;
 
 /// A virtual machine.
 pub struct KvmVm {
@@ -126,23 +121,25 @@ impl KvmVm {
             EngineError::Unsupported("the processor model has more CPUID leaves than KVM takes".into())
         })?;
         fd.set_cpuid2(&cpuid).map_err(refused("set a processor's CPUID"))?;
-        if self.host.kvm().check_extension(Cap::TscControl) {
-            fd.set_tsc_khz(self.config.cpu_model.tsc_khz).map_err(refused("set the TSC's frequency"))?;
+        let model = &self.config.cpu_model;
+        // A host's own processor counts as it does.
+        if model.basis != Basis::Host && self.host.kvm().check_extension(Cap::TscControl) {
+            fd.set_tsc_khz(model.tsc_khz).map_err(refused("set the TSC's frequency"))?;
         }
-        let has = |function: u32, bit: fn(&kvm_bindings::kvm_cpuid_entry2) -> bool| {
-            entries.iter().any(|entry| entry.function == function && entry.index == 0 && bit(entry))
-        };
-        let spec_ctrl = has(7, |leaf| leaf.edx & (1 << 26 | 1 << 27 | 1 << 31) != 0)
-            || has(0x8000_0008, |leaf| leaf.ebx & (1 << 14 | 1 << 15 | 1 << 24) != 0);
-        let arch_capabilities = has(7, |leaf| leaf.edx & feature::ARCH_CAPABILITIES.mask() != 0);
         let tsc_khz = fd.get_tsc_khz().map_err(refused("read the TSC's frequency"))?;
-        if self.config.cpu_model.basis == Basis::Exact {
-            same_frequency(self.config.cpu_model.tsc_khz, tsc_khz)?;
+        if model.basis == Basis::Exact {
+            same_frequency(model.tsc_khz, tsc_khz)?;
         }
+        let beyond = if self.is_beyond_models() {
+            Some(Arc::new(Beyond::new(&fd, &self.host, &entries)?))
+        } else {
+            None
+        };
         let traits = Traits {
             index,
-            xsave: has(1, |leaf| leaf.ecx & HAS_XSAVE != 0),
-            msrs: Optional::new(&self.host, spec_ctrl, arch_capabilities),
+            xsave: has_xsave(&entries),
+            msrs: Optional::new(|index| self.host.has_msr(index), &entries),
+            beyond,
             tsc_khz,
             clock: Arc::clone(&self.config.clock),
             stillness: self.stillness.clone(),
@@ -170,6 +167,13 @@ impl KvmVm {
             traits,
         );
         Ok((vcpu, shared))
+    }
+
+    /// Whether the processors are more than the named models: a host's own, here or where the machine comes from.
+    fn is_beyond_models(&self) -> bool {
+        let model = CpuModel::default().identity();
+        let identity = cpuid::identity(&self.config.cpu_model, &host_cpuid(&self.host), 0);
+        !identity.beyond(|function, index| model.leaf(function, index)).is_empty()
     }
 
     /// The machine's file.
@@ -229,12 +233,8 @@ impl Vm for KvmVm {
         let first = vcpus.first().and_then(Option::as_ref).ok_or_else(no_processors)?;
         let tsc_khz = crate::vcpu::lock(first).get_tsc_khz().map_err(refused("read the TSC's frequency"))?;
         let identity = cpuid::identity(&self.config.cpu_model, &host_cpuid(&self.host), tsc_khz);
-        if identity.leaf(0xd, 0).eax & !X87_AND_SSE != 0 {
-            return Err(EngineError::Unsupported(
-                "the machine's processor has vector registers beyond SSE's, which cannot be moved yet: start it without \
-                 `--cpu host`"
-                    .into(),
-            ));
+        for fd in vcpus.iter().flatten() {
+            no_guests_of_its_own(&crate::vcpu::lock(fd))?;
         }
         let (pic, ioapic) = chipset::lines(&self.fd)?;
         let now = self.config.clock.now();
@@ -283,6 +283,22 @@ fn host_cpuid(host: &Host) -> HostCpuid<'_> {
         supported: host.supported_cpuid(),
         tsc_deadline: host.kvm().check_extension(Cap::TscDeadlineTimer),
     }
+}
+
+/// CR4: the processor has VT-x switched on.
+const VMXE: u64 = 1 << 13;
+
+/// Whether a processor can be left: the state of nested virtualization has no form yet in which it could be taken along.
+fn no_guests_of_its_own(vcpu: &VcpuFd) -> Result<(), EngineError> {
+    let sregs = vcpu.get_sregs().map_err(refused("read a processor's segments"))?;
+    if sregs.cr4 & VMXE == 0 && sregs.efer & Efer::SVME.bits() == 0 {
+        return Ok(());
+    }
+    Err(EngineError::Unsupported(
+        "the guest uses the processor's virtualization for guests of its own, which cannot be moved yet: start it without \
+         `--cpu host`"
+            .into(),
+    ))
 }
 
 /// Whether a guest that knows its TSC by the one frequency can go on with the other, in kHz.

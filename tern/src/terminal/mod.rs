@@ -68,10 +68,11 @@ impl Console {
         if io::stdin().is_terminal() && !quiet {
             eprintln!("tern: Ctrl-] leaves and ends the machine");
         }
-        let raw = RawMode::enter()?;
-        if raw.is_some() {
+        // Whoever is to restore the terminal is there before it changes.
+        if io::stdin().is_terminal() {
             signals::watch()?;
         }
+        let raw = RawMode::enter()?;
         Ok(Self { output, leaving: Arc::default(), raw })
     }
 

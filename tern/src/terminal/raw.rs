@@ -5,7 +5,7 @@
 //! signals.
 
 use std::io;
-use std::sync::{Mutex, PoisonError, TryLockError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use rustix::stdio::stdin;
 use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetpgrp, tcsetattr};
@@ -38,8 +38,7 @@ impl RawMode {
 
 impl Drop for RawMode {
     fn drop(&mut self) {
-        restore();
-        BEFORE.lock().unwrap_or_else(PoisonError::into_inner).take();
+        restore().0.take();
     }
 }
 
@@ -57,9 +56,14 @@ pub(super) fn apply() -> io::Result<()> {
     Ok(())
 }
 
+/// The terminal as it was before, and nobody changes it for as long as this lives.
+pub(super) struct Restored(MutexGuard<'static, Option<Termios>>);
+
 /// Gives the terminal back, once nobody is changing it any more. Does nothing if it is not raw, and nothing but try.
-pub(super) fn restore() {
-    put_back(&BEFORE.lock().unwrap_or_else(PoisonError::into_inner));
+pub(super) fn restore() -> Restored {
+    let before = BEFORE.lock().unwrap_or_else(PoisonError::into_inner);
+    put_back(&before);
+    Restored(before)
 }
 
 /// As [`restore`], for a thread that may be the one that is changing the terminal just now: it must not wait for itself.

@@ -21,7 +21,8 @@ pub(super) fn watch() -> io::Result<()> {
                 // If the terminal is gone, the reader of the input will find out.
                 let _ = raw::apply();
             } else {
-                raw::restore();
+                // Held until the end, which may come while another thread is about to make the terminal raw.
+                let _restored = raw::restore();
                 // Ends or stops the process; after a stop, SIGCONT follows.
                 let _ = emulate_default_handler(signal);
             }

@@ -10,6 +10,9 @@ pub const TRIPLE_FAULT: [u8; 13] = [
     0, 0, 0, 0, 0, 0, // limit and base
 ];
 
+/// `mov bx, 0x1234; jmp 0xffff:0x10`: to the first address above 1 MiB.
+pub const JUMP_ABOVE_1_MIB: [u8; 8] = [0xbb, 0x34, 0x12, 0xea, 0x10, 0x00, 0xff, 0xff];
+
 /// Writes `value` to the debug-exit port: `mov al, value; out 0xf4, al; hlt`.
 #[must_use]
 pub fn debug_exit(value: u8) -> [u8; 5] {

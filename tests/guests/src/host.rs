@@ -19,6 +19,26 @@ const ADVICE_ON_FLAWS: [&str; 2] = ["Speculative Return Stack Overflow:", "Spect
 const DOUBTS_ABOUT_TSC: [&str; 3] =
     ["TSC found unstable", "Marking TSC unstable", "tsc: Marking clocksource tsc unstable"];
 
+/// Whether this process may do what only root may.
+#[must_use]
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// How many reserved pages of 2 MiB nobody uses.
+#[must_use]
+pub fn free_huge_pages() -> u64 {
+    let text = fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages");
+    text.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+}
+
+/// Whether programs can ask for huge pages that were not reserved.
+#[must_use]
+pub fn has_transparent_huge_pages() -> bool {
+    fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled")
+        .is_ok_and(|policy| !policy.contains("[never]"))
+}
+
 /// What engines make different.
 fn is_inherited() -> bool {
     engine() == "kvm"
@@ -31,9 +51,9 @@ fn host_has(feature: &str) -> bool {
     flags.is_some_and(|flags| flags.split_whitespace().any(|flag| flag == feature))
 }
 
-/// Whether the host itself goes by its time-stamp counter.
+/// Whether the host itself goes by its time-stamp counter, and by one that counts at a constant rate.
 fn host_trusts_tsc() -> bool {
-    fs::read_to_string(CLOCK).is_ok_and(|clock| clock.trim() == "tsc")
+    host_has("constant_tsc") && fs::read_to_string(CLOCK).is_ok_and(|clock| clock.trim() == "tsc")
 }
 
 /// The clocks by which a guest's kernel may go.
@@ -60,6 +80,12 @@ pub fn explains(line: &str) -> bool {
 #[must_use]
 pub fn keeps_registers_of_a_crash() -> bool {
     !(is_inherited() && host_has("svm"))
+}
+
+/// Whether the engine gives up on a guest that executes where no memory is: KVM can execute nothing but memory.
+#[must_use]
+pub fn gives_up_outside_of_memory() -> bool {
+    is_inherited()
 }
 
 /// Under which name `--stats` counts the guest's halts: on KVM, the kernel waits in them and only its own counters know.

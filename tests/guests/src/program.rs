@@ -2,7 +2,7 @@
 //! a C library or another compiler.
 
 use iced_x86::IcedError;
-use iced_x86::code_asm::{AsmRegister32, CodeAssembler, eax, edi, edx, r8d, r10d, rax, rdi, rdx, rsi, rsp};
+use iced_x86::code_asm::{AsmRegister32, CodeAssembler, eax, edi, edx, r8d, r10d, rax, rdx, rsi, rsp};
 
 /// Where programs lie.
 const BASE: u64 = 0x40_0000;

@@ -3,6 +3,7 @@
 use std::env;
 use std::ffi::OsString;
 use std::fs::File;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -20,6 +21,11 @@ const LIMIT: Duration = Duration::from_secs(180);
 /// A command line of `tern`, to be started.
 #[derive(Debug)]
 pub struct Tern {
+    /// Where it is; by default where it was built.
+    program: PathBuf,
+    /// What starts it, if it is not started directly.
+    starter: Vec<OsString>,
+    user: Option<u32>,
     arguments: Vec<OsString>,
     environment: Vec<(&'static str, OsString)>,
     cpus: usize,
@@ -32,7 +38,16 @@ impl Tern {
     #[must_use]
     pub fn new<const N: usize>(arguments: [&str; N]) -> Self {
         let arguments = arguments.iter().map(OsString::from).collect();
-        Self { arguments, environment: Vec::new(), cpus: 1, limit: LIMIT, output: None }
+        Self {
+            program: built().to_owned(),
+            starter: Vec::new(),
+            user: None,
+            arguments,
+            environment: Vec::new(),
+            cpus: 1,
+            limit: LIMIT,
+            output: None,
+        }
     }
 
     /// `tern run` on the engine that is tested: the tiny guest, unless it is given something else.
@@ -52,6 +67,33 @@ impl Tern {
     #[must_use]
     pub fn kernel(file: &Path) -> Self {
         Self::run().arg("--kernel").arg(file)
+    }
+
+    /// The built command.
+    #[must_use]
+    pub fn program() -> &'static Path {
+        built()
+    }
+
+    /// A copy of the command that is elsewhere.
+    #[must_use]
+    pub fn from(mut self, program: &Path) -> Self {
+        program.clone_into(&mut self.program);
+        self
+    }
+
+    /// Started by another program, which takes the command line behind its own words.
+    #[must_use]
+    pub fn through(mut self, words: &[&str]) -> Self {
+        self.starter = words.iter().map(OsString::from).collect();
+        self
+    }
+
+    /// As the user with this number, which only root can.
+    #[must_use]
+    pub fn user(mut self, number: u32) -> Self {
+        self.user = Some(number);
+        self
     }
 
     /// With one more argument.
@@ -123,7 +165,13 @@ impl Tern {
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new(built());
+        let words: Vec<_> =
+            self.starter.iter().map(OsString::as_os_str).chain([self.program.as_os_str()]).collect();
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]);
+        if let Some(user) = self.user {
+            command.uid(user).gid(user);
+        }
         command.args(&self.arguments).envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }

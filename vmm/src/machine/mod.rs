@@ -91,7 +91,7 @@ pub enum End {
     Reboot,
     /// The guest ended it with this status, `(value << 1) | 1` in eight bits.
     DebugExit(u8),
-    /// The guest crashed.
+    /// The guest crashed, or the engine gave up on it.
     Crash(Box<CrashReport>),
     /// It was stopped by [`MachineHandle::stop`].
     Stopped,
@@ -316,7 +316,11 @@ impl Director {
                 Event::Vcpu(index, Notice::TripleFault(state)) => {
                     // What is read for the report holds still.
                     self.crew.pause();
-                    End::Crash(Box::new(CrashReport::new(index, *state, &self.memory)))
+                    End::Crash(Box::new(CrashReport::triple_fault(index, *state, &self.memory)))
+                }
+                Event::Vcpu(index, Notice::Failed(EngineError::GaveUp { reason, state })) => {
+                    self.crew.pause();
+                    End::Crash(Box::new(CrashReport::given_up(index, *state, &self.memory, reason)))
                 }
                 Event::Vcpu(_, Notice::Failed(error)) => return Err(error.into()),
                 // The panic itself comes to light when the threads are joined.

@@ -19,6 +19,9 @@ const SHARE: &str = "/usr/share/qemu";
 /// How much memory the rig has, in MiB: its files, the guest, and QEMU.
 const MEMORY: &str = "3072";
 
+/// How many processors the rig has: enough for what programs do beside their guest.
+const CPUS: &str = "2";
+
 /// Starts the rig, with everything in it, and measures there.
 ///
 /// # Errors
@@ -32,7 +35,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let this = env::current_exe().context("cannot find out where this program is")?;
 
     let mut command = Command::new(this.with_file_name("tern-rig"));
-    command.args(["kvm", "--memory", MEMORY, "--timeout", "1200"]);
+    command.args(["kvm", "--cpus", CPUS, "--memory", MEMORY, "--timeout", "1200"]);
     command.arg("--put").arg(&this).arg("--put").arg("/usr/bin/qemu-system-x86_64");
     for name in FIRMWARE {
         command.arg("--file").arg(Path::new(SHARE).join(name));

@@ -12,7 +12,9 @@ mod report;
 mod rig;
 
 use std::io::{self, BufRead, BufReader};
+use std::panic::resume_unwind;
 use std::process::{Command, ExitCode, Stdio};
+use std::thread;
 
 use anyhow::{Context, Result};
 
@@ -40,10 +42,23 @@ pub(crate) fn test(quick: bool) -> ExitCode {
         tally += counted(step::run(&mut check).map(|()| Tally::default()));
     }
     tally += counted(workspace_tests());
+    for how in ["off", "verify"] {
+        tally += counted(tests_by_translation(how));
+    }
     if !quick {
         tally += counted(guest_tests());
         tally += counted(rig_tests());
     }
+    summed_up(tally)
+}
+
+/// Runs what runs on KVM, and prints the count.
+pub(crate) fn on_kvm() -> ExitCode {
+    summed_up(counted(rig_tests()))
+}
+
+/// Prints the last line, and says by the exit code what it says.
+fn summed_up(tally: Tally) -> ExitCode {
     println!("{tally}");
     if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -66,6 +81,14 @@ fn workspace_tests() -> Result<Tally> {
     run_tests(step::cargo("test").args(WORKSPACE).args(ALL_AND_PLAIN), Shown::Sections)
 }
 
+/// Small kernels and single instructions again, with hot code treated in another way than translating it.
+fn tests_by_translation(how: &str) -> Result<Tally> {
+    step::announce(&format!("running small kernels and single instructions with translation '{how}'"));
+    let mut tests = step::cargo("test");
+    let packages = ["--package", "tern-test-kernels", "--package", "tern-differential"];
+    run_tests(tests.args(packages).args(ALL_AND_PLAIN).env("TERN_TRANSLATION", how), Shown::Sections)
+}
+
 /// Real guests in the release build. They see to it themselves that no more of them run at a time than the
 /// host has processors for.
 fn guest_tests() -> Result<Tally> {
@@ -75,11 +98,19 @@ fn guest_tests() -> Result<Tally> {
     run_tests(tests.args(["--package", GUESTS]).args(ALL_AND_PLAIN).env(TERN, tern), Shown::Tests)
 }
 
-/// Everything that runs on KVM, on a computer that has it.
+/// Everything that runs on KVM, on computers that have it.
 fn rig_tests() -> Result<Tally> {
-    let mut tests = rig::tests(&WORKSPACE)?;
-    step::announce("running small kernels and real guests on KVM, on an emulated computer (a few minutes)");
-    run_tests(&mut tests, Shown::Sections)
+    let tests = rig::tests(&WORKSPACE)?;
+    step::announce("running small kernels and real guests on KVM, on emulated computers (a few minutes)");
+    thread::scope(|scope| {
+        let run = |mut tests| scope.spawn(move || counted(run_tests(&mut tests, Shown::Sections)));
+        let running: Vec<_> = tests.into_iter().map(run).collect();
+        let mut sum = Tally::default();
+        for thread in running {
+            sum += thread.join().unwrap_or_else(|panic| resume_unwind(panic));
+        }
+        Ok(sum)
+    })
 }
 
 /// What is told while tests run.

@@ -10,8 +10,8 @@ pub mod word;
 use crate::cpuid::CpuModel;
 use crate::exception::{Exception, Vector};
 use crate::state::{
-    Activity, Cr0, Cr4, Delivery, DescriptorTable, Dr6, Dr7, Efer, FpuState, Msrs, PendingEvent, Rflags,
-    Segment, SegmentRegister, VcpuState, Xcr0,
+    Activity, Cr0, Cr4, Delivery, DescriptorTable, Dr6, Dr7, Efer, Extended, FpuState, Msrs, PendingEvent,
+    Rflags, Segment, SegmentRegister, VcpuState, Xcr0,
 };
 pub use flags::LazyFlags;
 pub use mode::Mode;
@@ -146,6 +146,8 @@ impl Cpu {
             cpl: self.cpl,
             msrs: self.msrs,
             fpu: self.fpu,
+            // A processor that has any is refused before it comes here.
+            extended: Extended::default(),
             activity: self.activity,
             pending: self.pending,
         };

@@ -65,8 +65,8 @@ impl CpuidContext {
 pub enum Basis {
     /// Everything: the model is the same on every engine and host that can carry it out.
     Model,
-    /// The least; an engine adds what it and its host can. A machine with such a processor stays where it is: another host
-    /// need not be able to go on, and [`crate::state::VcpuState`] holds no more than the model asks for.
+    /// The least; an engine adds what it and its host can. A machine with such a processor goes on only where another host has
+    /// all that, and [`crate::state::Extended`] holds what is beyond the model.
     Host,
     /// Everything, down to each leaf: the processor of a machine that goes on here.
     Exact,
@@ -205,6 +205,10 @@ impl CpuModel {
                     ecx: leaf.ecx & !feature::OSXSAVE.mask() | osxsave,
                     ..leaf
                 }
+            }
+            // Extended APIC ID; and the core, which is as many.
+            0x8000_001e if leaf != CpuidResult::default() => {
+                CpuidResult { eax: context.apic_id, ebx: leaf.ebx & !0xff | context.apic_id & 0xff, ..leaf }
             }
             // Levels that do not exist show their own number and the APIC ID.
             0xb | 0x1f if self.stored(function, 0) != CpuidResult::default() => {

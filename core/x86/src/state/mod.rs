@@ -6,12 +6,14 @@
 //! Sources: AMD64 APM volume 2 (chapters 1, 3, 4 and 8), Intel SDM volume 3 (chapters 2 and 3).
 
 mod control;
+mod extended;
 mod fpu;
 mod rflags;
 mod segment;
 mod vcpu;
 
 pub use control::{Cr0, Cr4, Dr6, Dr7, Efer, Xcr0};
+pub use extended::{Component, Extended};
 pub use fpu::{FPU_IMAGE_SIZE, FpuState, Mxcsr};
 pub use rflags::Rflags;
 pub use segment::{Attributes, DescriptorTable, Segment, SegmentRegister};

@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Attributes, Cr0, Cr4, DescriptorTable, Dr6, Dr7, Efer, FpuState, Rflags, Segment, Xcr0};
+use super::{
+    Attributes, Cr0, Cr4, DescriptorTable, Dr6, Dr7, Efer, Extended, FpuState, Rflags, Segment, Xcr0,
+};
 
 /// The number of general-purpose registers.
 pub const GPR_COUNT: usize = 16;
@@ -92,6 +94,10 @@ pub struct Msrs {
     pub mtrr_variable: [u64; 16],
     /// SPEC_CTRL.
     pub spec_ctrl: u64,
+    /// VIRT_SPEC_CTRL: SPEC_CTRL's SSBD where a hypervisor carries it out (AMD).
+    pub virt_spec_ctrl: u64,
+    /// IA32_TSX_CTRL (Intel).
+    pub tsx_ctrl: u64,
     /// IA32_ARCH_CAPABILITIES.
     pub arch_capabilities: u64,
     /// KVM's [`crate::paravirtual::msr::SYSTEM_TIME`].
@@ -120,6 +126,8 @@ impl Default for Msrs {
             mtrr_fixed: [0; 11],
             mtrr_variable: [0; 16],
             spec_ctrl: 0,
+            virt_spec_ctrl: 0,
+            tsx_ctrl: 0,
             arch_capabilities: 0,
             kvm_system_time: 0,
             kvm_pv_eoi: 0,
@@ -170,6 +178,8 @@ pub struct VcpuState {
     pub msrs: Msrs,
     /// x87, MMX and SSE registers.
     pub fpu: FpuState,
+    /// Registers that no model has.
+    pub extended: Extended,
     /// What the processor is doing.
     pub activity: Activity,
     /// Events on their way.
@@ -214,6 +224,7 @@ impl VcpuState {
             cpl: 0,
             msrs: Msrs::default(),
             fpu: FpuState::new(),
+            extended: Extended::default(),
             activity: Activity::Running,
             pending: PendingEvent::default(),
         }
@@ -229,6 +240,7 @@ impl VcpuState {
             cr0: self.cr0 & kept | Cr0::ET,
             msrs: self.msrs,
             fpu: self.fpu,
+            extended: self.extended.clone(),
             xcr0: self.xcr0,
             activity: Activity::WaitForSipi,
             ..reset

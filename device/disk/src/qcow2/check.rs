@@ -96,9 +96,7 @@ fn compare_counts(
         let expected = u64::from(counts.get(cluster));
         if found > expected {
             if may_lower && !refcounts.are_in(cluster) {
-                for _ in expected..found {
-                    refcounts.lower(cluster)?;
-                }
+                refcounts.lower_to(cluster, expected)?;
                 findings.mended += 1;
             } else {
                 findings.leaked += 1;

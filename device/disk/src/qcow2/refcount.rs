@@ -158,10 +158,7 @@ impl Refcounts {
     /// One less needs `cluster`; returns how many are left. A count of 0 stays: something is wrong, and this will not make it worse.
     pub(super) fn lower(&mut self, cluster: u64) -> io::Result<Option<u64>> {
         let Some(count) = self.get(cluster)?.checked_sub(1) else { return Ok(None) };
-        self.set(cluster, count)?;
-        if count == 0 {
-            self.hint = self.hint.min(cluster);
-        }
+        self.lower_to(cluster, count)?;
         Ok(Some(count))
     }
 
@@ -230,6 +227,15 @@ impl Refcounts {
                     action(self, cluster, count)?;
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Exactly `count` need `cluster`, which is fewer than it says.
+    pub(super) fn lower_to(&mut self, cluster: u64, count: u64) -> io::Result<()> {
+        self.set(cluster, count)?;
+        if count == 0 {
+            self.hint = self.hint.min(cluster);
         }
         Ok(())
     }

@@ -192,9 +192,16 @@ pub(super) struct Partial {
 
 impl Partial {
     pub(super) fn begin(new: &NewImage) -> Result<Self, DiskError> {
-        let path = new.path.clone();
-        if !new.is_replacing && path.symlink_metadata().is_ok() {
-            return Err(exists(&path));
+        if !new.is_replacing && new.path.symlink_metadata().is_ok() {
+            return Err(exists(&new.path));
+        }
+        // What a symbolic link leads to is replaced, not the link; and nothing but a file.
+        let path = new.path.canonicalize().unwrap_or_else(|_| new.path.clone());
+        if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
+            return Err(DiskError::Options(format!(
+                "'{}' is not a file, and is not replaced",
+                path.display()
+            )));
         }
         let name = path
             .file_name()

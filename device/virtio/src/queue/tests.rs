@@ -113,7 +113,7 @@ fn tables_of_descriptors_are_where_they_may_be_only() {
     let table = |address, length| {
         popped(|ring| ring.describe(ring.setup().descriptors, 0, (address, length), INDIRECT, 0))
     };
-    for size in [0, 15, 17, (u32::from(MOST) + 1) * 16, u32::MAX & !15] {
+    for size in [0, 15, 17, (u32::from(MOST) + 1) * 16, !15] {
         assert_eq!(table(0x8_0000, size), Err(Violation::IndirectSize(size)));
     }
     assert_eq!(table(END, 16), Err(Violation::DescriptorOutside(END)));
@@ -192,7 +192,7 @@ fn queues_that_cannot_be_are_refused() {
         assert_eq!(refused(QueueSetup { size, ..good }), error);
     }
     let wrong_place = Some(Violation::QueuePlace { queue: 3 });
-    for address in [0, END, END - 8, 0xc000_0000, u64::MAX & !0xf] {
+    for address in [0, END, END - 8, 0xc000_0000, !0xf] {
         assert_eq!(refused(QueueSetup { descriptors: address, ..good }), wrong_place, "{address:#x}");
         assert_eq!(refused(QueueSetup { driver: address, ..good }), wrong_place, "{address:#x}");
         assert_eq!(refused(QueueSetup { device: address, ..good }), wrong_place, "{address:#x}");

@@ -188,7 +188,7 @@ fn a_port_that_nobody_serves_is_refused_on_both_sides() {
 fn a_megabyte_arrives_whole_in_both_directions() {
     let mut guest = guest();
     let mut service = guest.open();
-    let bytes: Vec<u8> = (0..1_u32 << 20).map(|index| (index * 7 >> 3) as u8).collect();
+    let bytes: Vec<u8> = (0..1_u32 << 20).map(|index| ((index * 7) >> 3) as u8).collect();
     let (sent, mut writer) = (bytes.clone(), service.try_clone().unwrap());
     let writing = std::thread::spawn(move || writer.write_all(&sent).unwrap());
     let mut received = Vec::new();

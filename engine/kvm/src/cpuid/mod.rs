@@ -6,7 +6,7 @@
 
 mod passed;
 #[cfg(test)]
-mod recorded;
+pub mod recorded;
 
 use kvm_bindings::{KVM_CPUID_FLAG_SIGNIFCANT_INDEX, kvm_cpuid_entry2};
 use tern_engine::EngineError;

@@ -1,8 +1,9 @@
 //! A processor's state, between KVM's structures and [`VcpuState`].
 //!
-//! `registers` holds what is pure translation; here are the calls in the order that KVM needs: CPUID before all (it decides
+//! `registers` holds what is pure translation, `beyond` what only hosts' own processors have; here are the calls in the order that KVM needs: CPUID before all (it decides
 //! which bits exist), control registers before what they enable, pending events last.
 
+mod beyond;
 mod msrs;
 mod registers;
 
@@ -14,28 +15,31 @@ use kvm_bindings::{
 use kvm_ioctls::VcpuFd;
 use tern_engine::EngineError;
 use tern_x86::paravirtual::msr::ENABLE;
-use tern_x86::state::{Activity, Delivery, PendingEvent, VcpuState, Xcr0};
+use tern_x86::state::{Activity, Delivery, Extended, PendingEvent, VcpuState, Xcr0};
 
 use crate::host::refused;
 
 /// What the state's translation depends on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Abilities {
+#[derive(Debug, Clone, Copy)]
+pub struct Abilities<'a> {
     /// The guest has XSAVE, and so XCR0.
     pub xsave: bool,
     /// Which model-specific registers there are.
     pub msrs: msrs::Optional,
     /// What the guest's TSC would show if nobody had ever changed it, now: the machine's clock in its ticks.
     pub base_tsc: u64,
+    /// What the processor has beyond the named models, if it is a host's own.
+    pub beyond: Option<&'a Beyond>,
 }
 
+pub use beyond::{Beyond, has_xsave};
 pub use msrs::Optional;
 
 /// Reads the whole state. `activity` is told by KVM, except for a shutdown.
 ///
 /// # Errors
 /// The kernel refuses.
-pub fn get(fd: &VcpuFd, abilities: &Abilities) -> Result<VcpuState, EngineError> {
+pub fn get(fd: &VcpuFd, abilities: &Abilities<'_>) -> Result<VcpuState, EngineError> {
     let mut state = VcpuState::reset();
     registers::from_regs(&fd.get_regs().map_err(refused("read a processor's registers"))?, &mut state);
     registers::from_sregs(&fd.get_sregs().map_err(refused("read a processor's segments"))?, &mut state);
@@ -43,6 +47,9 @@ pub fn get(fd: &VcpuFd, abilities: &Abilities) -> Result<VcpuState, EngineError>
     registers::from_debug(&debug, &mut state);
     let xsave = fd.get_xsave().map_err(refused("read a processor's vector registers"))?;
     state.fpu = registers::from_xsave(&xsave);
+    if let Some(beyond) = abilities.beyond {
+        state.extended = beyond.get(fd, &xsave);
+    }
     if abilities.xsave {
         let xcrs = fd.get_xcrs().map_err(refused("read XCR0"))?;
         state.xcr0 = Xcr0::from_bits_retain(xcrs.xcrs.first().map_or(1, |xcr| xcr.value));
@@ -80,8 +87,8 @@ fn delivery(events: &kvm_vcpu_events) -> Option<Delivery> {
 /// Replaces the whole state, but for the local APIC's.
 ///
 /// # Errors
-/// The kernel refuses.
-pub fn set(fd: &VcpuFd, abilities: &Abilities, state: &VcpuState) -> Result<(), EngineError> {
+/// The kernel refuses, or the processor lacks what the state has.
+pub fn set(fd: &VcpuFd, abilities: &Abilities<'_>, state: &VcpuState) -> Result<(), EngineError> {
     let mut sregs = fd.get_sregs().map_err(refused("read a processor's segments"))?;
     registers::to_sregs(state, &mut sregs);
     fd.set_sregs(&sregs).map_err(refused("set a processor's segments"))?;
@@ -90,7 +97,19 @@ pub fn set(fd: &VcpuFd, abilities: &Abilities, state: &VcpuState) -> Result<(), 
         xcrs.xcrs[0].value = state.xcr0.bits();
         fd.set_xcrs(&xcrs).map_err(refused("set XCR0"))?;
     }
-    let xsave = registers::to_xsave(&state.fpu);
+    let mut xsave = registers::to_xsave(&state.fpu);
+    match abilities.beyond {
+        Some(beyond) => {
+            beyond.put(&state.extended.components, &mut xsave)?;
+            beyond.set(fd, &state.extended)?;
+        }
+        None if state.extended != Extended::default() => {
+            return Err(EngineError::Unsupported(
+                "the processor's state has registers beyond its model".into(),
+            ));
+        }
+        None => {}
+    }
     // SAFETY: the kernel reads more than these 4096 bytes only if a larger area was enabled for guests (`arch_prctl`),
     // which nothing in this process does.
     unsafe { fd.set_xsave(&xsave) }.map_err(refused("set a processor's vector registers"))?;

@@ -1,13 +1,14 @@
 //! Model-specific registers (numbers: SDM volume 4; APM volume 2, appendix A).
 
-use kvm_bindings::{Msrs as KvmMsrs, kvm_msr_entry};
+use kvm_bindings::{Msrs as KvmMsrs, kvm_cpuid_entry2, kvm_msr_entry};
 use kvm_ioctls::VcpuFd;
 use tern_engine::EngineError;
+use tern_x86::cpuid::feature;
 use tern_x86::paravirtual::msr::{PV_EOI, SYSTEM_TIME};
 use tern_x86::state::Msrs;
 
 use super::Abilities;
-use crate::host::{Host, refused};
+use crate::host::refused;
 
 const TSC: u32 = 0x10;
 const TSC_ADJUST: u32 = 0x3b;
@@ -15,6 +16,13 @@ const SPEC_CTRL: u32 = 0x48;
 const MISC_ENABLE: u32 = 0x1a0;
 const TSC_AUX: u32 = 0xc000_0103;
 const ARCH_CAPABILITIES: u32 = 0x10a;
+const TSX_CTRL: u32 = 0x122;
+const VIRT_SPEC_CTRL: u32 = 0xc001_011f;
+
+/// CPUID function 7, EDX, and function 0x8000_0008, EBX: what says that there is SPEC_CTRL; and the latter's VIRT_SSBD.
+const SPEC_CTRL_7_EDX: u32 = 1 << 26 | 1 << 27 | 1 << 31;
+const SPEC_CTRL_8_EBX: u32 = 1 << 14 | 1 << 15 | 1 << 24;
+const VIRT_SSBD: u32 = 1 << 25;
 
 const MTRR_VARIABLE: u32 = 0x200;
 /// The fixed-range MTRRs, by ascending number.
@@ -25,24 +33,47 @@ const MTRR_FIXED: [u32; 11] = [0x250, 0x258, 0x259, 0x268, 0x269, 0x26a, 0x26b, 
 pub struct Optional {
     tsc_adjust: bool,
     spec_ctrl: bool,
+    virt_spec_ctrl: bool,
     misc_enable: bool,
     tsc_aux: bool,
     arch_capabilities: bool,
+    tsx_ctrl: bool,
     kvm_system_time: bool,
     kvm_pv_eoi: bool,
 }
 
 impl Optional {
-    /// What `host` keeps. SPEC_CTRL and IA32_ARCH_CAPABILITIES are for guests that were told about them only.
-    pub fn new(host: &Host, guest_has_spec_ctrl: bool, guest_has_arch_capabilities: bool) -> Self {
+    /// Everything.
+    const ALL: Self = Self {
+        tsc_adjust: true,
+        spec_ctrl: true,
+        virt_spec_ctrl: true,
+        misc_enable: true,
+        tsc_aux: true,
+        arch_capabilities: true,
+        tsx_ctrl: true,
+        kvm_system_time: true,
+        kvm_pv_eoi: true,
+    };
+
+    /// What a host that `keeps` registers by number keeps for a guest that sees these leaves. Controls of speculation are for guests that were told about
+    /// them only.
+    pub fn new(keeps: impl Fn(u32) -> bool, guest: &[kvm_cpuid_entry2]) -> Self {
+        let leaf = |function| guest.iter().find(|leaf| leaf.function == function && leaf.index == 0);
+        let seventh = leaf(7).map_or(0, |leaf| leaf.edx);
+        let eighth = leaf(0x8000_0008).map_or(0, |leaf| leaf.ebx);
+        let spec_ctrl = seventh & SPEC_CTRL_7_EDX != 0 || eighth & SPEC_CTRL_8_EBX != 0;
+        let arch_capabilities = seventh & feature::ARCH_CAPABILITIES.mask() != 0;
         Self {
-            tsc_adjust: host.has_msr(TSC_ADJUST),
-            spec_ctrl: guest_has_spec_ctrl && host.has_msr(SPEC_CTRL),
-            misc_enable: host.has_msr(MISC_ENABLE),
-            tsc_aux: host.has_msr(TSC_AUX),
-            arch_capabilities: guest_has_arch_capabilities && host.has_msr(ARCH_CAPABILITIES),
-            kvm_system_time: host.has_msr(SYSTEM_TIME),
-            kvm_pv_eoi: host.has_msr(PV_EOI),
+            tsc_adjust: keeps(TSC_ADJUST),
+            spec_ctrl: spec_ctrl && keeps(SPEC_CTRL),
+            virt_spec_ctrl: eighth & VIRT_SSBD != 0 && keeps(VIRT_SPEC_CTRL),
+            misc_enable: keeps(MISC_ENABLE),
+            tsc_aux: keeps(TSC_AUX),
+            arch_capabilities: arch_capabilities && keeps(ARCH_CAPABILITIES),
+            tsx_ctrl: arch_capabilities && keeps(TSX_CTRL),
+            kvm_system_time: keeps(SYSTEM_TIME),
+            kvm_pv_eoi: keeps(PV_EOI),
         }
     }
 }
@@ -68,7 +99,9 @@ fn places(msrs: &mut Msrs, optional: Optional) -> Vec<(u32, &mut u64)> {
         (optional.misc_enable, MISC_ENABLE, &mut msrs.misc_enable),
         (optional.tsc_adjust, TSC_ADJUST, &mut msrs.tsc_adjust),
         (optional.spec_ctrl, SPEC_CTRL, &mut msrs.spec_ctrl),
+        (optional.virt_spec_ctrl, VIRT_SPEC_CTRL, &mut msrs.virt_spec_ctrl),
         (optional.arch_capabilities, ARCH_CAPABILITIES, &mut msrs.arch_capabilities),
+        (optional.tsx_ctrl, TSX_CTRL, &mut msrs.tsx_ctrl),
         // Addresses that KVM writes to: kvm-clock, and its shortcut for the end of an interrupt.
         (optional.kvm_system_time, SYSTEM_TIME, &mut msrs.kvm_system_time),
         (optional.kvm_pv_eoi, PV_EOI, &mut msrs.kvm_pv_eoi),
@@ -77,7 +110,12 @@ fn places(msrs: &mut Msrs, optional: Optional) -> Vec<(u32, &mut u64)> {
     places
 }
 
-pub(super) fn get(fd: &VcpuFd, abilities: &Abilities, msrs: &mut Msrs) -> Result<(), EngineError> {
+/// Whether a register has a place in [`Msrs`], on this host or another.
+pub(super) fn is_named(index: u32) -> bool {
+    places(&mut Msrs::default(), Optional::ALL).iter().any(|(named, _)| *named == index)
+}
+
+pub(super) fn get(fd: &VcpuFd, abilities: &Abilities<'_>, msrs: &mut Msrs) -> Result<(), EngineError> {
     let mut tsc = 0;
     let mut places = places(msrs, abilities.msrs);
     places.push((TSC, &mut tsc));
@@ -92,7 +130,7 @@ pub(super) fn get(fd: &VcpuFd, abilities: &Abilities, msrs: &mut Msrs) -> Result
     Ok(())
 }
 
-pub(super) fn set(fd: &VcpuFd, abilities: &Abilities, msrs: &Msrs) -> Result<(), EngineError> {
+pub(super) fn set(fd: &VcpuFd, abilities: &Abilities<'_>, msrs: &Msrs) -> Result<(), EngineError> {
     let mut msrs = *msrs;
     let tsc = abilities.base_tsc.wrapping_add(msrs.tsc_offset);
     let places = places(&mut msrs, abilities.msrs);
@@ -125,25 +163,33 @@ fn complete(done: usize, entries: &[kvm_msr_entry], refuses: &str) -> Result<(),
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cpuid::recorded;
 
     #[test]
     fn every_register_of_the_state_has_one_place() {
-        let everything = Optional {
-            tsc_adjust: true,
-            spec_ctrl: true,
-            misc_enable: true,
-            tsc_aux: true,
-            arch_capabilities: true,
-            kvm_system_time: true,
-            kvm_pv_eoi: true,
-        };
         let mut msrs = Msrs::default();
-        let mut indices: Vec<_> = places(&mut msrs, everything).into_iter().map(|(index, _)| index).collect();
+        let mut indices: Vec<_> =
+            places(&mut msrs, Optional::ALL).into_iter().map(|(index, _)| index).collect();
         // All fields of `Msrs` but the TSC's offset.
         assert_eq!(indices.len(), size_of::<Msrs>() / 8 - 1);
         indices.sort_unstable();
         indices.dedup();
         assert_eq!(indices.len(), size_of::<Msrs>() / 8 - 1);
+    }
+
+    #[test]
+    fn each_vendors_guests_have_the_controls_that_they_were_told_of() {
+        let on = |guest: &[kvm_cpuid_entry2]| Optional::new(|_| true, guest);
+        let (mut zen_3, intel) = (recorded::amd(), on(&recorded::intel()));
+        let amd = on(&zen_3);
+        assert!(amd.spec_ctrl && !amd.virt_spec_ctrl && !amd.arch_capabilities && !amd.tsx_ctrl, "{amd:?}");
+        assert!(intel.spec_ctrl && !intel.virt_spec_ctrl && intel.arch_capabilities && intel.tsx_ctrl);
+        // Where KVM carries SSBD out itself.
+        for leaf in zen_3.iter_mut().filter(|leaf| leaf.function == 0x8000_0008) {
+            leaf.ebx |= VIRT_SSBD;
+        }
+        assert!(on(&zen_3).virt_spec_ctrl);
+        assert_eq!(Optional::new(|_| false, &recorded::intel()), Optional::default());
     }
 
     #[test]

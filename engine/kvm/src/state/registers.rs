@@ -7,7 +7,7 @@ use tern_x86::state::{
 };
 
 /// Where an XSAVE area's header says which components it holds, in 32-bit words.
-const XSTATE_BV: usize = 512 / 4;
+pub(super) const XSTATE_BV: usize = 512 / 4;
 /// x87 and SSE.
 const X87_AND_SSE: u32 = 3;
 

@@ -63,7 +63,7 @@ fn what_is_synced_is_in_the_hosts_file_while_the_guest_still_runs() {
 fn a_guest_reads_what_is_in_the_hosts_file() {
     let directory = tempfile::tempdir().unwrap();
     let path = image(&directory, "disk.raw", 16 * MIB);
-    let bytes: Vec<u8> = (0..4 * MIB).map(|index| (index * 31 >> 7) as u8).collect();
+    let bytes: Vec<u8> = (0..4 * MIB).map(|index| ((index * 31) >> 7) as u8).collect();
     fs::write(&path, &bytes).unwrap();
     let mut guest = up(with_disk(Tern::run(), &path, ""));
     assert_eq!(

@@ -89,6 +89,19 @@ fn a_crash_tells_where_and_what_to_do_next() {
 }
 
 #[test]
+fn a_guest_that_the_engine_gives_up_on_is_a_crash_with_the_reason_and_the_registers() {
+    if !host::gives_up_outside_of_memory() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("jump.bin");
+    fs::write(&file, boot_sector::sector(&boot_sector::JUMP_ABOVE_1_MIB)).unwrap();
+    let end = Tern::kernel(&file).memory("1M").finish().expect_code(CRASH);
+    end.expect_errors(&["KVM cannot run processor 0 any further", "an instruction that it cannot emulate"]);
+    end.expect_errors(&["at ffff:0000000000000010", "rbx 0000000000001234", "--engine soft"]);
+}
+
+#[test]
 fn linux_without_its_initramfs_panics_and_can_still_be_left() {
     let kernel =
         tern_guests::debian::kernel(tern_guests::debian::Suite::Host, tern_guests::debian::Flavour::Cloud);

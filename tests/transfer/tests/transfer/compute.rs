@@ -6,12 +6,12 @@ use iced_x86::code_asm::{
 };
 use tern_test_kernels::long::{build, frame};
 use tern_test_kernels::run::Setup;
-use tern_test_transfer::{Journey, seeds};
+use tern_test_transfer::{Arrival, Journey, seeds};
 use tern_vmm::boot::KernelKind;
-use tern_vmm::config::MachineConfig;
+use tern_vmm::config::{CpuModel, MachineConfig};
 use tern_vmm::machine::End;
 
-use super::{PATIENCE, journeys, name};
+use super::{PATIENCE, journeys, name, on_this_host};
 
 /// How often the computation goes round.
 const ROUNDS: u32 = 400_000;
@@ -94,21 +94,43 @@ fn config(image: &[u8], journey: &Journey) -> MachineConfig {
     MachineConfig { cpu_model: journey.processor(machine), ..machine() }
 }
 
+/// What it computes when nobody disturbs it.
+fn result(image: &[u8]) -> String {
+    let undisturbed =
+        Journey { engines: vec![&*tern_test_transfer::SOFT], departures: 0, stay: 0..1, patience: PATIENCE };
+    let arrival = undisturbed.travel(config(image, &undisturbed), "", 0);
+    assert!(matches!(arrival.end, End::DebugExit(_)), "{:?}", arrival.end);
+    assert!(!arrival.output.is_empty());
+    arrival.output
+}
+
 #[test]
 fn a_computation_has_the_same_result_wherever_it_is_interrupted() {
     let image = guest();
-    let undisturbed =
-        Journey { engines: vec![&tern_soft::SoftEngine], departures: 0, stay: 0..1, patience: PATIENCE };
-    let expected = undisturbed.travel(config(&image, &undisturbed), "", 0);
-    assert!(matches!(expected.end, End::DebugExit(_)), "{:?}", expected.end);
-    assert!(!expected.output.is_empty());
+    let expected = result(&image);
     for journey in journeys(DEPARTURES, 100..15_000) {
         for seed in seeds(6) {
-            let arrival = journey.travel(config(&image, &journey), "", seed);
-            let what = format!("{}, seed {seed}, {} departures", name(&journey), arrival.departures);
-            assert!(matches!(arrival.end, End::DebugExit(_)), "{what}: {:?}", arrival.end);
-            assert_eq!(arrival.output, expected.output, "{what}");
-            assert!(arrival.departures > 2, "{what}: it ended before it could leave");
+            check(&journey, &journey.travel(config(&image, &journey), "", seed), &expected);
         }
     }
+}
+
+#[test]
+fn a_hosts_own_processor_goes_along_to_where_it_exists() {
+    let image = guest();
+    let Some(journey) = on_this_host(DEPARTURES, 100..15_000) else { return };
+    let cpu_model = CpuModel::by_name("host").unwrap();
+    let config = || Setup::new(image.clone(), KernelKind::Elf).config();
+    for seed in seeds(3) {
+        let config = MachineConfig { cpu_model: cpu_model.clone(), ..config() };
+        check(&journey, &journey.travel(config, "", seed), &result(&image));
+    }
+}
+
+fn check(journey: &Journey, arrival: &Arrival, expected: &str) {
+    let Arrival { output, end, departures, seed } = arrival;
+    let what = format!("{}, seed {seed}, {departures} departures", name(journey));
+    assert!(matches!(end, End::DebugExit(_)), "{what}: {end:?}");
+    assert_eq!(output, expected, "{what}");
+    assert!(*departures > 2, "{what}: it ended before it could leave");
 }

@@ -5,13 +5,13 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use tern_guests::debian::{self, Flavour, Suite};
-use tern_test_transfer::{Arrival, seeds};
+use tern_test_transfer::{Arrival, Journey, seeds};
 use tern_vmm::boot::Kernel;
-use tern_vmm::config::MachineConfig;
+use tern_vmm::config::{CpuModel, MachineConfig};
 use tern_vmm::guest::Guest;
 use tern_vmm::machine::End;
 
-use super::{journeys, name};
+use super::{journeys, name, on_this_host};
 
 /// Lines that the guest counts.
 const LINES: u64 = 60;
@@ -58,16 +58,20 @@ fn check(arrival: &Arrival, what: &str) {
     }
 }
 
-/// Boots and works with `departures` on the way.
+/// Boots and works with `departures` on the way, on every way that can be gone here.
 fn travels(cpus: u32, departures: usize, stay: Range<u64>, count: u64) {
     for journey in journeys(departures, stay) {
         let cpu_model = journey.processor(|| machine(cpus));
-        for seed in seeds(count) {
-            let config = MachineConfig { cpu_model: cpu_model.clone(), ..machine(cpus) };
-            let arrival = journey.travel(config, WORK, seed);
-            check(&arrival, &format!("{}, seed {seed}, {} departures", name(&journey), arrival.departures));
-            assert!(arrival.departures > 5, "it ended before it could leave");
-        }
+        goes(&journey, cpus, &cpu_model, count);
+    }
+}
+
+fn goes(journey: &Journey, cpus: u32, cpu_model: &CpuModel, count: u64) {
+    for seed in seeds(count) {
+        let config = MachineConfig { cpu_model: cpu_model.clone(), ..machine(cpus) };
+        let arrival = journey.travel(config, WORK, seed);
+        check(&arrival, &format!("{}, seed {seed}, {} departures", name(journey), arrival.departures));
+        assert!(arrival.departures > 5, "it ended before it could leave");
     }
 }
 
@@ -79,6 +83,13 @@ fn a_debian_kernel_boots_and_works_while_it_goes_from_engine_to_engine() {
 #[test]
 fn two_processors_go_together() {
     travels(2, 31, 500..80_000, 1);
+}
+
+#[test]
+fn a_debian_kernel_goes_with_its_hosts_own_processor() {
+    if let Some(journey) = on_this_host(15, 500..100_000) {
+        goes(&journey, 2, &CpuModel::by_name("host").unwrap(), 1);
+    }
 }
 
 #[test]

@@ -2,18 +2,27 @@
 
 use std::io;
 
+use tern_engine::Engine;
+use tern_soft::SoftEngine;
 use tern_test_kernels::long::build;
 use tern_test_kernels::run::Setup;
 use tern_test_transfer::engines;
 use tern_vmm::boot::KernelKind;
+use tern_vmm::config::{CpuModel, MachineConfig};
 use tern_vmm::machine::{End, Machine};
 use tern_vmm::saved::Departed;
 
+use super::on_this_host;
+
 /// A machine on the first engine that left before its first instruction.
 fn departed() -> Departed {
+    departs_from(engines()[0], CpuModel::default())
+}
+
+fn departs_from(engine: &dyn Engine, cpu_model: CpuModel) -> Departed {
     let (image, _) = build(|g| g.nop());
-    let config = Setup::new(image, KernelKind::Elf).config();
-    let machine = Machine::new(config, engines()[0], io::sink()).unwrap();
+    let config = MachineConfig { cpu_model, ..Setup::new(image, KernelKind::Elf).config() };
+    let machine = Machine::new(config, engine, io::sink()).unwrap();
     machine.handle().depart();
     match machine.run().unwrap().end {
         End::Departed(departed) => *departed,
@@ -21,19 +30,19 @@ fn departed() -> Departed {
     }
 }
 
+/// Why a machine may not go on here.
+fn why_not(departed: Departed, engine: &dyn Engine) -> String {
+    let error = Machine::arrive(departed, engine, io::sink()).err().expect("it is refused");
+    let sources = std::iter::successors(std::error::Error::source(&error), |error| error.source());
+    sources.fold(error.to_string(), |text, source| format!("{text}: {source}"))
+}
+
 /// What is said when the machine is to go on after `damage`.
 fn refusal(damage: impl Fn(&mut Departed)) -> String {
     let mut texts = engines().into_iter().map(|engine| {
         let mut departed = departed();
         damage(&mut departed);
-        let error = Machine::arrive(departed, engine, io::sink()).err().expect("it is refused");
-        let mut text = error.to_string();
-        let mut cause = std::error::Error::source(&error);
-        while let Some(error) = cause {
-            text = format!("{text}: {error}");
-            cause = error.source();
-        }
-        text
+        why_not(departed, engine)
     });
     let first = texts.next().unwrap();
     for other in texts {
@@ -58,6 +67,14 @@ fn a_processor_beyond_the_engine_is_refused_with_what_it_lacks() {
         }
     });
     assert!(text.contains("CPUID 0x7.0 Ebx bit 16"), "{text}");
+}
+
+#[test]
+fn a_hosts_own_processor_is_refused_where_it_does_not_exist() {
+    let Some(journey) = on_this_host(0, 0..1) else { return };
+    let departed = departs_from(journey.engines[0], CpuModel::by_name("host").unwrap());
+    let text = why_not(departed, &SoftEngine::default());
+    assert!(text.contains("'soft' does not execute all that the machine's processor has: "), "{text}");
 }
 
 #[test]

@@ -44,8 +44,8 @@ impl<M: Map> Mapped<M> {
             state.cooling.push_back((hold, freed));
         }
         let mut cooled = Vec::new();
-        while let Some((hold, _)) = state.cooling.front()
-            && Arc::strong_count(hold) == 1
+        while let Some((hold, _)) = state.cooling.front_mut()
+            && Arc::get_mut(hold).is_some()
             && let Some((_, freed)) = state.cooling.pop_front()
         {
             cooled.extend(freed);

@@ -26,6 +26,7 @@ const SPEC_CTRL: u32 = 0x48;
 const PRED_CMD: u32 = 0x49;
 const ARCH_CAPABILITIES: u32 = 0x10a;
 const FLUSH_CMD: u32 = 0x10b;
+const TSX_CTRL: u32 = 0x122;
 const MISC_ENABLE: u32 = 0x1a0;
 const DEBUG_CTL: u32 = 0x1d9;
 const PAT: u32 = 0x277;
@@ -38,6 +39,7 @@ const FS_BASE: u32 = 0xc000_0100;
 const GS_BASE: u32 = 0xc000_0101;
 const KERNEL_GS_BASE: u32 = 0xc000_0102;
 const TSC_AUX: u32 = 0xc000_0103;
+const VIRT_SPEC_CTRL: u32 = 0xc001_011f;
 
 /// DebugCtl: last-branch recording and stepping by branches, which are accepted and do nothing.
 const DEBUG_CTL_IGNORED: u64 = 3;
@@ -85,6 +87,8 @@ fn read<E: Environment>(p: &mut Processor<E>, number: u32) -> Option<u64> {
         KERNEL_GS_BASE => msrs.kernel_gs_base,
         TSC_AUX => msrs.tsc_aux,
         SPEC_CTRL if has_speculation_control(model) => msrs.spec_ctrl,
+        VIRT_SPEC_CTRL if has_speculation_control(model) => msrs.virt_spec_ctrl,
+        TSX_CTRL if model.has(feature::ARCH_CAPABILITIES) => msrs.tsx_ctrl,
         ARCH_CAPABILITIES if model.has(feature::ARCH_CAPABILITIES) => msrs.arch_capabilities,
         paravirtual::SYSTEM_TIME | paravirtual::OLD_SYSTEM_TIME => msrs.kvm_system_time,
         paravirtual::PV_EOI => msrs.kvm_pv_eoi,
@@ -126,6 +130,8 @@ fn write<E: Environment>(p: &mut Processor<E>, number: u32, value: u64) -> Optio
         KERNEL_GS_BASE => msrs.kernel_gs_base = only_canonical(value)?,
         TSC_AUX => msrs.tsc_aux = u64::from(u32::try_from(value).ok()?),
         SPEC_CTRL if has_speculation_control(model) => msrs.spec_ctrl = value,
+        VIRT_SPEC_CTRL if has_speculation_control(model) => msrs.virt_spec_ctrl = value,
+        TSX_CTRL if model.has(feature::ARCH_CAPABILITIES) => msrs.tsx_ctrl = value,
         // A barrier to speculation across which nothing is speculated.
         PRED_CMD | FLUSH_CMD if has_speculation_control(model) => {}
         // The environment looks at it behind the instruction.
