@@ -19,7 +19,7 @@
 //! | [`real`] | real mode, from a boot sector |
 //! | [`image`] | kernel files of every format, built in memory |
 //! | [`text`] | 16- and 32-bit code, which is written twice |
-//! | [`device`] | instruction sequences that set up interrupt controllers and timers |
+//! | [`device`] | instruction sequences that set up interrupt controllers, timers and virtio devices |
 //! | [`guest`] | what all environments share: labels, words for the report, bytes in memory |
 //! | [`expect`], [`run`] | what must be seen; running and comparing |
 //!

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tern_engine::Engine;
 use tern_vmm::boot::{Kernel, KernelKind};
-use tern_vmm::config::{MachineConfig, OnReboot};
+use tern_vmm::config::{DeviceConfig, MachineConfig, OnReboot};
 use tern_vmm::guest::Guest;
 use tern_vmm::machine::{End, Machine, MachineHandle};
 
@@ -35,13 +35,15 @@ pub struct Setup {
     pub cpus: u32,
     /// What the kernel gets besides.
     pub equip: fn(&mut Guest),
+    /// What is on the PCI bus.
+    pub devices: fn() -> Vec<DeviceConfig>,
 }
 
 impl Setup {
     /// A machine with one processor for this kernel.
     #[must_use]
     pub fn new(image: Vec<u8>, kind: KernelKind) -> Self {
-        Self { image, kind, cpus: 1, equip: |_| {} }
+        Self { image, kind, cpus: 1, equip: |_| {}, devices: Vec::new }
     }
 
     /// The machine.
@@ -56,6 +58,7 @@ impl Setup {
         MachineConfig {
             memory: MEMORY,
             cpus: self.cpus,
+            devices: (self.devices)(),
             debug_exit: true,
             on_reboot: OnReboot::End,
             ..MachineConfig::new(Arc::new(guest))

@@ -14,6 +14,7 @@ use std::ops::{Deref, DerefMut};
 
 use iced_x86::code_asm::{AsmRegister64, CodeAssembler, CodeLabel, ecx, ptr, qword_ptr, rax, rcx, rsp};
 use tern_vmm::boot::KernelKind;
+use tern_vmm::config::DeviceConfig;
 
 use crate::expect::{Expectations, Fault, vector};
 use crate::guest::{Emit, Memory, assemble, place};
@@ -80,6 +81,15 @@ pub fn long(write: impl FnOnce(&mut Long) -> Emit) {
 pub fn long_with(cpus: u32, write: impl FnOnce(&mut Long) -> Emit) {
     let (image, expectations) = build(write);
     check(&Setup { cpus, ..Setup::new(image, KernelKind::Elf) }, &expectations);
+}
+
+/// As [`long`], on a machine with these devices on its PCI bus.
+///
+/// # Panics
+/// As [`long`].
+pub fn long_with_devices(devices: fn() -> Vec<DeviceConfig>, write: impl FnOnce(&mut Long) -> Emit) {
+    let (image, expectations) = build(write);
+    check(&Setup { devices, ..Setup::new(image, KernelKind::Elf) }, &expectations);
 }
 
 /// Writes a guest that does not come to an ordinary end, and says how it ended on every engine.

@@ -1,6 +1,7 @@
 //! What a system must do, shown by small guests. A folder per theme.
 
 mod boot;
+mod devices;
 mod exceptions;
 mod interrupts;
 mod machine;

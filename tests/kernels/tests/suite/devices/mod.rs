@@ -1,0 +1,3 @@
+//! Devices on the PCI bus.
+
+mod virtio;
