@@ -20,8 +20,8 @@ use super::{journeys, linux, name};
 const WORK: &str = "\
 mke2fs -q /dev/vda >/dev/null; mkdir /mnt; mount -t ext4 /dev/vda /mnt\n\
 (while :; do dd if=/dev/hwrng of=/dev/null bs=512 count=1 2>/dev/null; done) &\n\
-w() { i=0; while [ $i -lt 20 ]; do dd if=/dev/urandom bs=16k count=6 2>/dev/null | tee /mnt/$1$i | md5sum; sync; i=$((i + 1)); done >/$1; }\n\
-r() { i=0; while [ $i -lt 20 ]; do md5sum </mnt/$1$i; i=$((i + 1)); done; }\n\
+w() { i=0; while [ $i -lt 10 ]; do dd if=/dev/urandom bs=16k count=6 2>/dev/null | tee /mnt/$1$i | md5sum; sync; i=$((i + 1)); done >/$1; }\n\
+r() { i=0; while [ $i -lt 10 ]; do md5sum </mnt/$1$i; i=$((i + 1)); done; }\n\
 w a & w b & wait %2 %3; umount /mnt; mount -t ext4 /dev/vda /mnt\n\
 for f in a b; do r $f | cmp - /$f && echo files $f are there; done\n\
 umount /mnt; dmesg | grep -E 'I/O error|EXT4-fs error|virtio.*fail'\n\
@@ -49,7 +49,7 @@ fn machine(cpus: u32) -> (MachineConfig, TempDir) {
 }
 
 fn travels(cpus: u32, departures: usize) {
-    for journey in journeys(departures, 500..80_000) {
+    for journey in journeys(departures, 500..240_000) {
         let cpu_model = journey.processor(|| machine(cpus).0);
         for seed in seeds(1) {
             let (config, _directory) = machine(cpus);
@@ -79,10 +79,10 @@ fn travels(cpus: u32, departures: usize) {
 
 #[test]
 fn a_guest_that_works_on_its_disk_goes_from_engine_to_engine() {
-    travels(1, 151);
+    travels(1, 51);
 }
 
 #[test]
 fn two_processors_and_their_queues_go_together() {
-    travels(2, 151);
+    travels(2, 51);
 }
