@@ -35,10 +35,12 @@ echo tern >/proc/sys/kernel/hostname
 # Full-screen programs ask the terminal itself.
 busybox stty cols "$COLUMNS" rows "$LINES" </dev/console
 
+read -r _ _ release _ </proc/version
+
 # A source of random numbers, which every machine has, must not keep the shell waiting: alone, its drivers are loaded when
-# there is nothing else to do.
+# there is nothing else to do. Another kernel than the one that this came with has no drivers here.
 devices=
-for file in /sys/bus/pci/devices/*/modalias; do
+[ -d "/lib/modules/$release" ] && for file in /sys/bus/pci/devices/*/modalias; do
     [ -e "$file" ] && read -r name <"$file"
     case $name in
     pci:v00001AF4d00001044*) devices=${devices:-later} ;;
@@ -55,7 +57,6 @@ esac
 trap 'exec busybox poweroff -f' USR1 USR2
 trap 'exec busybox reboot -f' TERM
 
-read -r _ _ release _ </proc/version
 echo "Linux $release, busybox shell. \`poweroff\` or \`exit\` ends the machine."
 
 # In a session of its own the shell owns the terminal. It runs in the background because only the builtin
