@@ -20,8 +20,10 @@ const CPU: &str = "EPYC-Rome,+svm,+npt,-xsave";
 ///
 /// The timers tick periodically: QEMU 7.2's emulation of AMD-V now and then loses an interrupt that comes while it enters or
 /// leaves a guest, and a processor that waits for the one interrupt it asked for would wait forever. The next tick
-/// brings the lost one along.
-const COMMAND_LINE: &str = "console=ttyS1 quiet panic=-1 cryptomgr.notests highres=off nohz=off";
+/// brings the lost one along. Whether the timer interrupts at all is not tested at the start: on a busy host the test's time is
+/// over before the emulator has had its turn, and Linux gives up.
+const COMMAND_LINE: &str =
+    "console=ttyS1 quiet panic=-1 cryptomgr.notests highres=off nohz=off no_timer_check";
 
 /// How often is looked whether the emulator has ended.
 const INTERVAL: Duration = Duration::from_millis(50);

@@ -8,6 +8,7 @@
 //! not be known before the entry can be read. Translated code looks at its site, then at the table, and then asks.
 
 use std::mem::offset_of;
+use std::ptr::NonNull;
 
 use crate::ram::{CodePage, PAGE};
 
@@ -118,6 +119,7 @@ const fn index(linear: u64) -> usize {
 }
 
 impl Table {
+    #[cfg(test)]
     const fn new() -> Self {
         let mut table = Self {
             read_tags: [0; ENTRIES],
@@ -180,7 +182,18 @@ pub mod place {
 }
 
 impl Tlb {
+    /// Empty tables, in zeroed memory at `place`.
+    ///
+    /// # Safety
+    /// There is room for them, zeroed, aligned and nobody else's.
+    pub unsafe fn make_at(place: NonNull<Self>) {
+        // SAFETY: all-zero bytes are sites that remember nothing and tables without pages, whose tags are set here.
+        let tlb = unsafe { &mut *place.as_ptr() };
+        tlb.tables.iter_mut().for_each(Table::forget);
+    }
+
     /// Empty tables.
+    #[cfg(test)]
     pub const fn new() -> Self {
         let nothing = Site { tag: 0, limit: 0, delta: 0, code: std::ptr::null() };
         Self { tables: [Table::new(), Table::new(), Table::new(), Table::new()], sites: [nothing; ALL_SITES] }

@@ -108,11 +108,13 @@ impl Vm for SoftVm {
             rendezvous: Arc::clone(&self.rendezvous),
         };
         let tsc_khz = self.config.cpu_model.tsc_khz;
-        let env = SoftEnvironment::new(shared, Arc::clone(mailbox), tsc_khz, self.translation)
-            .map_err(|source| EngineError::Host { action: "get memory for native code", source })?;
+        let make = |tlb, run_state| {
+            let parts = (tlb, run_state);
+            SoftEnvironment::new(shared, Arc::clone(mailbox), tsc_khz, self.translation, parts)
+        };
         let cpu = Cpu::new(self.config.cpu_model.clone());
         let turn = (self.translation == Translation::Verified).then(|| Arc::clone(&self.turn));
-        let vcpu = SoftVcpu::new(cpu, env, index, turn)
+        let vcpu = SoftVcpu::new(cpu, make, index, turn)
             .map_err(|source| EngineError::Host { action: "get memory for a processor", source })?;
         Ok(Box::new(vcpu))
     }

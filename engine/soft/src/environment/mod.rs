@@ -38,6 +38,7 @@ use crate::native::NativeUnit;
 use crate::ram::Ram;
 use crate::random::RandomSource;
 use crate::rendezvous::Rendezvous;
+use crate::stage::Seat;
 use crate::time::TimeStampCounter;
 use crate::tlb::{Tlb, View};
 use crate::translator::{RunState, Translator, Trial};
@@ -60,7 +61,7 @@ pub struct Shared {
 /// One processor's surroundings.
 pub struct SoftEnvironment {
     ram: Arc<Ram>,
-    pub(crate) tlb: Tlb,
+    pub(crate) tlb: Seat<Tlb>,
     view: View,
     /// Accesses must be compared with the debug registers: nothing is looked up in the TLB.
     watching: bool,
@@ -90,7 +91,7 @@ pub struct SoftEnvironment {
     /// Hot code.
     pub(crate) translator: Translator,
     /// What translated code works with.
-    pub(crate) translated: RunState,
+    pub(crate) translated: Seat<RunState>,
     /// The translator is full: all code is dropped as soon as none runs.
     must_drop_code: bool,
     /// What translated code has written that runs on trial.
@@ -116,12 +117,13 @@ impl SoftEnvironment {
         mailbox: Arc<Mailbox>,
         tsc_khz: u32,
         translation: Translation,
+        (tlb, translated): (Seat<Tlb>, Seat<RunState>),
     ) -> std::io::Result<Self> {
         let Shared { ram, interrupts, doorbells, rendezvous } = shared;
         let translator = Translator::new(interrupts.processors(), translation)?;
         Ok(Self {
             ram,
-            tlb: Tlb::new(),
+            tlb,
             view: View::Supervisor,
             watching: false,
             watch_hits: 0,
@@ -141,7 +143,7 @@ impl SoftEnvironment {
             tsc: TimeStampCounter::new(tsc_khz),
             system_time: 0,
             statistics: Statistics::default(),
-            translated: RunState::new(),
+            translated,
             translator,
             must_drop_code: false,
             code_changes: 0,

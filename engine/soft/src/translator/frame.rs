@@ -11,6 +11,7 @@
 //! | RFLAGS | the guest's arithmetic flags, where the translator says so; else they are in [`RunState::flags`], or dead |
 
 use std::mem::offset_of;
+use std::ptr::NonNull;
 
 use tern_x86::cpu::word::BLOCK;
 use tern_x86::cpu::{Cpu, LazyFlags};
@@ -22,6 +23,7 @@ use super::jumps::{JumpTable, Jumps};
 use super::restless::SAMPLED;
 use crate::environment::SoftEnvironment;
 use crate::ram::CodePage;
+use crate::stage;
 use crate::tlb::{View, place};
 
 type P = Processor<SoftEnvironment>;
@@ -99,25 +101,18 @@ pub struct RunState {
 }
 
 impl RunState {
-    /// Nothing loaded; empty jump tables.
-    pub const fn new() -> Self {
-        Self {
-            flags: 0,
-            vectors_loaded: false,
-            vectors_usable: false,
-            budget: 0,
-            granted: 0,
-            miss_tick: SAMPLED,
-            window: false,
-            exit: Exit::Jump,
-            host_mxcsr: Mxcsr::MASKS.bits(),
-            payload: 0,
-            host_stack: 0,
-            scratch: [0; 6],
-            user: JumpTable::new(),
-            supervisor: JumpTable::new(),
-            supervisor_ac: JumpTable::new(),
-        }
+    /// Nothing loaded and empty jump tables, in zeroed memory at `place`.
+    ///
+    /// # Safety
+    /// There is room for it, zeroed, aligned and nobody else's.
+    pub unsafe fn make_at(place: NonNull<Self>) {
+        // SAFETY: all-zero bytes are a state with nothing loaded and tables of zeroes.
+        let state = unsafe { &mut *place.as_ptr() };
+        state.miss_tick = SAMPLED;
+        state.host_mxcsr = Mxcsr::MASKS.bits();
+        state.user.make_empty();
+        state.supervisor.make_empty();
+        state.supervisor_ac.make_empty();
     }
 
     /// Takes the arithmetic flags over from the processor.
@@ -173,8 +168,8 @@ const fn at(offset: usize) -> i32 {
     offset as i32
 }
 
-const STATE: usize = offset_of!(P, env) + offset_of!(SoftEnvironment, translated);
-const TLB: usize = offset_of!(P, env) + offset_of!(SoftEnvironment, tlb);
+const STATE: usize = stage::RUN_STATE;
+const TLB: usize = stage::TLB;
 const FPU: usize = offset_of!(P, cpu) + offset_of!(Cpu, fpu);
 
 /// `Cpu::rip`.
@@ -303,7 +298,8 @@ mod tests {
 
     #[test]
     fn flags_survive_being_packed() {
-        let mut state = RunState::new();
+        // SAFETY: all-zero bytes are a state.
+        let mut state = unsafe { Box::<RunState>::new_zeroed().assume_init() };
         for n in 0..64u64 {
             let places = [0, 2, 4, 6, 7, 11];
             let bits = (0..6).filter(|i| n >> i & 1 != 0).map(|i| 1u64 << places[i]).sum();

@@ -98,6 +98,23 @@ const fn slot(register: Host) -> i32 {
     }
 }
 
+/// Where R10 is while Rust runs.
+const KEPT_R10: i32 = frame::scratch(1);
+
+/// Stores the registers that Rust code may change. RSP is `pushed` bytes below the processor.
+fn store_volatile(a: &mut Assembler, pushed: i32) {
+    for register in VOLATILE {
+        a.store(if register == R10 { KEPT_R10 } else { slot(register) } + pushed, register);
+    }
+}
+
+/// Loads them again, but for R10, which may hold an answer.
+fn load_volatile_but_r10(a: &mut Assembler, pushed: i32) {
+    for register in VOLATILE.into_iter().filter(|register| *register != R10) {
+        a.load(register, slot(register) + pushed);
+    }
+}
+
 fn enter(a: &mut Assembler) {
     for register in KEPT {
         a.push(register);
@@ -263,9 +280,7 @@ fn miss(a: &mut Assembler, view: View, write: bool, leave_half: u32) {
     for register in [RDX, RCX, RAX] {
         a.pop(register);
     }
-    for register in VOLATILE {
-        a.store(if register == R10 { frame::scratch(1) } else { slot(register) } + RETURN, register);
-    }
+    store_volatile(a, RETURN);
     a.mov(RSI, R10);
     a.load(RDX, frame::scratch(0) + RETURN);
     a.mov_immediate(RCX, u64::from(write));
@@ -279,25 +294,20 @@ fn miss(a: &mut Assembler, view: View, write: bool, leave_half: u32) {
         a.jmp_out(leave_half);
         a.place(found);
     });
-    for register in VOLATILE {
-        a.load(register, if register == R10 { frame::scratch(1) } else { slot(register) } + RETURN);
-    }
+    load_volatile_but_r10(a, RETURN);
+    a.load(R10, KEPT_R10 + RETURN);
     a.ret();
 }
 
 /// R10 is a linear address, R11 a [`calls::Place`]. Returns with the host address in R10.
 fn table_miss(a: &mut Assembler, write: bool, leave_half: u32) {
     const RETURN: i32 = 8;
-    for register in VOLATILE.into_iter().filter(|register| *register != R10) {
-        a.store(slot(register) + RETURN, register);
-    }
+    store_volatile(a, RETURN);
     a.mov(RSI, R10);
     a.mov(RDX, R11);
     a.mov_immediate(RCX, u64::from(write));
     call_rust(a, calls::table_miss as *const () as usize, RETURN, |a, _| leave_if_refused(a, leave_half));
-    for register in VOLATILE.into_iter().filter(|register| *register != R10) {
-        a.load(register, slot(register) + RETURN);
-    }
+    load_volatile_but_r10(a, RETURN);
     a.ret();
 }
 
@@ -362,9 +372,7 @@ fn transfer(a: &mut Assembler, leave_saved: u32) {
 /// R10 is an instruction pointer, R11 a [`calls::Otherwise`].
 fn resolve(a: &mut Assembler, leave_half: u32) {
     const RETURN: i32 = 8;
-    for register in VOLATILE {
-        a.store(if register == R10 { frame::scratch(0) } else { slot(register) } + RETURN, register);
-    }
+    store_volatile(a, RETURN);
     a.mov(RSI, R10);
     a.mov(RDX, R11);
     call_rust(a, calls::resolve as *const () as usize, RETURN, |a, pushed| {
@@ -376,9 +384,8 @@ fn resolve(a: &mut Assembler, leave_half: u32) {
         a.jmp_out(leave_half);
         a.place(goes_on);
     });
-    for register in VOLATILE {
-        a.load(register, if register == R10 { frame::scratch(0) } else { slot(register) } + RETURN);
-    }
+    load_volatile_but_r10(a, RETURN);
+    a.load(R10, KEPT_R10 + RETURN);
     a.load(R11, frame::CALLED + RETURN);
     a.ret();
 }
@@ -390,9 +397,7 @@ fn code_written(a: &mut Assembler, leave_half: u32) {
     const PUSHED: i32 = 16;
     // So that RSP is 8 more than a multiple of 16 below the processor.
     const ALIGNED: i32 = PUSHED + 8;
-    for register in VOLATILE.into_iter().filter(|register| *register != R10) {
-        a.store(slot(register) + PUSHED, register);
-    }
+    store_volatile(a, PUSHED);
     a.mov(RSI, R10);
     a.mov(RDX, R11);
     // mov rcx, [rsp + 8]: the place.
@@ -407,8 +412,6 @@ fn code_written(a: &mut Assembler, leave_half: u32) {
         a.place(goes_on);
     });
     a.lea(RSP, RSP, ALIGNED - PUSHED);
-    for register in VOLATILE.into_iter().filter(|register| *register != R10) {
-        a.load(register, slot(register) + PUSHED);
-    }
+    load_volatile_but_r10(a, PUSHED);
     a.ret();
 }

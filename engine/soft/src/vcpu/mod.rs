@@ -31,7 +31,9 @@ use tern_x86::state::{self, Activity, Dr6, Rflags, VcpuState};
 
 use crate::environment::{SoftEnvironment, breakpoints_enabled};
 use crate::interrupts::event;
-use crate::stage::Stage;
+use crate::stage::{Seat, Stage};
+use crate::tlb::Tlb;
+use crate::translator::RunState;
 
 /// Guest instructions between two looks at the clock: some tens of microseconds, or more where all is interpreted.
 const POLL_INTERVAL: u64 = 16384;
@@ -71,18 +73,18 @@ pub struct SoftVcpu {
 }
 
 impl SoftVcpu {
-    /// Processor `index` with its surroundings, in its reset state.
+    /// Processor `index` with the surroundings that `make` makes, in its reset state.
     ///
     /// # Errors
     /// The host gives no memory.
     pub fn new(
         cpu: Cpu,
-        env: SoftEnvironment,
+        make: impl FnOnce(Seat<Tlb>, Seat<RunState>) -> std::io::Result<SoftEnvironment>,
         index: u32,
         turn: Option<Arc<Mutex<()>>>,
     ) -> std::io::Result<Self> {
         let mut vcpu = Self {
-            p: Stage::new(Processor { cpu, env })?,
+            p: Stage::new(|tlb, run_state| Ok(Processor { cpu, env: make(tlb, run_state)? }))?,
             index: index as usize,
             asked: false,
             unfinished: None,
