@@ -167,6 +167,28 @@ fn a_driver_that_goes_and_comes_finds_the_disk_again() {
 }
 
 #[test]
+fn a_kernel_without_message_interrupts_is_served_by_lines() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut run = Tern::run().arg("--cmdline").arg(format!("{CMDLINE} pci=nomsi")).cpus(2);
+    for name in ["first", "second"] {
+        run = with_disk(run, &image(&directory, name, 16 * MIB), "");
+    }
+    let mut guest = run.start();
+    guest.wait_for(PROMPT);
+    assert_eq!(guest.ask("grep -c MSI /proc/interrupts"), "0");
+    for disk in ["vda", "vdb"] {
+        guest.ask(&format!(
+            "dd if=/dev/urandom of=/data bs=64k count=16 2>/dev/null; dd if=/data of=/dev/{disk} conv=fsync"
+        ));
+        guest.ask("echo 3 >/proc/sys/vm/drop_caches");
+        assert_eq!(guest.ask(&format!("head -c 1048576 /dev/{disk} | cmp - /data && echo same")), "same");
+    }
+    assert_eq!(guest.ask("dmesg | grep -c 'nobody cared'"), "0");
+    expect_calm(&mut guest);
+    let _ = guest.power_off();
+}
+
+#[test]
 fn a_disk_that_cannot_be_used_is_refused_with_its_name() {
     let end = Tern::run().arg("--disk").arg("/nowhere/disk.raw").finish().expect_code(66);
     end.expect_errors(&["/nowhere/disk.raw"]);
