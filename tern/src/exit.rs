@@ -108,7 +108,14 @@ impl From<tern_image::Error> for Failure {
     fn from(error: tern_image::Error) -> Self {
         use tern_image::Error;
         match error {
-            Error::Io { .. } | Error::NoCacheDir | Error::Busybox { .. } => Self::host(error),
+            Error::Io { .. }
+            | Error::NoCacheDir
+            | Error::NoStateDir
+            | Error::Busybox { .. }
+            | Error::NoTool { .. }
+            | Error::NoSubordinates
+            | Error::Build { .. } => Self::host(error),
+            Error::Disk(error) => error.into(),
             _ => Self::input(error),
         }
     }

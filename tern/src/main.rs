@@ -3,13 +3,14 @@
 //! ```text
 //! cli.rs        what can be said; one definition gives parser, help and completions
 //! run.rs        `tern run`: from words to a machine, and from its end to an exit code
+//! source.rs     what a machine starts from: an image, a kept machine, a kernel
 //! guest.rs      from file names to a kernel and what belongs to it
 //! devices.rs    from words to the devices on the PCI bus
 //! files.rs      a guest's files, read when the machine needs them
 //! heap.rs       the allocator, told to keep nothing large
 //! statistics.rs what a machine did, for people
 //! engines.rs    the engines, and `tern engines`
-//! images.rs     `tern image`: the cache
+//! images.rs     `tern image`: systems, kept machines and the rest of the cache
 //! disks/        `tern image`: disk images
 //! terminal/     the user's terminal as the guest's serial console
 //! exit.rs       what the exit codes mean
@@ -29,6 +30,7 @@ mod heap;
 mod images;
 mod run;
 mod size;
+mod source;
 mod statistics;
 mod terminal;
 

@@ -16,13 +16,19 @@ use crate::cli::{OutputForm, RunArguments};
 use crate::engines::Chosen;
 use crate::exit::{Code, Failure};
 use crate::files::FromFiles;
+use crate::size::Memory;
+use crate::source::Source;
 use crate::terminal::{self, Console, Leaving};
 use crate::{devices, engines, guest, statistics};
 
 /// Runs a machine as the command line says, until it ends.
 pub(crate) fn run(arguments: &RunArguments) -> Result<Code, Failure> {
     let Chosen { engine, note } = engines::choose(arguments.engine, arguments.translation)?;
-    let config = config(arguments, guest::load(arguments)?, devices::of(arguments)?);
+    let source = Source::find(arguments)?;
+    let (memory, cpus) = source.sizes(arguments);
+    let guest = guest::load(arguments, &source, memory.size)?;
+    let devices = devices::of(arguments, source.disk.as_ref(), cpus)?;
+    let config = config(arguments, guest, devices, memory, cpus);
     if let Some(note) = note
         && !arguments.quiet
     {
@@ -46,16 +52,22 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<Code, Failure> {
             OutputForm::Text => statistics::text,
             OutputForm::Json => statistics::json,
         };
-        eprint!("{}", tell(engine.name(), arguments.cpus, outcome.wall, &outcome.statistics));
+        eprint!("{}", tell(engine.name(), cpus, outcome.wall, &outcome.statistics));
     }
     code
 }
 
-fn config(arguments: &RunArguments, guest: FromFiles, devices: Vec<DeviceConfig>) -> MachineConfig {
+fn config(
+    arguments: &RunArguments,
+    guest: FromFiles,
+    devices: Vec<DeviceConfig>,
+    memory: Memory,
+    cpus: u32,
+) -> MachineConfig {
     MachineConfig {
-        memory: arguments.memory.size,
-        pages: arguments.memory.pages,
-        cpus: arguments.cpus,
+        memory: memory.size,
+        pages: memory.pages,
+        cpus,
         // The command line takes no other names.
         cpu_model: CpuModel::by_name(&arguments.cpu).unwrap_or_default(),
         devices,
