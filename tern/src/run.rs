@@ -43,10 +43,6 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<Code, Failure> {
     // Errors and statistics are for a terminal that is itself again.
     let leaving = console.close();
     let outcome = outcome?;
-    let code = match leaving {
-        None => code_of(outcome.end),
-        Some(why) => code_of_leaving(why, arguments.quiet),
-    };
     if arguments.stats {
         let tell = match arguments.output {
             OutputForm::Text => statistics::text,
@@ -54,7 +50,12 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<Code, Failure> {
         };
         eprint!("{}", tell(engine.name(), cpus, outcome.wall, &outcome.statistics));
     }
-    code
+    // Whatever is to be put in order is, before a signal may end the process.
+    drop(source);
+    match leaving {
+        None => code_of(outcome.end),
+        Some(why) => code_of_leaving(why, arguments.quiet),
+    }
 }
 
 fn config(
@@ -124,6 +125,11 @@ fn code_of_leaving(why: Leaving, quiet: bool) -> Result<Code, Failure> {
             if !quiet {
                 eprintln!("\ntern: left with Ctrl-]; the machine has ended");
             }
+            Ok(Code::LEFT)
+        }
+        Leaving::Signal(signal) => {
+            terminal::end_by_signal(signal);
+            // Only a signal that ends nothing comes back.
             Ok(Code::LEFT)
         }
         // As with other tools: whoever reads has seen enough.

@@ -134,10 +134,12 @@ fn tiny(progress: &dyn Progress) -> Result<Source, Failure> {
     })
 }
 
-/// What a system with systemd is to know of the terminal, systemd(1). On none, escape sequences are noise.
+/// What a system with systemd is to know of the terminal, systemd(1), so that it need not ask. Where there is none escape sequences
+/// are noise, and lines are not to be broken.
 fn console() -> String {
     let Some((columns, lines)) = terminal::size() else {
-        return " systemd.tty.term.ttyS0=dumb".to_owned();
+        return " systemd.tty.columns.ttyS0=500 systemd.tty.rows.ttyS0=24 systemd.tty.term.ttyS0=dumb"
+            .to_owned();
     };
     let size = format!(" systemd.tty.columns.ttyS0={columns} systemd.tty.rows.ttyS0={lines}");
     let is_plain =

@@ -21,6 +21,9 @@ for console in ttyS0 hvc0; do
         > "$override/autologin.conf"
 done
 
+# The packages have just done what systemd-update-done.service(8) would have each new machine do again.
+touch "$root/etc/.updated" "$root/var/.updated"
+
 cat "$root"/boot/vmlinuz-* > "$TERN_KERNEL"
 cat "$root"/boot/initrd.img-* > "$TERN_INITRD"
 cat "$root/etc/debian_version" > "$TERN_ABOUT"

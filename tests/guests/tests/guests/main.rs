@@ -14,6 +14,7 @@ mod console;
 mod disks;
 mod endings;
 mod findings;
+mod flushed;
 mod interactive;
 mod killed;
 mod listings;
