@@ -30,6 +30,7 @@ const EXAMPLES: &str = "\
 Examples:
   tern run                              a small Linux, at a shell on this terminal
   tern run debian                       a whole Debian, logged in on this terminal
+  tern run debian --detach --name web   the same in the background; then: tern ps, tern console web, tern stop web
   tern run --kernel vmlinuz             a kernel of your own
   tern run --help                       everything that a machine can have
   tern engines                          how guests can run on this computer
@@ -69,7 +70,27 @@ fn after_long(examples: &str) -> String {
 pub(crate) enum Command {
     /// Run a machine in the foreground; its end is the command's exit code
     #[command(after_help = "See --help for examples and exit codes.", after_long_help = after_long(RUN_EXAMPLES))]
-    Run(RunArguments),
+    Run(Box<RunArguments>),
+
+    /// List the machines that run
+    Ps {
+        /// How to print
+        #[arg(short, long, value_enum, default_value = "text", value_name = "FORM")]
+        output: OutputForm,
+    },
+
+    /// End machines: press the power button, and after a while end those by force whose guests do not hear it
+    Stop(crate::control::StopArguments),
+
+    /// Use this terminal as the console of a running machine; Ctrl-] leaves it
+    Console {
+        /// Which machine
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// Say nothing but errors
+        #[arg(short, long)]
+        quiet: bool,
+    },
 
     /// List the engines, and whether and why each can run here
     Engines {
@@ -213,6 +234,15 @@ pub(crate) struct RunArguments {
     #[arg(long, help_heading = "Machine")]
     pub no_reboot: bool,
 
+    /// The machine's name, by which `tern stop` and others find it; if this is not given, the name under which it is kept, or one that
+    /// is made up
+    #[arg(long, value_name = "NAME", help_heading = "Machine")]
+    pub name: Option<String>,
+
+    /// Run in the background: print the machine's name when it runs. `tern console` shows it, `tern stop` ends it
+    #[arg(short, long)]
+    pub detach: bool,
+
     /// At the end, tell what the machine did: instructions, speed, exits by kind
     #[arg(long)]
     pub stats: bool,
@@ -325,7 +355,7 @@ mod tests {
     fn run(words: &[&str]) -> Result<RunArguments, clap::Error> {
         let line = ["tern", "run"].iter().chain(words);
         Cli::try_parse_from(line).map(|cli| match cli.command {
-            Command::Run(arguments) => arguments,
+            Command::Run(arguments) => *arguments,
             other => panic!("'run' was taken for {other:?}"),
         })
     }

@@ -34,6 +34,13 @@ impl Code {
     }
 }
 
+impl Code {
+    /// The code with which another process of this program ended.
+    pub fn of_process(code: u8) -> Self {
+        Self(code)
+    }
+}
+
 impl From<Code> for ExitCode {
     fn from(code: Code) -> Self {
         Self::from(code.0)
@@ -87,6 +94,11 @@ impl Failure {
     /// Puts what was wanted before what went wrong.
     pub fn context(self, wanted: &'static str) -> Self {
         Self { code: self.code, error: self.error.context(wanted) }
+    }
+
+    /// The first cause of this kind.
+    pub fn cause<E: std::error::Error + Send + Sync + 'static>(&self) -> Option<&E> {
+        self.error.chain().find_map(|cause| cause.downcast_ref())
     }
 
     /// Tells it on standard error: the error in short, then each cause on its own line.

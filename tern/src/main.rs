@@ -13,6 +13,7 @@
 //! images.rs     `tern image`: systems, kept machines and the rest of the cache
 //! disks/        `tern image`: disk images
 //! terminal/     the user's terminal as the guest's serial console
+//! control/      running machines, by name: `tern ps`, `tern stop`, `tern console`, `tern run --detach`
 //! exit.rs       what the exit codes mean
 //! size.rs       sizes as people write them
 //! ```
@@ -20,6 +21,7 @@
 #![deny(unsafe_code)]
 
 mod cli;
+mod control;
 mod devices;
 mod disks;
 mod engines;
@@ -47,6 +49,9 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Run(arguments) => run::run(&arguments),
         Command::Engines { output } => engines::list(output).map(|()| Code::SUCCESS),
+        Command::Ps { output } => control::list(output).map(|()| Code::SUCCESS),
+        Command::Stop(arguments) => control::stop(&arguments).map(|()| Code::SUCCESS),
+        Command::Console { name, quiet } => control::attach(&name, quiet),
         Command::Image(command) => images::manage(&command).map(|()| Code::SUCCESS),
         Command::Completions { shell } => completions(shell).map(|()| Code::SUCCESS),
     };

@@ -47,17 +47,22 @@ pub struct KeptSystem {
 #[derive(Debug)]
 pub struct InUse(#[expect(dead_code, reason = "it is held, not read")] File);
 
+/// Where what is to stay is: `$TERN_STATE_DIR`, or `tern` in `$XDG_STATE_HOME` or in `$HOME/.local/state`.
+#[must_use]
+pub fn state_directory() -> Option<PathBuf> {
+    let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    set("TERN_STATE_DIR")
+        .or_else(|| set("XDG_STATE_HOME").map(|home| home.join("tern")))
+        .or_else(|| set("HOME").map(|home| home.join(".local/state/tern")))
+}
+
 impl Kept {
-    /// The user's: `kept` in `$TERN_STATE_DIR`, or in `tern` in `$XDG_STATE_HOME` or in `$HOME/.local/state`.
+    /// The user's: `kept` in the [`state_directory`].
     ///
     /// # Errors
     /// [`Error::NoStateDir`] if none of these variables is set.
     pub fn of_user() -> Result<Self, Error> {
-        let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let state = set("TERN_STATE_DIR")
-            .or_else(|| set("XDG_STATE_HOME").map(|home| home.join("tern")))
-            .or_else(|| set("HOME").map(|home| home.join(".local/state/tern")));
-        state.map(|state| Self::at(state.join("kept"))).ok_or(Error::NoStateDir)
+        state_directory().map(|state| Self::at(state.join("kept"))).ok_or(Error::NoStateDir)
     }
 
     /// Those in `root`, which is created when the first one is kept.

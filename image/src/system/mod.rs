@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Cache, Error, Progress};
 
-pub use kept::{InUse, Kept, KeptSystem};
+pub use kept::{InUse, Kept, KeptSystem, state_directory};
 pub use release::Release;
 
 /// The files of an entry.

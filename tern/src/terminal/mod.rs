@@ -67,14 +67,14 @@ pub(crate) fn end_by_signal(signal: i32) {
 }
 
 impl Console {
-    /// Takes the terminal over, if there is one.
+    /// Takes the terminal over, if there is one, and tells there in one line how to leave.
     ///
     /// # Errors
     /// If the terminal or the handling of signals cannot be set up.
-    pub fn open(quiet: bool) -> io::Result<Self> {
+    pub fn open(quiet: bool, how_to_leave: &str) -> io::Result<Self> {
         let output = Output::start(rustix::stdio::stdout())?;
         if io::stdin().is_terminal() && !quiet {
-            eprintln!("tern: Ctrl-] leaves and ends the machine");
+            eprintln!("tern: {how_to_leave}");
         }
         // Whoever is to restore the terminal is there before it changes.
         let signals = signals::Watch::start(io::stdin().is_terminal())?;

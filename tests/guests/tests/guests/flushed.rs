@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use rustix::process::Signal;
-use tern_guests::{End, Guest, PROMPT, Tern, Terminal, debian::CMDLINE};
+use tern_guests::{End, Guest, PROMPT, Terminal, Tern, debian::CMDLINE};
 
 /// The exit codes of leaving with Ctrl-], and of a crash.
 const LEFT: i32 = 130;
