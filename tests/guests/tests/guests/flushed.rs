@@ -10,6 +10,9 @@ use tern_guests::{End, Guest, PROMPT, Terminal, Tern, debian::CMDLINE};
 /// The exit codes of leaving with Ctrl-], and of a crash.
 const LEFT: i32 = 130;
 
+/// A way to end a machine, by a name for it.
+type Way = (&'static str, fn(Guest) -> End);
+
 /// A guest with a qcow2 disk, which has written to it and not flushed.
 fn with_writes(image: &Path, terminal: Option<&Terminal>) -> Guest {
     let _ = Tern::new(["image", "create"]).arg(image).arg("64M").finish().expect_code(0);
@@ -38,7 +41,7 @@ fn expect_written(image: &Path) {
 #[test]
 fn whatever_ends_a_machine_its_disks_have_all_that_was_written() {
     let directory = tempfile::tempdir().unwrap();
-    let ends: [(&str, fn(Guest) -> End); 2] = [
+    let ends: [Way; 2] = [
         ("terminated", |guest| {
             guest.signal(Signal::TERM);
             guest.end().expect_signal(Signal::TERM)
