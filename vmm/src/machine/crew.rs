@@ -71,6 +71,11 @@ impl Crew {
         self.deferred.pop_front().unwrap_or_else(|| self.receive())
     }
 
+    /// What was already told next, if anything.
+    pub(super) fn early_event(&mut self) -> Option<Event> {
+        self.deferred.pop_front().or_else(|| self.events.try_recv().ok())
+    }
+
     /// Whether something was told that nobody has heard yet.
     pub(super) fn has_more(&self) -> bool {
         !self.deferred.is_empty()

@@ -253,7 +253,7 @@ impl Machine {
         if let Some(first_state) = &first_state {
             director.crew.reset(first_state);
         }
-        let ending = director.resume().and_then(|()| director.direct());
+        let ending = director.direct();
         director.schedule.end();
         let Director { config, memory, crew, devices, .. } = director;
         let statistics = crew.end();
@@ -281,54 +281,77 @@ struct Director {
 }
 
 impl Director {
+    /// Starts the machine, which is paused, and directs it to its end.
     fn direct(&mut self) -> Result<Ending, MachineError> {
-        loop {
-            let end = match self.crew.next_event() {
-                Event::Stop => End::Stopped,
-                Event::Depart => {
-                    self.pause()?;
-                    // An end that came before is the machine's end.
-                    if !self.crew.has_more() {
-                        return Ok(Ending::Elsewhere(Box::new(self.save()?)));
-                    }
-                    self.crew.put_back(Event::Depart);
-                    continue;
-                }
-                Event::Pause(done) => {
-                    self.pause()?;
-                    // Whoever asked may not wait for it.
-                    let _ = done.send(());
-                    continue;
-                }
-                Event::Resume => {
-                    self.resume()?;
-                    continue;
-                }
-                Event::Vcpu(_, Notice::Requested(Request::PowerOff)) => End::PowerOff,
-                Event::Vcpu(_, Notice::Requested(Request::DebugExit(status))) => End::DebugExit(status),
-                Event::Vcpu(_, Notice::Requested(Request::Reset)) => match self.config.on_reboot {
-                    OnReboot::End => End::Reboot,
-                    OnReboot::Restart => {
-                        self.restart()?;
-                        continue;
-                    }
-                },
-                Event::Vcpu(index, Notice::TripleFault(state)) => {
-                    // What is read for the report holds still.
-                    self.crew.pause();
-                    End::Crash(Box::new(CrashReport::triple_fault(index, *state, &self.memory)))
-                }
-                Event::Vcpu(index, Notice::Failed(EngineError::GaveUp { reason, state })) => {
-                    self.crew.pause();
-                    End::Crash(Box::new(CrashReport::given_up(index, *state, &self.memory, reason)))
-                }
-                Event::Vcpu(_, Notice::Failed(error)) => return Err(error.into()),
-                // The panic itself comes to light when the threads are joined.
-                Event::Vcpu(_, Notice::Panicked) => End::Stopped,
-                Event::Vcpu(_, Notice::Paused | Notice::State(_)) => continue,
-            };
-            return Ok(Ending::Here(end));
+        let mut is_wanted_running = true;
+        while let Some(event) = self.crew.early_event() {
+            match event {
+                Event::Pause(_) => is_wanted_running = false,
+                Event::Resume => is_wanted_running = true,
+                _ => {}
+            }
+            if let Some(ending) = self.hear(event)? {
+                return Ok(ending);
+            }
         }
+        if is_wanted_running {
+            self.resume()?;
+        }
+        loop {
+            let event = self.crew.next_event();
+            if let Some(ending) = self.hear(event)? {
+                return Ok(ending);
+            }
+        }
+    }
+
+    /// Does what was told; the machine's end, if that is it.
+    fn hear(&mut self, event: Event) -> Result<Option<Ending>, MachineError> {
+        let end = match event {
+            Event::Stop => End::Stopped,
+            Event::Depart => {
+                self.pause()?;
+                // An end that came before is the machine's end.
+                if !self.crew.has_more() {
+                    return Ok(Some(Ending::Elsewhere(Box::new(self.save()?))));
+                }
+                self.crew.put_back(Event::Depart);
+                return Ok(None);
+            }
+            Event::Pause(done) => {
+                self.pause()?;
+                // Whoever asked may not wait for it.
+                let _ = done.send(());
+                return Ok(None);
+            }
+            Event::Resume => {
+                self.resume()?;
+                return Ok(None);
+            }
+            Event::Vcpu(_, Notice::Requested(Request::PowerOff)) => End::PowerOff,
+            Event::Vcpu(_, Notice::Requested(Request::DebugExit(status))) => End::DebugExit(status),
+            Event::Vcpu(_, Notice::Requested(Request::Reset)) => match self.config.on_reboot {
+                OnReboot::End => End::Reboot,
+                OnReboot::Restart => {
+                    self.restart()?;
+                    return Ok(None);
+                }
+            },
+            Event::Vcpu(index, Notice::TripleFault(state)) => {
+                // What is read for the report holds still.
+                self.crew.pause();
+                End::Crash(Box::new(CrashReport::triple_fault(index, *state, &self.memory)))
+            }
+            Event::Vcpu(index, Notice::Failed(EngineError::GaveUp { reason, state })) => {
+                self.crew.pause();
+                End::Crash(Box::new(CrashReport::given_up(index, *state, &self.memory, reason)))
+            }
+            Event::Vcpu(_, Notice::Failed(error)) => return Err(error.into()),
+            // The panic itself comes to light when the threads are joined.
+            Event::Vcpu(_, Notice::Panicked) => End::Stopped,
+            Event::Vcpu(_, Notice::Paused | Notice::State(_)) => return Ok(None),
+        };
+        Ok(Some(Ending::Here(end)))
     }
 
     /// The state of the paused machine, whose devices take nothing any more.

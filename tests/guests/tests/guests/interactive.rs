@@ -45,8 +45,8 @@ fn the_tiny_guest_has_the_terminal_until_it_powers_off() {
     guest.send("echo $((6 * 7))\r");
     guest.wait_for("\r\n42\r\n");
     // Ctrl-C is the guest's: it ends a program there, and not us.
-    // Once a program writes, the shell has left the terminal to it.
-    guest.send("echo $((7 * 7)); sleep 1000\r");
+    // Once a program writes, and not the shell by a command of its own, the shell has left the terminal to it.
+    guest.send("sh -c 'echo $((7 * 7)); exec sleep 1000'\r");
     guest.wait_for("\r\n49\r\n");
     guest.send(b"\x03");
     guest.wait_for(PROMPT);
