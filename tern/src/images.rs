@@ -19,7 +19,9 @@ pub(crate) fn manage(command: &ImageCommand) -> Result<(), Failure> {
             tern_image::tiny(&Cache::of_user()?, &OnStderr::new())?;
             Ok(())
         }
-        ImageCommand::List { output } => listing::list(&Cache::of_user()?, &Kept::of_user()?, *output),
+        ImageCommand::List { output } => {
+            listing::list(&Cache::of_user()?, Kept::of_user().ok().as_ref(), *output)
+        }
         ImageCommand::Build(system) => {
             made(system, |cache, progress| System::build(cache, system.release, true, progress))
         }
@@ -81,11 +83,12 @@ fn check(entries: &[String], is_mended: bool, output: OutputForm) -> Result<(), 
 fn remove(cache: &Cache, entries: &[String], all: bool) -> Result<(), Failure> {
     let keys = if all { some_or_all(cache, &[])? } else { entries.to_vec() };
     for key in keys {
-        let kept = Kept::of_user()?;
-        match Release::named(&key) {
-            Some(release) => cache.remove(&release.key())?,
-            None if !all && kept.get(&key).is_ok() => kept.remove(&key)?,
-            None => cache.remove(&key)?,
+        // Without a place for them nothing is kept.
+        let kept = Kept::of_user().ok().filter(|kept| !all && kept.get(&key).is_ok());
+        match (Release::named(&key), kept) {
+            (Some(release), _) => cache.remove(&release.key())?,
+            (None, Some(kept)) => kept.remove(&key)?,
+            (None, None) => cache.remove(&key)?,
         }
     }
     Ok(())

@@ -153,7 +153,7 @@ fn install(
     let options = work.join("apt.conf");
     fs::write(&options, Apt::of_host().acquisition()?).map_err(Error::io("write", &options))?;
     let is_root = rustix::process::geteuid().is_root();
-    let mut command = MMDEBSTRAP.command();
+    let mut command = MMDEBSTRAP.command_alone();
     command.args(["--mode", if is_root { "root" } else { "unshare" }, "--variant", "minbase"]);
     command.args(["--architectures", "amd64", "--format", "null", "--include", PACKAGES]);
     let mut aptopt = OsString::from("--aptopt=");
@@ -166,7 +166,7 @@ fn install(
     command.env("TERN_UUID", uuid).env("TERN_SIZE", SIZE.to_string()).env("TMPDIR", room(is_root, work));
     let report_too = report.try_clone().map_err(Error::io("share", &log))?;
     command.stdin(Stdio::null()).stdout(report).stderr(report_too);
-    progress.begin(&format!("making {release} (about half a minute): looking for packages"), None);
+    progress.begin(&format!("making {release}, which takes about half a minute"), None);
     let status = command.spawn().map_err(|error| MMDEBSTRAP.cannot_start(error)).and_then(|mut child| {
         let mut shown = Steps::default();
         loop {
@@ -186,12 +186,11 @@ fn install(
 
 /// Where the directory is made: it takes half a gigabyte, which `/tmp` may not have; and a namespace's root must get there.
 fn room(is_root: bool, work: &Path) -> PathBuf {
-    let set = std::env::var_os("TMPDIR").filter(|folder| !folder.is_empty());
-    match set {
-        Some(folder) => folder.into(),
-        None if is_root => work.to_owned(),
-        None => PathBuf::from("/var/tmp"),
+    if is_root {
+        return work.to_owned();
     }
+    let set = std::env::var_os("TMPDIR").filter(|folder| !folder.is_empty());
+    set.map_or_else(|| PathBuf::from("/var/tmp"), PathBuf::from)
 }
 
 fn judge(status: ExitStatus, log: &Path) -> Result<(), Error> {

@@ -33,11 +33,12 @@ cat "$root/etc/debian_version" > "$TERN_ABOUT"
 rm -rf "$root"/var/lib/apt/lists/* "$root"/var/cache/apt/*.bin "$root"/var/cache/apt/archives/*.deb
 rm -f "$root"/var/log/apt/* "$root/var/log/dpkg.log" "$root/var/log/alternatives.log" "$root/var/log/bootstrap.log"
 
-# /proc, /sys and /dev are mounted in there; a second view of the directory is without them. Inode tables are holes, and
-# marked as zeroed: no machine spends its first minutes on them.
-view="$root/mnt"
-unshare --mount sh -eu -c '
-    mount --bind "$1" "$2" || { [ ! -e "$1/proc/self" ] && view="$1"; }
+# /proc, /sys and /dev are mounted in there; a second view of the directory is without them. Where nothing can be mounted, nothing
+# is. Inode tables are holes, and marked as zeroed: no machine spends its first minutes on them.
+if unshare --mount true 2>/dev/null; then alone="unshare --mount"; else alone=; fi
+$alone sh -eu -c '
+    view="$1/mnt"
+    mount --bind "$1" "$view" 2>/dev/null || { [ ! -e "$1/proc/self" ] && view="$1"; }
     mke2fs -q -F -t ext4 -L root -U "$TERN_UUID" -E root_owner=0:0,lazy_itable_init=0,lazy_journal_init=1 \
-        -d "${view:-$2}" "$TERN_DISK" "$((TERN_SIZE / 1024))"
-' sh "$root" "$view"
+        -d "$view" "$TERN_DISK" "$((TERN_SIZE / 1024))"
+' sh "$root"

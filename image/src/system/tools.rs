@@ -4,7 +4,7 @@ use std::env;
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use crate::Error;
 
@@ -46,13 +46,32 @@ impl Tool {
         }
     }
 
-    /// A command that calls it, and that ends with this process, whatever ends it.
+    /// A command that calls it, and that is asked to end when this process ends, whatever ends it.
     pub(super) fn command(self) -> Command {
-        let mut command = Command::new(SETPRIV.name);
-        command.args(["--pdeathsig", "TERM", "--", self.name]);
-        command.env("LC_ALL", "C").env("PATH", search_path());
+        started_by(&["--pdeathsig", "TERM", "--", self.name])
+    }
+
+    /// A command that calls it, and that is gone with all that it has started as soon as this process ends: for programs that finish
+    /// what they have begun. Only root can have that; from others it is [`Tool::command`].
+    pub(super) fn command_alone(self) -> Command {
+        // A process namespace ends with its first process, pid_namespaces(7).
+        let alone = ["--pdeathsig", "KILL", "--", UNSHARE.name, "--pid", "--fork", "--kill-child=KILL", "--"];
+        let mut trial = started_by(&alone);
+        let trial = trial.arg("true").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        if !trial.status().is_ok_and(|status| status.success()) {
+            return self.command();
+        }
+        let mut command = started_by(&alone);
+        command.arg(self.name);
         command
     }
+}
+
+/// setpriv(1) with these words; everything that it starts speaks English and finds administrators' programs.
+fn started_by(words: &[&str]) -> Command {
+    let mut command = Command::new(SETPRIV.name);
+    command.args(words).env("LC_ALL", "C").env("PATH", search_path());
+    command
 }
 
 fn places() -> Vec<PathBuf> {

@@ -23,7 +23,7 @@ struct Row {
 }
 
 /// Prints what there is.
-pub(super) fn list(cache: &Cache, kept: &Kept, form: OutputForm) -> Result<(), Failure> {
+pub(super) fn list(cache: &Cache, kept: Option<&Kept>, form: OutputForm) -> Result<(), Failure> {
     let rows = rows(cache, kept)?;
     let text = match form {
         OutputForm::Text => text(&rows),
@@ -32,9 +32,9 @@ pub(super) fn list(cache: &Cache, kept: &Kept, form: OutputForm) -> Result<(), F
     crate::print(text.as_bytes())
 }
 
-fn rows(cache: &Cache, kept: &Kept) -> Result<Vec<Row>, Failure> {
+fn rows(cache: &Cache, kept: Option<&Kept>) -> Result<Vec<Row>, Failure> {
     let mut rows = Vec::new();
-    for machine in kept.all()? {
+    for machine in kept.map(Kept::all).transpose()?.unwrap_or_default() {
         let about = format!("of {}, Debian {}", machine.system.about.name, machine.system.about.version);
         rows.push(Row { size: machine.size(), name: machine.name, kind: "kept", about });
     }

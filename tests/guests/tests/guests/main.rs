@@ -21,6 +21,7 @@ mod listings;
 mod machines;
 mod pages;
 mod processors;
+mod pull;
 mod random;
 mod sockets;
 mod systems;

@@ -1,9 +1,10 @@
 //! Whole, unmodified systems on a disk: from nothing to a login, and what becomes of the disk whatever ends the machine.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -160,4 +161,30 @@ fn a_kept_machine_goes_on_after_kills_with_all_that_was_synced_and_a_sound_file_
     let _ = own.with(Tern::new(["image", "rm", "web"])).finish().expect_code(0);
     let end = own.with(Tern::new(["run", "--keep", "web"])).finish().expect_code(66);
     end.expect_errors(&["no kept machine 'web'", "tern run debian --keep web"]);
+}
+
+/// Processes that have `word` in their command line.
+fn processes(word: &str) -> usize {
+    let all = fs::read_dir("/proc").unwrap().flatten();
+    let lines = all.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
+    lines.filter(|line| String::from_utf8_lossy(line).contains(word)).count()
+}
+
+#[test]
+fn a_system_whose_making_is_killed_is_not_there_and_nothing_goes_on_making_it() {
+    let own = Own::new();
+    let cache = own.0.path().join("cache");
+    let tern = |words: [&str; 2]| own.with(Tern::new(words)).environment("TERN_CACHE_DIR", &cache);
+    let mut making = tern(["image", "build"]).arg("debian").start();
+    making.wait_for_error("unpacking");
+    making.signal(Signal::KILL);
+    let _ = making.end().expect_signal(Signal::KILL);
+    let mark = cache.to_str().unwrap();
+    let since = Instant::now();
+    while processes(mark) > 0 {
+        assert!(since.elapsed() < Duration::from_secs(60), "what made the system goes on");
+        thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(tern(["image", "list"]).finish().expect_code(0).console, "");
+    assert!(!cache.join("debian-13").exists());
 }
