@@ -78,13 +78,26 @@ impl Apt {
         Package::parse(name, &String::from_utf8_lossy(&output.stdout))
     }
 
-    /// The base address of the mirror that this view has for Debian's own archive.
-    pub fn debian_mirror(&self) -> Result<Option<String>, Error> {
+    /// The base address of the mirror that this view has for an archive, named by origin and label: `Debian/Debian`.
+    pub fn mirror(&self, archive: &str) -> Result<Option<String>, Error> {
         let format = "$(ORIGIN)/$(LABEL) $(REPO_URI)";
         let output = self.run("apt-get", &["indextargets", "--format", format, "Created-By: Packages"])?;
         let text = String::from_utf8_lossy(&output.stdout);
-        let mirror = text.lines().find_map(|line| line.strip_prefix("Debian/Debian "));
+        let mirror = text.lines().find_map(|line| line.strip_prefix(archive)?.strip_prefix(' '));
         Ok(mirror.map(str::to_owned))
+    }
+
+    /// How the host's apt fetches, as lines of apt.conf(5): proxies, and what it insists on.
+    pub fn acquisition(&self) -> Result<String, Error> {
+        // What to fetch beside packages is the host's own business.
+        const OTHERS: [&str; 4] = ["IndexTargets", "Changelogs", "CompressionTypes", "Languages"];
+        let output = self.run("apt-config", &["dump", "Acquire"])?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let is_how = |line: &&str| {
+            let topic = line.strip_prefix("Acquire::").and_then(|rest| rest.split([':', ' ']).next());
+            topic.is_some_and(|topic| !OTHERS.contains(&topic))
+        };
+        Ok(text.lines().filter(is_how).flat_map(|line| [line, "\n"]).collect())
     }
 
     /// Fetches a package into `directory` and checks its digest.

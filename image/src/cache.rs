@@ -12,7 +12,7 @@
 //! <root>/.<key>.new                being built, only under the lock
 //! ```
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -98,6 +98,45 @@ impl Cache {
         if sizes_match(key, &entry).is_ok() {
             return Ok(entry);
         }
+        self.build(key, build)
+    }
+
+    /// As [`Cache::get_or_build`], also if the entry is there. What was there stays until the new one is whole, and after that for
+    /// those who have it open.
+    ///
+    /// # Errors
+    /// As [`Cache::get_or_build`].
+    pub fn rebuild<E: From<Error>>(
+        &self,
+        key: &str,
+        build: impl FnOnce(&Path) -> Result<(), E>,
+    ) -> Result<PathBuf, E> {
+        self.place(key)?;
+        let _lock = self.lock(key)?;
+        self.build(key, build)
+    }
+
+    /// The directory of the entry `key`, if it is there and whole.
+    #[must_use]
+    pub fn whole(&self, key: &str) -> Option<PathBuf> {
+        let entry = self.place(key).ok()?;
+        sizes_match(key, &entry).ok().map(|()| entry)
+    }
+
+    /// Whether somebody builds or removes the entry `key` just now.
+    #[must_use]
+    pub fn is_busy(&self, key: &str) -> bool {
+        let lock = File::open(self.root.join(format!(".{key}.lock")));
+        lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    }
+
+    /// Builds an entry whose lock is held.
+    fn build<E: From<Error>>(
+        &self,
+        key: &str,
+        build: impl FnOnce(&Path) -> Result<(), E>,
+    ) -> Result<PathBuf, E> {
+        let entry = self.place(key)?;
         let new = self.root.join(format!(".{key}.new"));
         clear(&new)?;
         fs::create_dir(&new).map_err(Error::io("create directory", &new))?;

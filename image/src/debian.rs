@@ -13,7 +13,10 @@ use crate::modules;
 use crate::{Cache, Error, Progress, deb};
 
 /// Debian's keys, for suites that the host's own sources do not name.
-const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+pub(crate) const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+/// Debian's main archive, by origin and label.
+const ARCHIVE: &str = "Debian/Debian";
 
 /// Which release's packages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -244,12 +247,12 @@ impl<F: Fn(&str) -> bool> Wanted<F> {
     }
 
     fn fetch_from_suite(&self, suite: &str, work: &Path, progress: &dyn Progress) -> Result<PathBuf, Error> {
-        let mirror = match Apt::of_host().debian_mirror()? {
+        let mirror = match Apt::of_host().mirror(ARCHIVE)? {
             Some(mirror) => mirror,
             None => {
                 let fresh = Apt::private(&work.join("apt-host"), None, progress)?;
                 let none = || self.missing(&fresh);
-                fresh.debian_mirror()?.ok_or_else(none)?
+                fresh.mirror(ARCHIVE)?.ok_or_else(none)?
             }
         };
         let source = format!("deb [signed-by={KEYRING}] {mirror} {suite} main\n");

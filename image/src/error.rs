@@ -108,6 +108,117 @@ pub enum Error {
         why: String,
     },
 
+    /// A program that is needed is not installed.
+    #[error("this host has no `{tool}`: install the package '{package}' (`apt-get install {package}`)")]
+    NoTool {
+        /// The program.
+        tool: &'static str,
+        /// What brings it.
+        package: &'static str,
+    },
+
+    /// Somebody else than root has no numbers for the users of a namespace.
+    #[error(
+        "this user has no subordinate users, which making a system without being root takes: as root, run `usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER`"
+    )]
+    NoSubordinates,
+
+    /// The host's package sources are another distribution's.
+    #[error(
+        "no package source of this host is Debian's archive, from which systems are made; `tern image pull` fetches a cloud image"
+    )]
+    NoMirror,
+
+    /// A system could not be made.
+    #[error(
+        "`{tool}` could not make the system; check the network and the room on the disk. It says:\n    {last}"
+    )]
+    Build {
+        /// The program that failed.
+        tool: &'static str,
+        /// Its last lines.
+        last: String,
+    },
+
+    /// A file could not be fetched.
+    #[error("cannot fetch {url}: {why}. Check the network, or name another server with --from")]
+    Download {
+        /// Its address.
+        url: String,
+        /// What the program that fetches says.
+        why: String,
+    },
+
+    /// A list of checksums does not name a file.
+    #[error(
+        "{url} names no checksum of '{file}', so that it cannot be checked; name another server with --from"
+    )]
+    Unlisted {
+        /// The list's address.
+        url: String,
+        /// The file.
+        file: String,
+    },
+
+    /// A fetched file is another one than the list of checksums promises.
+    #[error(
+        "{url} arrived damaged: its SHA-512 begins with {found}, and SHA512SUMS says {expected}. Try again; if it stays, a proxy or mirror alters files"
+    )]
+    Checksum {
+        /// Its address.
+        url: String,
+        /// How its digest begins.
+        found: String,
+        /// How it is to begin.
+        expected: String,
+    },
+
+    /// A disk holds no system that can be started.
+    #[error("the disk '{}' holds no system that can be started: {why}", path.display())]
+    NoSystem {
+        /// The disk image.
+        path: PathBuf,
+        /// What is missing.
+        why: String,
+    },
+
+    /// None of the variables that lead to a place for kept machines is set.
+    #[error(
+        "no place for kept machines: HOME is not set; set TERN_STATE_DIR to a directory that may be written"
+    )]
+    NoStateDir,
+
+    /// A name that no kept machine can have.
+    #[error(
+        "'{0}' cannot name a kept machine: use letters, digits, '-', '.' and '_', beginning with a letter or digit, 64 at most"
+    )]
+    BadName(String),
+
+    /// There is no such kept machine.
+    #[error("there is no kept machine '{0}'; `tern image list` shows those that there are")]
+    NotKept(String),
+
+    /// A kept machine is of another image.
+    #[error(
+        "the kept machine '{name}' is of {kept}, not of {asked}: run it without naming an image, or keep the new one under another name"
+    )]
+    OtherSystem {
+        /// Its name.
+        name: String,
+        /// What it is of.
+        kept: String,
+        /// What was asked for.
+        asked: String,
+    },
+
+    /// A kept machine runs.
+    #[error("the kept machine '{0}' is running; `tern stop` ends it")]
+    Running(String),
+
+    /// A disk image cannot be read or written.
+    #[error(transparent)]
+    Disk(#[from] tern_disk::DiskError),
+
     /// busybox, just unpacked, could not be asked for its applets.
     #[error("cannot run {} to learn its applets; if its file system is mounted noexec, set TERN_CACHE_DIR to another", path.display())]
     Busybox {

@@ -12,6 +12,8 @@
 //!                                └─► busybox ──► initrd.rs + cpio.rs ─┴─► Image
 //!                  everything lands in Cache (cache.rs), atomically, with its digests
 //! ```
+//!
+//! A whole system, on a disk, is in the room [`system`]: made from packages too, or fetched as a cloud image.
 
 #![forbid(unsafe_code)]
 
@@ -25,6 +27,7 @@ mod initrd;
 pub mod linked;
 mod modules;
 mod progress;
+pub mod system;
 
 use std::path::PathBuf;
 

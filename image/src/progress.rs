@@ -14,6 +14,8 @@ pub trait Progress {
     fn advance(&self, done: u64);
     /// The step is over, well or not.
     fn end(&self);
+    /// Something to know, in one line, between two steps.
+    fn note(&self, _text: &str) {}
 }
 
 /// Shows nothing.
@@ -71,6 +73,10 @@ impl Progress for OnStderr {
         bar.set_message(what.to_owned());
         bar.enable_steady_tick(Duration::from_millis(100));
         self.with_bar(|slot| *slot = Some(bar));
+    }
+
+    fn note(&self, text: &str) {
+        eprintln!("tern: {text}");
     }
 
     fn advance(&self, done: u64) {

@@ -29,6 +29,8 @@ pub(crate) struct Cli {
 const EXAMPLES: &str = "\
 Examples:
   tern run                              a small Linux, at a shell on this terminal
+  tern run debian                       a whole Debian, logged in on this terminal
+  tern run debian --detach --name web   the same in the background; then: tern ps, tern console web, tern stop web
   tern run --kernel vmlinuz             a kernel of your own
   tern run --help                       everything that a machine can have
   tern engines                          how guests can run on this computer
@@ -39,6 +41,12 @@ const RUN_EXAMPLES: &str = "\
 Examples:
   tern run
       a small Linux at a shell; `poweroff` in it, or Ctrl-], ends it
+  tern run debian --cpus 4 --memory 2G
+      a whole Debian 13, made on first use; root is logged in, what it writes is gone at the end
+  tern run debian --keep web
+      the same, and the next time it goes on where this ended
+  tern run disk.qcow2 --kernel vmlinuz --initrd initrd.img --cmdline 'console=ttyS0 root=/dev/vda1'
+      a system of your own, with a layer for what it writes: --disk instead of IMAGE writes to the file
   tern run --kernel vmlinuz --initrd initrd.img --cmdline 'console=ttyS0' --memory 1G --cpus 2
       a Linux kernel of your own
   echo 'uname -a; poweroff' | tern run --quiet > log
@@ -62,7 +70,27 @@ fn after_long(examples: &str) -> String {
 pub(crate) enum Command {
     /// Run a machine in the foreground; its end is the command's exit code
     #[command(after_help = "See --help for examples and exit codes.", after_long_help = after_long(RUN_EXAMPLES))]
-    Run(RunArguments),
+    Run(Box<RunArguments>),
+
+    /// List the machines that run
+    Ps {
+        /// How to print
+        #[arg(short, long, value_enum, default_value = "text", value_name = "FORM")]
+        output: OutputForm,
+    },
+
+    /// End machines: press the power button, and after a while end those by force whose guests do not hear it
+    Stop(crate::control::StopArguments),
+
+    /// Use this terminal as the console of a running machine; Ctrl-] leaves it
+    Console {
+        /// Which machine
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// Say nothing but errors
+        #[arg(short, long)]
+        quiet: bool,
+    },
 
     /// List the engines, and whether and why each can run here
     Engines {
@@ -97,12 +125,18 @@ const CPU_MODELS: [&str; CpuModel::ALL.len()] = {
 /// What `tern run` takes.
 #[derive(Debug, Args)]
 pub(crate) struct RunArguments {
-    /// The guest image. `tiny` is this host's Debian cloud kernel with a busybox shell: fetched and
-    /// built on first use, offline afterwards
-    #[arg(value_name = "IMAGE", default_value = "tiny", conflicts_with = "kernel")]
-    pub image: String,
+    /// The guest image: `tiny`, this host's Debian cloud kernel with a busybox shell, which is what runs if nothing is said;
+    /// `debian` (13) or `debian:12`, a whole Debian on a disk; or a disk image of your own, with --kernel. Made on first use,
+    /// offline afterwards. What the guest writes to the disk is gone at the end, unless there is --keep
+    #[arg(value_name = "IMAGE")]
+    pub image: Option<String>,
 
-    /// Start this kernel: a Linux bzImage or ELF, a PVH or Multiboot ELF, or a boot sector
+    /// Keep what the guest writes to its disk, under this name: the next run with the same name goes on with it. `tern image
+    /// list` shows it, `tern image rm` removes it
+    #[arg(long, value_name = "NAME", help_heading = "Guest")]
+    pub keep: Option<String>,
+
+    /// Start this kernel, in place of the image's own: a Linux bzImage or ELF, a PVH or Multiboot ELF, or a boot sector
     #[arg(long, value_name = "FILE", help_heading = "Guest")]
     pub kernel: Option<PathBuf>,
 
@@ -130,14 +164,14 @@ pub(crate) struct RunArguments {
     )]
     pub format: Format,
 
-    /// Memory, with a unit: 512M, 2G. After a comma the host's pages that it is made of: `hugepages=2M` (or `on`) and `hugepages=1G`
+    /// Memory, with a unit: 512M, 2G; if this is not given 512M, and for a whole system 1G. After a comma the host's pages that it is made of: `hugepages=2M` (or `on`) and `hugepages=1G`
     /// are reserved ones, `hugepages=thp` asks for transparent ones
-    #[arg(short, long, default_value = "512M", value_name = "SIZE[,hugepages=KIND]", value_parser = parse_memory, help_heading = "Machine")]
-    pub memory: Memory,
+    #[arg(short, long, value_name = "SIZE[,hugepages=KIND]", value_parser = parse_memory, help_heading = "Machine")]
+    pub memory: Option<Memory>,
 
-    /// Processors
-    #[arg(short, long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(tern_vmm::config::MOST_CPUS)), help_heading = "Machine")]
-    pub cpus: u32,
+    /// Processors; if this is not given one, and for a whole system as many as the host has, 4 at most
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(tern_vmm::config::MOST_CPUS)), help_heading = "Machine")]
+    pub cpus: Option<u32>,
 
     /// The processor that the guest sees: `tern-v2` is the same everywhere, `host` has all that this host and the engine can
     /// give, in a machine that goes on only where another host has the same
@@ -200,6 +234,16 @@ pub(crate) struct RunArguments {
     #[arg(long, help_heading = "Machine")]
     pub no_reboot: bool,
 
+    /// The machine's name, by which `tern stop` and others find it; if this is not given, the name under which it is kept, or one that
+    /// is made up
+    #[arg(long, value_name = "NAME", help_heading = "Machine")]
+    pub name: Option<String>,
+
+    /// Run in the background: print the machine's name when it runs. `tern console` shows it, `tern stop` ends it.
+    /// Errors that come later are in `logs/NAME.log` in $TERN_STATE_DIR or ~/.local/state/tern
+    #[arg(short, long)]
+    pub detach: bool,
+
     /// At the end, tell what the machine did: instructions, speed, exits by kind
     #[arg(long)]
     pub stats: bool,
@@ -231,13 +275,40 @@ pub(crate) enum OutputForm {
     Json,
 }
 
+/// A system, and how it is told of it.
+#[derive(Debug, Args)]
+pub(crate) struct SystemArguments {
+    /// Its name: `debian`, `debian:12`
+    #[arg(value_name = "NAME", value_parser = crate::images::release)]
+    pub release: tern_image::system::Release,
+    /// Show no progress
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
 /// What `tern image` does.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ImageCommand {
     /// Fetch and build the tiny guest now, so that `tern run` works offline
     Fetch,
-    /// List what is in the cache
-    List,
+    /// List the systems that there are, the kept machines, and what else is in the cache
+    List {
+        /// How to print
+        #[arg(short, long, value_enum, default_value = "text", value_name = "FORM")]
+        output: OutputForm,
+    },
+    /// Make a system from its distribution's packages, anew if it is there: `debian`, `debian:12`. It takes mmdebstrap, and root or
+    /// subordinate users
+    Build(SystemArguments),
+    /// Fetch a system's cloud image and check it, in place of what is there: `debian`, `debian:12`
+    Pull {
+        /// Which
+        #[command(flatten)]
+        system: SystemArguments,
+        /// The web server's folder with the image and its SHA512SUMS, if not the distribution's own
+        #[arg(long, value_name = "URL")]
+        from: Option<String>,
+    },
     /// Check disk images against the rules of their formats, or cached files against the digests they had when they were built
     Check {
         /// Which: files with disk images, or entries of the cache; all entries if nothing is given
@@ -250,12 +321,12 @@ pub(crate) enum ImageCommand {
         #[arg(short, long, value_enum, default_value = "text", value_name = "FORM")]
         output: OutputForm,
     },
-    /// Remove entries from the cache; the next start that needs them builds them again
+    /// Remove systems or other entries of the cache, which the next start that needs them makes again; or kept machines, for good
     Rm {
-        /// Which entries
+        /// Which systems, kept machines or entries
         #[arg(required_unless_present = "all")]
         entries: Vec<String>,
-        /// Remove everything
+        /// Remove everything from the cache; kept machines stay
         #[arg(long, conflicts_with = "entries")]
         all: bool,
     },
@@ -285,7 +356,7 @@ mod tests {
     fn run(words: &[&str]) -> Result<RunArguments, clap::Error> {
         let line = ["tern", "run"].iter().chain(words);
         Cli::try_parse_from(line).map(|cli| match cli.command {
-            Command::Run(arguments) => arguments,
+            Command::Run(arguments) => *arguments,
             other => panic!("'run' was taken for {other:?}"),
         })
     }
@@ -298,14 +369,14 @@ mod tests {
     #[test]
     fn without_arguments_it_is_the_tiny_guest() {
         let arguments = run(&[]).unwrap();
-        assert_eq!((arguments.image.as_str(), arguments.kernel), ("tiny", None));
-        assert_eq!((arguments.memory.size, arguments.cpus), (512 << 20, 1));
+        assert_eq!((arguments.image, arguments.kernel, arguments.keep), (None, None, None));
+        assert_eq!((arguments.memory, arguments.cpus), (None, None));
         assert_eq!(arguments.cpu, "tern-v2");
     }
 
     #[test]
-    fn an_image_and_a_kernel_exclude_each_other() {
-        assert!(run(&["tiny", "--kernel", "k"]).is_err());
+    fn an_image_may_have_another_kernel() {
+        assert!(run(&["debian", "--kernel", "k"]).is_ok());
         assert!(run(&["--kernel", "k"]).is_ok());
     }
 
@@ -319,7 +390,7 @@ mod tests {
     fn of_an_option_that_is_given_twice_the_last_one_counts() {
         let usual = ["--engine", "soft", "--cpus", "2", "--quiet", "--kernel", "k"];
         let arguments = run(&[&usual[..], &["--quiet", "--engine", "kvm", "--cpus", "1"]].concat()).unwrap();
-        assert_eq!((arguments.engine, arguments.cpus, arguments.quiet), (EngineChoice::Kvm, 1, true));
+        assert_eq!((arguments.engine, arguments.cpus, arguments.quiet), (EngineChoice::Kvm, Some(1), true));
         let arguments = run(&["--kernel", "k", "--module", "a", "--module", "b"]).unwrap();
         assert_eq!(arguments.modules.len(), 2);
     }

@@ -23,17 +23,22 @@ use crate::terminal;
 /// The most queues of a disk: each has a thread of its own on the host.
 const MOST_DISK_QUEUES: u32 = 8;
 
-/// The devices that the command line asks for, in the order in which the guest finds them.
+/// The devices that the command line asks for, in the order in which the guest finds them; before them the disk `system`, if the
+/// guest's image has one.
 ///
 /// # Errors
 /// A disk cannot be opened.
-pub(crate) fn of(arguments: &RunArguments) -> Result<Vec<DeviceConfig>, Failure> {
+pub(crate) fn of(
+    arguments: &RunArguments,
+    system: Option<&DiskOptions>,
+    cpus: u32,
+) -> Result<Vec<DeviceConfig>, Failure> {
     let mut devices = Vec::new();
-    for (number, options) in arguments.disks.iter().enumerate() {
+    for (number, options) in system.into_iter().chain(&arguments.disks).enumerate() {
         let disk = tern_disk::open(options)
             .map_err(|error| Failure::input(anyhow::Error::new(error)).context("cannot use a disk"))?;
         // As many as can be used at once.
-        let queues = u16::try_from(arguments.cpus.min(MOST_DISK_QUEUES)).unwrap_or(1);
+        let queues = u16::try_from(cpus.min(MOST_DISK_QUEUES)).unwrap_or(1);
         let device = Block::new(disk, &serial(options), queues);
         devices.push(named(format!("disk{number}"), device));
     }

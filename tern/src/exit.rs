@@ -34,6 +34,13 @@ impl Code {
     }
 }
 
+impl Code {
+    /// The code with which another process of this program ended.
+    pub fn of_process(code: u8) -> Self {
+        Self(code)
+    }
+}
+
 impl From<Code> for ExitCode {
     fn from(code: Code) -> Self {
         Self::from(code.0)
@@ -89,6 +96,11 @@ impl Failure {
         Self { code: self.code, error: self.error.context(wanted) }
     }
 
+    /// The first cause of this kind.
+    pub fn cause<E: std::error::Error + Send + Sync + 'static>(&self) -> Option<&E> {
+        self.error.chain().find_map(|cause| cause.downcast_ref())
+    }
+
     /// Tells it on standard error: the error in short, then each cause on its own line.
     pub fn report(&self) {
         eprint!("{}", self.text());
@@ -108,7 +120,14 @@ impl From<tern_image::Error> for Failure {
     fn from(error: tern_image::Error) -> Self {
         use tern_image::Error;
         match error {
-            Error::Io { .. } | Error::NoCacheDir | Error::Busybox { .. } => Self::host(error),
+            Error::Io { .. }
+            | Error::NoCacheDir
+            | Error::NoStateDir
+            | Error::Busybox { .. }
+            | Error::NoTool { .. }
+            | Error::NoSubordinates
+            | Error::Build { .. } => Self::host(error),
+            Error::Disk(error) => error.into(),
             _ => Self::input(error),
         }
     }

@@ -1,18 +1,16 @@
 //! From words to the files of a guest.
 
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::anyhow;
 use clap::ValueEnum;
-use tern_image::{Cache, Image, OnStderr, Progress, Silent};
 use tern_vmm::boot::KernelKind;
 
 use crate::cli::RunArguments;
 use crate::exit::Failure;
 use crate::files::{Files, FromFiles, Input};
-use crate::terminal;
+use crate::source::Source;
 
 /// No kernel is as large as this, in bytes; whoever names a disk or an endless device hears it soon.
 const LARGEST_KERNEL: u64 = 1 << 30;
@@ -64,47 +62,23 @@ impl FromStr for Module {
     }
 }
 
-/// Finds the guest that the command line describes, and reads its files for the first time.
-pub(crate) fn load(arguments: &RunArguments) -> Result<FromFiles, Failure> {
-    let (path, initrd, cmdline) = match &arguments.kernel {
-        Some(kernel) => (kernel.clone(), None, None),
-        None => {
-            let image = image(&arguments.image, arguments.quiet)?;
-            (image.kernel, image.initrd, Some(image.cmdline))
-        }
-    };
-    let kernel = Input::open("kernel", &path, LARGEST_KERNEL, "no kernel has")?;
-    // What does not fit into the machine's memory need not be read.
-    let fitting = |role, path: &Path| {
-        Input::open(role, path, arguments.memory.size, "the machine's memory has; see --memory")
-    };
-    let initrd = arguments.initrd.clone().or(initrd);
-    let initrd = initrd.map(|path| fitting("initramfs", &path)).transpose()?;
+/// Reads the files of the guest for the first time: those of `source`, and those that the command line puts in their places.
+/// What does not fit into `memory`, in bytes, need not be read.
+pub(crate) fn load(arguments: &RunArguments, source: &Source, memory: u64) -> Result<FromFiles, Failure> {
+    let kernel = arguments.kernel.as_ref().or(source.kernel.as_ref());
+    let kernel = kernel
+        .ok_or_else(|| Failure::input(anyhow!("there is no kernel to start: name one with --kernel FILE")))?;
+    let kernel = Input::open("kernel", kernel, LARGEST_KERNEL, "no kernel has")?;
+    let fitting =
+        |role, path: &Path| Input::open(role, path, memory, "the machine's memory has; see --memory");
+    let initrd = arguments.initrd.as_ref().or(source.initrd.as_ref());
+    let initrd = initrd.map(|path| fitting("initramfs", path)).transpose()?;
     let mut modules = Vec::new();
     for module in &arguments.modules {
         modules.push((fitting("module", &module.file)?, module.cmdline.clone()));
     }
-    let cmdline = arguments.cmdline.clone().or(cmdline);
+    let cmdline = arguments.cmdline.clone().or_else(|| source.cmdline.clone());
     FromFiles::new(Files { kernel, kind: arguments.format.kind(), initrd, cmdline, modules })
-}
-
-fn image(name: &str, quiet: bool) -> Result<Image, Failure> {
-    if name != "tiny" {
-        let hint = if Path::new(name).is_file() {
-            format!("to start the file as a kernel: `tern run --kernel {name}`")
-        } else {
-            "the only image is 'tiny'; a kernel of your own is started with --kernel FILE".to_owned()
-        };
-        return Err(Failure::input(anyhow!("there is no image '{name}'; {hint}")));
-    }
-    let shown = OnStderr::new();
-    let progress: &dyn Progress = if quiet { &Silent } else { &shown };
-    let mut image = tern_image::tiny(&Cache::of_user()?, progress)
-        .map_err(|error| Failure::from(error).context("cannot get the image 'tiny'"))?;
-    if let Some((columns, lines)) = terminal::size() {
-        write!(image.cmdline, " COLUMNS={columns} LINES={lines}").expect("a string takes everything");
-    }
-    Ok(image)
 }
 
 #[cfg(test)]

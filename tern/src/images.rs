@@ -1,14 +1,16 @@
 //! `tern image`: the cache of fetched and built images, for those who want to look after it. What it does with disk images is in
 //! `disks/`.
 
-use std::fmt::Write as _;
 use std::path::Path;
 
-use tern_image::{Cache, OnStderr};
+use tern_image::system::{Kept, Release, System};
+use tern_image::{Cache, OnStderr, Progress, Silent};
 
-use crate::cli::{ImageCommand, OutputForm};
+use crate::cli::{ImageCommand, OutputForm, SystemArguments};
 use crate::disks;
 use crate::exit::Failure;
+
+mod listing;
 
 /// Does what was asked for.
 pub(crate) fn manage(command: &ImageCommand) -> Result<(), Failure> {
@@ -17,7 +19,15 @@ pub(crate) fn manage(command: &ImageCommand) -> Result<(), Failure> {
             tern_image::tiny(&Cache::of_user()?, &OnStderr::new())?;
             Ok(())
         }
-        ImageCommand::List => list(&Cache::of_user()?),
+        ImageCommand::List { output } => {
+            listing::list(&Cache::of_user()?, Kept::of_user().ok().as_ref(), *output)
+        }
+        ImageCommand::Build(system) => {
+            made(system, |cache, progress| System::build(cache, system.release, true, progress))
+        }
+        ImageCommand::Pull { system, from } => made(system, |cache, progress| {
+            System::pull(cache, system.release, from.as_deref(), true, progress)
+        }),
         ImageCommand::Check { entries, repair, output } => check(entries, *repair, *output),
         ImageCommand::Rm { entries, all } => remove(&Cache::of_user()?, entries, *all),
         ImageCommand::Info(arguments) => disks::info(arguments),
@@ -28,14 +38,26 @@ pub(crate) fn manage(command: &ImageCommand) -> Result<(), Failure> {
     }
 }
 
-fn list(cache: &Cache) -> Result<(), Failure> {
-    let mut text = String::new();
-    for entry in cache.entries()? {
-        let mebibytes = entry.size.div_ceil(1 << 20);
-        writeln!(text, "{:<34} {mebibytes:>5} MiB  {}", entry.key, entry.files.join(", "))
-            .expect("a string takes everything");
-    }
-    crate::print(text.as_bytes())
+/// Reads a system's name.
+///
+/// # Errors
+/// A text for the user, with the names that there are.
+pub(crate) fn release(name: &str) -> Result<Release, String> {
+    Release::named(name).ok_or_else(|| {
+        let names = Release::ALL.map(Release::name).join(", ");
+        format!("there is no system of this name: there are debian, {names}")
+    })
+}
+
+/// Makes a system, and tells what there is now.
+fn made(
+    arguments: &SystemArguments,
+    make: impl FnOnce(&Cache, &dyn Progress) -> Result<System, tern_image::Error>,
+) -> Result<(), Failure> {
+    let shown = OnStderr::new();
+    let progress: &dyn Progress = if arguments.quiet { &Silent } else { &shown };
+    let about = make(&Cache::of_user()?, progress)?.about;
+    crate::print(format!("{}: Debian {} with Linux {}\n", about.name, about.version, about.kernel).as_bytes())
 }
 
 /// Checks what is named: a file, or what can only be one, is a disk image; everything else an entry of the cache.
@@ -57,10 +79,17 @@ fn check(entries: &[String], is_mended: bool, output: OutputForm) -> Result<(), 
     Ok(())
 }
 
+/// Removes what is named: a kept machine, a system, or an entry of the cache by its own name.
 fn remove(cache: &Cache, entries: &[String], all: bool) -> Result<(), Failure> {
     let keys = if all { some_or_all(cache, &[])? } else { entries.to_vec() };
     for key in keys {
-        cache.remove(&key)?;
+        // Without a place for them nothing is kept.
+        let kept = Kept::of_user().ok().filter(|kept| !all && kept.get(&key).is_ok());
+        match (Release::named(&key), kept) {
+            (Some(release), _) => cache.remove(&release.key())?,
+            (None, Some(kept)) => kept.remove(&key)?,
+            (None, None) => cache.remove(&key)?,
+        }
     }
     Ok(())
 }

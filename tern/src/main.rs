@@ -3,15 +3,17 @@
 //! ```text
 //! cli.rs        what can be said; one definition gives parser, help and completions
 //! run.rs        `tern run`: from words to a machine, and from its end to an exit code
+//! source.rs     what a machine starts from: an image, a kept machine, a kernel
 //! guest.rs      from file names to a kernel and what belongs to it
 //! devices.rs    from words to the devices on the PCI bus
 //! files.rs      a guest's files, read when the machine needs them
 //! heap.rs       the allocator, told to keep nothing large
 //! statistics.rs what a machine did, for people
 //! engines.rs    the engines, and `tern engines`
-//! images.rs     `tern image`: the cache
+//! images.rs     `tern image`: systems, kept machines and the rest of the cache
 //! disks/        `tern image`: disk images
 //! terminal/     the user's terminal as the guest's serial console
+//! control/      running machines, by name: `tern ps`, `tern stop`, `tern console`, `tern run --detach`
 //! exit.rs       what the exit codes mean
 //! size.rs       sizes as people write them
 //! ```
@@ -19,6 +21,7 @@
 #![deny(unsafe_code)]
 
 mod cli;
+mod control;
 mod devices;
 mod disks;
 mod engines;
@@ -29,6 +32,7 @@ mod heap;
 mod images;
 mod run;
 mod size;
+mod source;
 mod statistics;
 mod terminal;
 
@@ -45,6 +49,9 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Run(arguments) => run::run(&arguments),
         Command::Engines { output } => engines::list(output).map(|()| Code::SUCCESS),
+        Command::Ps { output } => control::list(output).map(|()| Code::SUCCESS),
+        Command::Stop(arguments) => control::stop(&arguments).map(|()| Code::SUCCESS),
+        Command::Console { name, quiet } => control::attach(&name, quiet),
         Command::Image(command) => images::manage(&command).map(|()| Code::SUCCESS),
         Command::Completions { shell } => completions(shell).map(|()| Code::SUCCESS),
     };

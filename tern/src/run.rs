@@ -4,8 +4,9 @@
 //! `tern-vmm`'s.
 
 use std::io;
+use std::process;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, anyhow};
 use tern_vmm::config::{CpuModel, DeviceConfig, MachineConfig, OnReboot};
@@ -13,49 +14,114 @@ use tern_vmm::console::ConsoleInput;
 use tern_vmm::machine::{End, Machine, MachineError, Outcome};
 
 use crate::cli::{OutputForm, RunArguments};
+use crate::control::{self, Claim, Detached, Hub, Served, State, Status};
 use crate::engines::Chosen;
 use crate::exit::{Code, Failure};
 use crate::files::FromFiles;
+use crate::size::Memory;
+use crate::source::Source;
 use crate::terminal::{self, Console, Leaving};
 use crate::{devices, engines, guest, statistics};
 
 /// Runs a machine as the command line says, until it ends.
 pub(crate) fn run(arguments: &RunArguments) -> Result<Code, Failure> {
+    if control::is_to_detach(arguments) {
+        return control::detach();
+    }
+    let detached = Detached::begin(arguments)?;
     let Chosen { engine, note } = engines::choose(arguments.engine, arguments.translation)?;
-    let config = config(arguments, guest::load(arguments)?, devices::of(arguments)?);
+    let source = Source::find(arguments)?;
+    let (memory, cpus) = source.sizes(arguments);
+    let hub = Hub::default();
+    let control = match control(arguments, &source, engine.name(), memory, cpus, &hub) {
+        // Nobody asked for a name: a machine that cannot be found is better than none.
+        Err(failure) if failure.code == Code::HOST && arguments.name.is_none() && !arguments.detach => {
+            if !arguments.quiet {
+                eprintln!("tern: the machine cannot be found by `tern ps`: {}", failure.text().trim_end());
+            }
+            None
+        }
+        control => Some(control?),
+    };
+    let guest = guest::load(arguments, &source, memory.size)?;
+    let devices = devices::of(arguments, source.disk.as_ref(), cpus)?;
+    let config = config(arguments, guest, devices, memory, cpus);
     if let Some(note) = note
         && !arguments.quiet
     {
         eprintln!("tern: {note}");
     }
-    let console = Console::open(arguments.quiet)
+    let console = Console::open(arguments.quiet, "Ctrl-] leaves and ends the machine")
         .context("cannot use standard input and output as a console")
         .map_err(Failure::host)?;
-    let outcome = Machine::new(config, engine, console.output())
+    let outcome = Machine::new(config, engine, hub.output(console.output()))
         .map_err(Failure::from)
-        .and_then(|machine| run_machine(machine, &console));
+        .and_then(|machine| run_machine(machine, &console, control.as_ref(), detached));
+    if let Some(control) = &control {
+        control.served.ends();
+    }
+    hub.end();
     // Errors and statistics are for a terminal that is itself again.
     let leaving = console.close();
     let outcome = outcome?;
-    let code = match leaving {
-        None => code_of(outcome.end),
-        Some(why) => code_of_leaving(why, arguments.quiet),
-    };
     if arguments.stats {
         let tell = match arguments.output {
             OutputForm::Text => statistics::text,
             OutputForm::Json => statistics::json,
         };
-        eprint!("{}", tell(engine.name(), arguments.cpus, outcome.wall, &outcome.statistics));
+        eprint!("{}", tell(engine.name(), cpus, outcome.wall, &outcome.statistics));
     }
-    code
+    // Whatever is to be put in order is, before a signal may end the process.
+    drop((source, control));
+    match leaving {
+        None => code_of(outcome.end),
+        Some(why) => code_of_leaving(why, arguments.quiet),
+    }
 }
 
-fn config(arguments: &RunArguments, guest: FromFiles, devices: Vec<DeviceConfig>) -> MachineConfig {
+/// The machine's name, and who answers for it.
+struct Control {
+    claim: Claim,
+    served: Served,
+}
+
+/// Takes a name for the machine, and lets it be found by that.
+fn control(
+    arguments: &RunArguments,
+    source: &Source,
+    engine: &str,
+    memory: Memory,
+    cpus: u32,
+    hub: &Hub,
+) -> Result<Control, Failure> {
+    let name = arguments.name.as_ref().or(source.kept.as_ref());
+    let claim = Claim::take(name.map(String::as_str), &source.label)?;
+    let status = Status {
+        name: claim.name.clone(),
+        image: source.label.clone(),
+        kept: source.kept.clone(),
+        state: State::Starting,
+        process: process::id(),
+        engine: engine.to_owned(),
+        cpus,
+        memory: memory.size,
+        started: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+    };
+    let served = Served::start(&claim, status, hub)?;
+    Ok(Control { claim, served })
+}
+
+fn config(
+    arguments: &RunArguments,
+    guest: FromFiles,
+    devices: Vec<DeviceConfig>,
+    memory: Memory,
+    cpus: u32,
+) -> MachineConfig {
     MachineConfig {
-        memory: arguments.memory.size,
-        pages: arguments.memory.pages,
-        cpus: arguments.cpus,
+        memory: memory.size,
+        pages: memory.pages,
+        cpus,
         // The command line takes no other names.
         cpu_model: CpuModel::by_name(&arguments.cpu).unwrap_or_default(),
         devices,
@@ -65,13 +131,24 @@ fn config(arguments: &RunArguments, guest: FromFiles, devices: Vec<DeviceConfig>
     }
 }
 
-/// Connects the machine to the console and runs it.
-fn run_machine(machine: Machine, console: &Console) -> Result<Outcome, Failure> {
+/// Connects the machine to the console and to those who find it by name, and runs it.
+fn run_machine(
+    machine: Machine,
+    console: &Console,
+    control: Option<&Control>,
+    detached: Option<Detached>,
+) -> Result<Outcome, Failure> {
     let handle = machine.handle();
     console
         .connect(Arc::new(machine.console_input()), Arc::new(move || handle.stop()))
         .context("cannot start a thread for the console")
         .map_err(Failure::host)?;
+    if let Some(Control { claim, served }) = control {
+        served.runs(machine.handle(), machine.console_input());
+        if let Some(detached) = detached {
+            detached.runs(&claim.name)?;
+        }
+    }
     Ok(machine.run()?)
 }
 
@@ -112,6 +189,11 @@ fn code_of_leaving(why: Leaving, quiet: bool) -> Result<Code, Failure> {
             if !quiet {
                 eprintln!("\ntern: left with Ctrl-]; the machine has ended");
             }
+            Ok(Code::LEFT)
+        }
+        Leaving::Signal(signal) => {
+            terminal::end_by_signal(signal);
+            // Only a signal that ends nothing comes back.
             Ok(Code::LEFT)
         }
         // As with other tools: whoever reads has seen enough.

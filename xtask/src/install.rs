@@ -10,6 +10,9 @@ use anyhow::{Context, Result, bail};
 
 use crate::step;
 
+/// What `tern` calls when it makes whole systems, or fetches them.
+pub(crate) const FOR_SYSTEMS: [&str; 3] = ["mmdebstrap", "e2fsprogs", "curl"];
+
 /// Makes sure that these Debian packages are installed.
 ///
 /// # Errors

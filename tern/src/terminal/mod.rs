@@ -4,7 +4,7 @@
 //! stdin ──► input.rs (thread; escape.rs finds Ctrl-]) ──► ConsoleInput (the machine's UART)
 //! stdout ◄── output.rs (thread, one write for many bytes) ◄── Output (io::Write, from a vCPU thread)
 //! raw.rs      every key goes to the guest; the terminal is always restored
-//! signals.rs  being ended, stopped and continued by others
+//! signals.rs  being ended, stopped and continued by others, and the machine's end before that
 //! ```
 //!
 //! Standard input and output may be terminals, pipes, files or closed. Raw mode, Ctrl-] and the line
@@ -40,6 +40,8 @@ pub(crate) enum Leaving {
     Escape,
     /// Standard output takes no more.
     OutputGone(io::Error),
+    /// Somebody sent the process this signal, which ends it.
+    Signal(i32),
 }
 
 /// Ends the machine, from whatever thread; more than one call does no harm.
@@ -56,24 +58,28 @@ pub(crate) struct Console {
     output: Output,
     leaving: Arc<Mutex<Option<Leaving>>>,
     raw: Option<RawMode>,
+    signals: signals::Watch,
+}
+
+/// Ends the process as the signal does that it was sent. Call it when there is nothing left to do.
+pub(crate) fn end_by_signal(signal: i32) {
+    signals::end_by(signal);
 }
 
 impl Console {
-    /// Takes the terminal over, if there is one.
+    /// Takes the terminal over, if there is one, and tells there in one line how to leave.
     ///
     /// # Errors
     /// If the terminal or the handling of signals cannot be set up.
-    pub fn open(quiet: bool) -> io::Result<Self> {
+    pub fn open(quiet: bool, how_to_leave: &str) -> io::Result<Self> {
         let output = Output::start(rustix::stdio::stdout())?;
         if io::stdin().is_terminal() && !quiet {
-            eprintln!("tern: Ctrl-] leaves and ends the machine");
+            eprintln!("tern: {how_to_leave}");
         }
         // Whoever is to restore the terminal is there before it changes.
-        if io::stdin().is_terminal() {
-            signals::watch()?;
-        }
+        let signals = signals::Watch::start(io::stdin().is_terminal())?;
         let raw = RawMode::enter()?;
-        Ok(Self { output, leaving: Arc::default(), raw })
+        Ok(Self { output, leaving: Arc::default(), raw, signals })
     }
 
     /// Where the guest's console output is to be written.
@@ -96,7 +102,8 @@ impl Console {
                 stop();
             }
         };
-        let gone = leave.clone();
+        let (gone, ended) = (leave.clone(), leave.clone());
+        self.signals.on_signal(move |signal| ended(Leaving::Signal(signal)));
         self.output.on_failure(move |error| gone(Leaving::OutputGone(error)));
         input::start(input, move || leave(Leaving::Escape))
     }

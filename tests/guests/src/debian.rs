@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use tern_image::cpio::Archive;
 pub use tern_image::debian::{Flavour, Suite};
+use tern_image::system::{Release, System};
 use tern_image::{Cache, OnStderr};
 
 /// What the kernels are told. Columns are many, so that the shell never breaks a line that is typed.
@@ -55,6 +56,17 @@ pub fn initramfs_with(programs: &[(&str, Vec<u8>)]) -> Vec<u8> {
     // Linux unpacks one archive after the other.
     bytes.extend(more.finish());
     bytes
+}
+
+/// Sees to it that a whole system is in the cache, by its name, and tells where its files are. The first one to ask makes it.
+///
+/// # Panics
+/// It cannot be had.
+#[must_use]
+pub fn system(name: &str) -> System {
+    let release = Release::named(name).expect("it is a system's name");
+    System::get(&cache(), release, &OnStderr::new())
+        .unwrap_or_else(|error| panic!("cannot get {name}: {error:?}"))
 }
 
 fn cache() -> Cache {

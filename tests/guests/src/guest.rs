@@ -126,6 +126,20 @@ impl Guest {
         }
     }
 
+    /// Waits until standard error shows `text`.
+    ///
+    /// # Panics
+    /// It does not in time, or the process ends before.
+    #[track_caller]
+    pub fn wait_for_error(&mut self, text: &str) {
+        while self.errors.find(text, 0, MOMENT).is_none() {
+            if self.has_ended() && self.errors.find(text, 0, AFTERGLOW).is_none() {
+                self.fail(&format!("it ended without the words {text:?} in standard error"));
+            }
+            self.check_time(&format!("waiting for {text:?} in standard error"));
+        }
+    }
+
     /// Waits for the shell, types a command and waits until it is done; returns its output.
     ///
     /// # Panics

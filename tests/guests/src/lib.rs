@@ -9,6 +9,7 @@
 //! host.rs       what a guest on KVM inherits from its host
 //! debian.rs     kernels from Debian's packages
 //! boot_sector.rs  guests of a few bytes, for what no Linux does
+//! web.rs        a web server
 //! program.rs    programs for guests, of a few system calls
 //! ```
 //!
@@ -25,6 +26,7 @@ pub mod program;
 mod stream;
 mod terminal;
 mod tern;
+pub mod web;
 
 pub use guest::{End, Guest, PROMPT};
 pub use terminal::Terminal;

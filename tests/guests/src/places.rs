@@ -15,9 +15,9 @@ static FREED: Condvar = Condvar::new();
 pub(crate) struct Places(usize);
 
 impl Places {
-    /// Waits until `cpus` processors, or all that the host has, are free.
+    /// Waits until `cpus` processors, or all that the host has, are free. What runs no guest takes none.
     pub(crate) fn take(cpus: usize) -> Self {
-        let wanted = cpus.clamp(1, *TOTAL);
+        let wanted = cpus.min(*TOTAL);
         let taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
         let mut taken =
             FREED.wait_while(taken, |taken| *taken + wanted > *TOTAL).unwrap_or_else(PoisonError::into_inner);

@@ -34,9 +34,10 @@ pub struct Tern {
 }
 
 impl Tern {
-    /// Any command: `tern ARGUMENTS`.
+    /// Any command: `tern ARGUMENTS`. One that runs a guest keeps a processor busy.
     #[must_use]
     pub fn new<const N: usize>(arguments: [&str; N]) -> Self {
+        let is_run = arguments.first() == Some(&"run");
         let arguments = arguments.iter().map(OsString::from).collect();
         Self {
             program: built().to_owned(),
@@ -44,7 +45,7 @@ impl Tern {
             user: None,
             arguments,
             environment: Vec::new(),
-            cpus: 1,
+            cpus: usize::from(is_run),
             limit: LIMIT,
             output: None,
         }

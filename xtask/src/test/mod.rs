@@ -92,6 +92,8 @@ fn tests_by_translation(how: &str) -> Result<Tally> {
 /// Real guests in the release build. They see to it themselves that no more of them run at a time than the
 /// host has processors for.
 fn guest_tests() -> Result<Tally> {
+    // Whole systems are made, and the file systems on their disks checked.
+    install::packages(&install::FOR_SYSTEMS)?;
     let tern = step::build_tern()?;
     step::announce("running real guests");
     let mut tests = step::cargo("test");

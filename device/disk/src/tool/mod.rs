@@ -7,11 +7,13 @@
 //! copy.rs      the contents of one image into another, without what is zeros
 //! resize.rs    more or less room
 //! commit.rs    what an image holds, into the one that it stands on
+//! contents.rs  what a disk holds, to be read
 //! check.rs     whether an image keeps its format's rules
 //! ```
 
 mod check;
 mod commit;
+mod contents;
 mod convert;
 mod copy;
 mod create;
@@ -26,6 +28,7 @@ use crate::options::Format;
 
 pub use check::{Checked, check};
 pub use commit::{Committed, commit};
+pub use contents::Contents;
 pub use convert::{Converted, convert};
 pub use create::{NewBacking, NewImage, Subformat, create};
 pub use info::{Info, SnapshotInfo, info};
