@@ -54,7 +54,8 @@ fn qemu(files: &Files, kernel: &Path) -> Command {
     let mut command = Command::new("qemu-system-x86_64");
     // In the rig the program is not where it was installed, and would not find its firmware.
     command.args(["-L", "/usr/share/qemu", "-L", "/usr/share/seabios"]);
-    command.args(["-machine", "microvm,x-option-roms=off,pic=off,pit=off,rtc=off,isa-serial=on"]);
+    // A clock there must be: Linux waits long for one that is not, by ten thousand exits.
+    command.args(["-machine", "microvm,x-option-roms=off,pic=off,pit=off,rtc=on,isa-serial=on"]);
     command.args(["-accel", "kvm", "-cpu", "host", "-m", &MEMORY.to_string()]);
     command.args(["-no-user-config", "-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio"]);
     command.arg("-kernel").arg(kernel);

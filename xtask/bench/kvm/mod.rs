@@ -37,7 +37,7 @@ with what they cost, and the memory that the program takes beside the guest's ow
 
 Both start the tiny guest: the same kernel (unpacked, and entered through PVH), initramfs, kernel
 command line, memory and one processor. QEMU's machine is as lean as it goes: without option ROMs,
-8259s, interval timer and RTC. 'packed' is with the kernel as Debian packs it; Tern is to be ahead of
+8259s and interval timer. 'packed' is with the kernel as Debian packs it; Tern is to be ahead of
 the better of both.
 
 Without --here this happens in the rig, a computer that QEMU emulates, because few development
