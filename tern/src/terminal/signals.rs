@@ -9,13 +9,14 @@ use std::thread;
 use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
+use tern_engine::THREAD_STACK;
 
 use super::raw;
 
 /// Starts the thread that handles signals.
 pub(super) fn watch() -> io::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT])?;
-    thread::Builder::new().name("signals".to_owned()).spawn(move || {
+    thread::Builder::new().name("signals".to_owned()).stack_size(THREAD_STACK).spawn(move || {
         for signal in signals.forever() {
             if signal == SIGCONT {
                 // If the terminal is gone, the reader of the input will find out.
