@@ -32,7 +32,7 @@ static GUEST: LazyLock<Mutex<Guest>> = LazyLock::new(|| {
     let memory =
         GuestMemory::from_ranges(&[(GuestAddress(0), MEMORY)]).expect("the host has a little memory");
     let config = VmConfig { cpu_model: CpuModel::default(), cpus: 1, clock: Arc::new(Clock::new()) };
-    let vm = SoftEngine.create_vm(&config, memory.clone()).expect("the engine runs here");
+    let vm = SoftEngine::default().create_vm(&config, memory.clone()).expect("the engine runs here");
     let vcpu = vm.create_vcpu(0).expect("a machine has a processor");
     let kicker: Arc<dyn Kick> = vcpu.kicker();
     std::thread::spawn(move || {

@@ -5,3 +5,4 @@
 
 pub mod boot;
 pub mod guest;
+pub mod virtio;

@@ -7,17 +7,18 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::Error;
 
-/// Writes the first `count` regular files of `deb` whose paths (without a leading `./`) are `wanted` to
-/// `directory`, under their own names.
+/// Writes the regular files of `deb` whose paths (without a leading `./`) are `wanted` to `directory`, under their own names.
+/// With the most of `count` found, it looks no further; fewer than the least are an error.
 pub(crate) fn extract(
     deb: &Path,
     wanted: impl Fn(&str) -> bool,
-    count: usize,
+    count: RangeInclusive<usize>,
     directory: &Path,
 ) -> Result<(), Error> {
     let mut child = Command::new("dpkg-deb")
@@ -29,10 +30,10 @@ pub(crate) fn extract(
         .spawn()
         .map_err(|_| Error::NotDebian { tool: "dpkg-deb" })?;
     let stream = child.stdout.take().expect("stdout was asked for");
-    let found = extract_from_tar(stream, wanted, count, directory);
+    let found = extract_from_tar(stream, wanted, *count.end(), directory);
     // Having what we want, we no longer listen: dpkg-deb then ends with a broken pipe.
     child.wait().map_err(Error::io("unpack", deb))?;
-    if found.map_err(Error::io("unpack", deb))? < count {
+    if found.map_err(Error::io("unpack", deb))? < *count.start() {
         return Err(Error::Package {
             package: deb.file_name().unwrap_or_default().display().to_string(),
             why: "it does not hold the expected files".to_owned(),
@@ -45,7 +46,7 @@ pub(crate) fn extract(
 fn extract_from_tar(
     stream: impl Read,
     wanted: impl Fn(&str) -> bool,
-    count: usize,
+    most: usize,
     directory: &Path,
 ) -> io::Result<usize> {
     let mut found = 0;
@@ -60,7 +61,7 @@ fn extract_from_tar(
         if member.header().entry_type().is_file() && wanted(path_text) {
             io::copy(&mut member, &mut File::create(directory.join(name))?)?;
             found += 1;
-            if found == count {
+            if found == most {
                 break;
             }
         }

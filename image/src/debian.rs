@@ -9,6 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::apt::{Apt, Package};
+use crate::modules;
 use crate::{Cache, Error, Progress, deb};
 
 /// Debian's keys, for suites that the host's own sources do not name.
@@ -51,18 +52,87 @@ pub fn kernel(
     flavour: Flavour,
     progress: &dyn Progress,
 ) -> Result<PathBuf, Error> {
-    let key = match suite {
-        Suite::Host => flavour.package().to_owned(),
-        Suite::Trixie => format!("{}-trixie", flavour.package()),
-    };
+    if flavour == Flavour::Cloud {
+        return Ok(guest_kernel(cache, suite, progress)?.kernel);
+    }
+    let key = key_of(suite, flavour.package());
     let wanted = Wanted {
         package: flavour.package(),
         in_dependency: Some("linux-image-"),
-        file: |path| path.starts_with("boot/vmlinuz-"),
+        file: is_kernel_path,
         files: 1,
+        further: 0,
     };
     let entry = cache.get_or_build(&key, |directory| wanted.fetch(suite, directory, progress))?;
     kernel_in(&entry, &key)
+}
+
+fn key_of(suite: Suite, package: &str) -> String {
+    match suite {
+        Suite::Host => package.to_owned(),
+        Suite::Trixie => format!("{package}-trixie"),
+    }
+}
+
+fn is_kernel_path(path: &str) -> bool {
+    path.starts_with("boot/vmlinuz-")
+}
+
+/// A kernel for virtual machines with what its virtio drivers need.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GuestKernel {
+    /// The kernel, a bzImage.
+    pub kernel: PathBuf,
+    /// What `uname -r` says on it.
+    pub release: String,
+    /// Those of [`GUEST_MODULES`] that are not built in.
+    pub modules: Vec<PathBuf>,
+}
+
+/// The modules that a guest with Tern's devices may need, by their files' names without the ending.
+pub const GUEST_MODULES: [&str; 13] = [
+    "virtio",
+    "virtio_ring",
+    "virtio_pci_modern_dev",
+    "virtio_pci_legacy_dev",
+    "virtio_pci",
+    "virtio_blk",
+    "virtio-rng",
+    "virtio_console",
+    "virtio_balloon",
+    "vsock",
+    "vmw_vsock_virtio_transport_common",
+    "vmw_vsock_virtio_transport",
+    "squashfs",
+];
+
+/// A release's cloud kernel with its modules.
+///
+/// # Errors
+/// As [`kernel`].
+pub fn guest_kernel(cache: &Cache, suite: Suite, progress: &dyn Progress) -> Result<GuestKernel, Error> {
+    let key = key_of(suite, "linux-cloud-with-virtio");
+    let is_module = |path: &str| {
+        let name = modules::name(Path::new(path));
+        path.contains("/kernel/") && name.is_some_and(|name| GUEST_MODULES.contains(&name))
+    };
+    let wanted = Wanted {
+        package: Flavour::Cloud.package(),
+        in_dependency: Some("linux-image-"),
+        file: move |path: &str| is_kernel_path(path) || is_module(path),
+        files: 1,
+        further: GUEST_MODULES.len(),
+    };
+    let entry = cache.get_or_build(&key, |directory| {
+        wanted.fetch(suite, directory, progress)?;
+        modules::unpack(directory)
+    })?;
+    let kernel = kernel_in(&entry, &key)?;
+    let name = kernel.file_name().unwrap_or_default().to_string_lossy();
+    let release = name.trim_start_matches("vmlinuz-").to_owned();
+    let files = GUEST_MODULES.map(|name| entry.join(format!("{name}.ko")));
+    let modules = files.into_iter().filter(|file| file.is_file()).collect();
+    Ok(GuestKernel { kernel, release, modules })
 }
 
 /// A kernel that hosts KVM guests on AMD processors, with what it needs to be loaded.
@@ -85,8 +155,9 @@ pub fn kvm_host(cache: &Cache, progress: &dyn Progress) -> Result<KvmHost, Error
     let wanted = Wanted {
         package: Flavour::Cloud.package(),
         in_dependency: Some("linux-image-"),
-        file: |path| path.starts_with("boot/vmlinuz-") || KVM_MODULES.iter().any(|name| is_named(path, name)),
+        file: |path: &str| is_kernel_path(path) || KVM_MODULES.iter().any(|name| is_named(path, name)),
         files: 1 + KVM_MODULES.len(),
+        further: 0,
     };
     let key = "kvm-host-amd";
     let entry = cache.get_or_build(key, |directory| wanted.fetch(Suite::Host, directory, progress))?;
@@ -122,8 +193,9 @@ pub(crate) fn busybox(cache: &Cache, progress: &dyn Progress) -> Result<PathBuf,
     let wanted = Wanted {
         package: "busybox-static",
         in_dependency: None,
-        file: |path| matches!(path, "bin/busybox" | "usr/bin/busybox"),
+        file: |path: &str| matches!(path, "bin/busybox" | "usr/bin/busybox"),
         files: 1,
+        further: 0,
     };
     let entry =
         cache.get_or_build(wanted.package, |directory| wanted.fetch(Suite::Host, directory, progress))?;
@@ -131,16 +203,18 @@ pub(crate) fn busybox(cache: &Cache, progress: &dyn Progress) -> Result<PathBuf,
 }
 
 /// Files in a package.
-struct Wanted {
+struct Wanted<F> {
     package: &'static str,
     /// If set: the files are in the package's first dependency whose name starts like this.
     in_dependency: Option<&'static str>,
-    file: fn(&str) -> bool,
-    /// How many such files there are.
+    file: F,
+    /// How many such files there are at least.
     files: usize,
+    /// How many more there may be.
+    further: usize,
 }
 
-impl Wanted {
+impl<F: Fn(&str) -> bool> Wanted<F> {
     /// Fetches the package and leaves the files, and nothing else, in `directory`.
     fn fetch(&self, suite: Suite, directory: &Path, progress: &dyn Progress) -> Result<(), Error> {
         let work = directory.join("work");
@@ -150,7 +224,7 @@ impl Wanted {
             Suite::Trixie => self.fetch_from_suite("trixie", &work, progress),
         }?;
         progress.begin(&format!("unpacking {}", self.package), None);
-        let extracted = deb::extract(&deb, self.file, self.files, directory);
+        let extracted = deb::extract(&deb, &self.file, self.files..=self.files + self.further, directory);
         progress.end();
         extracted?;
         fs::remove_dir_all(&work).map_err(Error::io("remove", &work))

@@ -1,5 +1,5 @@
-//! The initramfs of the tiny guest: busybox, a name for each of its applets, and an `/init` that
-//! brings up a shell.
+//! The initramfs of the tiny guest: busybox, a name for each of its applets, the kernel's modules for
+//! Tern's devices, and an `/init` that brings up a shell.
 //!
 //! It is not compressed: a guest would have to unpack it, and in an interpreter that takes longer
 //! than reading two megabytes.
@@ -10,6 +10,8 @@ use std::process::Command;
 
 use crate::cache::sha256_of_text;
 use crate::cpio::Archive;
+use crate::debian::GuestKernel;
+use crate::modules::{self, Module};
 use crate::{Cache, Error, Progress, debian};
 
 /// The first process of the tiny guest.
@@ -19,16 +21,18 @@ const INIT: &str = include_str!("init/init.sh");
 const FSTAB: &str = include_str!("init/fstab");
 
 /// The initramfs, from the cache or built now.
-pub(crate) fn tiny(cache: &Cache, progress: &dyn Progress) -> Result<PathBuf, Error> {
-    // Another Tern may bring other scripts; its initramfs then is another entry.
-    let recipe = sha256_of_text(&[INIT, FSTAB].concat());
+pub(crate) fn tiny(cache: &Cache, kernel: &GuestKernel, progress: &dyn Progress) -> Result<PathBuf, Error> {
+    // Another Tern may bring other scripts, and another kernel needs other modules; its initramfs then is another entry.
+    let recipe = sha256_of_text(&[INIT, FSTAB, &kernel.release].concat());
     let key = format!("tiny-initrd-{}", &recipe[..12]);
     let entry = cache.get_or_build(&key, |directory| {
         let busybox = debian::busybox(cache, progress)?;
         let applets = applets(&busybox)?;
         let program = fs::read(&busybox).map_err(Error::io("read", &busybox))?;
+        let modules = modules::read(&kernel.modules)?;
         let path = directory.join(NAME);
-        fs::write(&path, pack(&program, &applets)).map_err(Error::io("write", &path))
+        let archive = pack(&program, &applets, &kernel.release, &modules);
+        fs::write(&path, archive).map_err(Error::io("write", &path))
     })?;
     Ok(entry.join(NAME))
 }
@@ -46,13 +50,14 @@ fn applets(busybox: &Path) -> Result<Vec<String>, Error> {
     Ok(list.lines().map(str::to_owned).collect())
 }
 
-fn pack(busybox: &[u8], applets: &[String]) -> Vec<u8> {
+fn pack(busybox: &[u8], applets: &[String], release: &str, modules: &[Module]) -> Vec<u8> {
     let mut archive = Archive::default();
     for directory in
         ["bin", "dev", "etc", "proc", "root", "run", "sbin", "sys", "tmp", "usr", "usr/bin", "usr/sbin"]
     {
         archive.directory(directory);
     }
+    modules::pack(&mut archive, release, modules);
     // Linux opens it for /init before anything could mount devtmpfs.
     archive.character_device("dev/console", 5, 1);
     archive.file("init", 0o755, INIT.as_bytes());
@@ -79,13 +84,14 @@ mod tests {
     #[test]
     fn the_same_busybox_gives_the_same_bytes() {
         let applets = ["bin/sh".to_owned()];
-        assert_eq!(pack(b"program", &applets), pack(b"program", &applets));
+        let pack = || pack(b"program", &applets, "6.1", &[]);
+        assert_eq!(pack(), pack());
     }
 
     #[test]
     fn applets_get_names_in_the_path_and_nowhere_else() {
         let applets = ["bin/busybox", "linuxrc", "sbin/poweroff", "opt/x"].map(str::to_owned);
-        let text = String::from_utf8(pack(b"program", &applets)).unwrap();
+        let text = String::from_utf8(pack(b"program", &applets, "6.1", &[])).unwrap();
         assert!(text.contains("sbin/poweroff\0"));
         assert!(!text.contains("linuxrc\0") && !text.contains("opt/x\0"));
         assert_eq!(text.matches("bin/busybox\0").count(), 1);

@@ -8,6 +8,7 @@
 //!
 //! ```text
 //! apt (apt.rs) ──► .deb (deb.rs) ──► vmlinuz ─────────────────────────┐
+//!                                ├─► modules (modules.rs) ─┐          │
 //!                                └─► busybox ──► initrd.rs + cpio.rs ─┴─► Image
 //!                  everything lands in Cache (cache.rs), atomically, with its digests
 //! ```
@@ -22,6 +23,7 @@ pub mod debian;
 mod error;
 mod initrd;
 pub mod linked;
+mod modules;
 mod progress;
 
 use std::path::PathBuf;
@@ -50,7 +52,15 @@ pub const TINY_CMDLINE: &str = "console=ttyS0 quiet cryptomgr.notests";
 /// # Errors
 /// If it is not in the cache and cannot be fetched: no `apt` on this host, no network, no space.
 pub fn tiny(cache: &Cache, progress: &dyn Progress) -> Result<Image, Error> {
-    let kernel = debian::kernel(cache, debian::Suite::Host, debian::Flavour::Cloud, progress)?;
-    let initrd = initrd::tiny(cache, progress)?;
-    Ok(Image { kernel, initrd: Some(initrd), cmdline: TINY_CMDLINE.to_owned() })
+    tiny_of(cache, debian::Suite::Host, progress)
+}
+
+/// The tiny guest with the kernel of a release.
+///
+/// # Errors
+/// As [`tiny`].
+pub fn tiny_of(cache: &Cache, suite: debian::Suite, progress: &dyn Progress) -> Result<Image, Error> {
+    let kernel = debian::guest_kernel(cache, suite, progress)?;
+    let initrd = initrd::tiny(cache, &kernel, progress)?;
+    Ok(Image { kernel: kernel.kernel, initrd: Some(initrd), cmdline: TINY_CMDLINE.to_owned() })
 }

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use tern_image::debian::{Flavour, Suite, kernel};
+use tern_image::debian::{Flavour, Suite, guest_kernel, kernel};
 use tern_image::{Cache, OnStderr, Silent, tiny};
 
 #[test]
@@ -39,4 +39,9 @@ fn kernels_of_another_suite_come_from_the_same_mirror() {
         let name = path.file_name().expect("a name").display().to_string();
         assert!(name.starts_with("vmlinuz-6.12."), "{name}");
     }
+    let guest = guest_kernel(&cache, Suite::Trixie, &Silent).expect("from the cache");
+    assert!(guest.release.starts_with("6.12."), "{guest:?}");
+    let disk = guest.modules.iter().find(|module| module.ends_with("virtio_blk.ko")).expect("it is a module");
+    assert_eq!(&fs::read(disk).expect("readable")[..4], b"\x7fELF", "it is unpacked");
+    assert!(!guest.modules.iter().any(|module| module.ends_with("virtio_pci.ko")), "it is built in");
 }

@@ -7,12 +7,14 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use tern_disk::DiskOptions;
 use tern_vmm::config::CpuModel;
 
-use crate::engines::EngineChoice;
+use crate::devices::{ConsoleOptions, VsockOptions};
+use crate::engines::{EngineChoice, TranslationChoice};
 use crate::exit;
 use crate::guest::{Format, Module};
-use crate::size::{Memory, parse_memory};
+use crate::size::{self, Memory, parse_memory};
 
 /// Runs virtual machines anywhere: on a computer with virtualization hardware or without, with or
 /// without privileges.
@@ -69,7 +71,7 @@ pub(crate) enum Command {
         output: OutputForm,
     },
 
-    /// Look after the images that were fetched and built
+    /// Look after images: those that were fetched and built, and disk images of your own
     #[command(subcommand)]
     Image(ImageCommand),
 
@@ -146,6 +148,50 @@ pub(crate) struct RunArguments {
     #[arg(long, value_enum, default_value = "auto", value_name = "ENGINE", help_heading = "Machine")]
     pub engine: EngineChoice,
 
+    /// What the engine `soft` does with hot code; `off` and `verify` imply that engine
+    #[arg(
+        long,
+        value_enum,
+        default_value = "on",
+        value_name = "HOW",
+        help_heading = "Machine",
+        hide_short_help = true
+    )]
+    pub translation: TranslationChoice,
+
+    /// A disk: the image's path, and after commas `ro`, `format=FORMAT`, `cache=writeback|none|unsafe`, `overlay` (writes are
+    /// gone with the machine), `backing=PATH`, `lock=off`. May be repeated; the guest finds them as /dev/vda, /dev/vdb...
+    #[arg(long = "disk", value_name = "PATH[,OPTION]", help_heading = "Devices")]
+    pub disks: Vec<DiskOptions>,
+
+    /// A terminal of the guest's (virtio-console: hvc0, hvc1...) at the Unix socket PATH, or with a name a channel
+    /// (/dev/virtio-ports/NAME, /dev/vport0p0...); one program at a time may connect. May be repeated
+    #[arg(long = "console", value_name = "PATH[,name=NAME]", help_heading = "Devices")]
+    pub consoles: Vec<ConsoleOptions>,
+
+    /// A balloon (virtio-balloon): memory that the guest does not need goes back to the host. With a SIZE the guest is asked to
+    /// give up that much from the start
+    #[arg(
+        long,
+        value_name = "SIZE",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "0M",
+        value_parser = size::parse,
+        help_heading = "Devices"
+    )]
+    pub balloon: Option<u64>,
+
+    /// A source of random numbers for the guest (virtio-rng)
+    #[arg(long, value_enum, default_value = "on", value_name = "SWITCH", help_heading = "Devices")]
+    pub rng: Switch,
+
+    /// Sockets between guest and host (virtio-vsock): a program of the host connects to the Unix socket PATH and sends `CONNECT
+    /// PORT` and a line feed; one of the guest that connects to a port of address 2 reaches who listens at PATH_PORT. The
+    /// guest's own address is 3, or CID
+    #[arg(long, value_name = "PATH[,cid=CID]", help_heading = "Devices")]
+    pub vsock: Option<VsockOptions>,
+
     /// Give the machine a debug-exit port at 0xf4: a guest that writes V there ends with (V << 1) | 1
     #[arg(long, help_heading = "Machine")]
     pub debug_exit: bool,
@@ -167,6 +213,15 @@ pub(crate) struct RunArguments {
     pub quiet: bool,
 }
 
+/// Whether there is something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Switch {
+    /// There is
+    On,
+    /// There is not
+    Off,
+}
+
 /// The forms of a listing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum OutputForm {
@@ -183,10 +238,17 @@ pub(crate) enum ImageCommand {
     Fetch,
     /// List what is in the cache
     List,
-    /// Compare the cached files with the digests they had when they were built
+    /// Check disk images against the rules of their formats, or cached files against the digests they had when they were built
     Check {
-        /// Which entries; all if none is given
+        /// Which: files with disk images, or entries of the cache; all entries if nothing is given
+        #[arg(value_name = "FILE|ENTRY")]
         entries: Vec<String>,
+        /// Mend what can be mended in disk images (qcow2): wrong counts, lost clusters
+        #[arg(long, requires = "entries")]
+        repair: bool,
+        /// How to print what is found in a disk image
+        #[arg(short, long, value_enum, default_value = "text", value_name = "FORM")]
+        output: OutputForm,
     },
     /// Remove entries from the cache; the next start that needs them builds them again
     Rm {
@@ -197,6 +259,21 @@ pub(crate) enum ImageCommand {
         #[arg(long, conflicts_with = "entries")]
         all: bool,
     },
+    /// Tell what a disk image is: format, sizes, snapshots, what it stands on
+    #[command(after_help = crate::disks::INFO_EXAMPLES)]
+    Info(crate::disks::InfoArguments),
+    /// Make an empty disk image, or a layer over another
+    #[command(after_help = crate::disks::CREATE_EXAMPLES)]
+    Create(crate::disks::CreateArguments),
+    /// Copy a disk image into a new one, of any format
+    #[command(after_help = crate::disks::CONVERT_EXAMPLES)]
+    Convert(crate::disks::ConvertArguments),
+    /// Give a disk more or less room
+    #[command(after_help = crate::disks::RESIZE_EXAMPLES)]
+    Resize(crate::disks::ResizeArguments),
+    /// Write what a disk image holds into the one that it stands on
+    #[command(after_help = crate::disks::COMMIT_EXAMPLES)]
+    Commit(crate::disks::CommitArguments),
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 use tern_engine::{Availability, Engine, EngineError};
 use tern_kvm::KvmEngine;
-use tern_soft::SoftEngine;
+use tern_soft::{SoftEngine, Translation};
 
 use crate::cli::OutputForm;
 use crate::exit::Failure;
@@ -26,7 +26,27 @@ pub(crate) enum EngineChoice {
 
 /// All engines, fastest first. A new one is added here and in [`EngineChoice`].
 const ENGINES: [(EngineChoice, &dyn Engine); 2] =
-    [(EngineChoice::Kvm, &KvmEngine), (EngineChoice::Soft, &SoftEngine)];
+    [(EngineChoice::Kvm, &KvmEngine), (EngineChoice::Soft, soft(TranslationChoice::On))];
+
+/// What the software engine does with hot code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TranslationChoice {
+    /// Hot code is translated to host code
+    On,
+    /// All code is interpreted
+    Off,
+    /// Hot code is translated, and the interpreter checks it: stops at the first difference
+    Verify,
+}
+
+/// The software engine that treats hot code so.
+const fn soft(translation: TranslationChoice) -> &'static dyn Engine {
+    match translation {
+        TranslationChoice::On => const { &SoftEngine::new(Translation::On) },
+        TranslationChoice::Off => const { &SoftEngine::new(Translation::Off) },
+        TranslationChoice::Verify => const { &SoftEngine::new(Translation::Verified) },
+    }
+}
 
 /// An engine, and why it is not a faster one.
 pub(crate) struct Chosen {
@@ -39,7 +59,10 @@ pub(crate) struct Chosen {
 ///
 /// # Errors
 /// It cannot run here, or none can.
-pub(crate) fn choose(choice: EngineChoice) -> Result<Chosen, Failure> {
+pub(crate) fn choose(choice: EngineChoice, translation: TranslationChoice) -> Result<Chosen, Failure> {
+    if translation != TranslationChoice::On {
+        return ready(soft(translation));
+    }
     let named = ENGINES.iter().find(|(name, _)| *name == choice);
     match named {
         Some((_, engine)) => ready(*engine),
@@ -172,7 +195,7 @@ mod tests {
         for (choice, engine) in ENGINES {
             let name = choice.to_possible_value().unwrap();
             assert_eq!(engine.name(), name.get_name());
-            match (choose(choice), engine.probe()) {
+            match (choose(choice, TranslationChoice::On), engine.probe()) {
                 (Ok(chosen), Availability::Available(_)) => assert_eq!(chosen.engine.name(), engine.name()),
                 (Err(_), Availability::Unavailable { .. }) => {}
                 _ => panic!("{}: chosen and probed differ", engine.name()),
@@ -192,14 +215,14 @@ mod tests {
 
     #[test]
     fn a_slower_engine_says_in_one_line_why_it_was_chosen() {
-        let chosen = fastest(&[&Absent, &SoftEngine]).unwrap();
+        let chosen = fastest(&[&Absent, soft(TranslationChoice::On)]).unwrap();
         assert_eq!(chosen.engine.name(), "soft");
         let note = chosen.note.unwrap();
         assert_eq!(
             note,
             "using the engine 'soft': 'kvm' cannot run here, there is no /dev/kvm (see `tern engines`)"
         );
-        assert!(fastest(&[&SoftEngine]).unwrap().note.is_none());
+        assert!(fastest(&[soft(TranslationChoice::On)]).unwrap().note.is_none());
         assert!(fastest(&[&Absent]).is_err());
     }
 }

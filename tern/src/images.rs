@@ -1,23 +1,30 @@
-//! `tern image`: the cache of fetched and built images, for those who want to look after it.
+//! `tern image`: the cache of fetched and built images, for those who want to look after it. What it does with disk images is in
+//! `disks/`.
 
 use std::fmt::Write as _;
+use std::path::Path;
 
 use tern_image::{Cache, OnStderr};
 
-use crate::cli::ImageCommand;
+use crate::cli::{ImageCommand, OutputForm};
+use crate::disks;
 use crate::exit::Failure;
 
 /// Does what was asked for.
 pub(crate) fn manage(command: &ImageCommand) -> Result<(), Failure> {
-    let cache = Cache::of_user()?;
     match command {
         ImageCommand::Fetch => {
-            tern_image::tiny(&cache, &OnStderr::new())?;
+            tern_image::tiny(&Cache::of_user()?, &OnStderr::new())?;
             Ok(())
         }
-        ImageCommand::List => list(&cache),
-        ImageCommand::Check { entries } => check(&cache, entries),
-        ImageCommand::Rm { entries, all } => remove(&cache, entries, *all),
+        ImageCommand::List => list(&Cache::of_user()?),
+        ImageCommand::Check { entries, repair, output } => check(entries, *repair, *output),
+        ImageCommand::Rm { entries, all } => remove(&Cache::of_user()?, entries, *all),
+        ImageCommand::Info(arguments) => disks::info(arguments),
+        ImageCommand::Create(arguments) => disks::create(arguments),
+        ImageCommand::Convert(arguments) => disks::convert(arguments),
+        ImageCommand::Resize(arguments) => disks::resize(arguments),
+        ImageCommand::Commit(arguments) => disks::commit(arguments),
     }
 }
 
@@ -31,8 +38,19 @@ fn list(cache: &Cache) -> Result<(), Failure> {
     crate::print(text.as_bytes())
 }
 
-fn check(cache: &Cache, entries: &[String]) -> Result<(), Failure> {
-    for key in some_or_all(cache, entries)? {
+/// Checks what is named: a file, or what can only be one, is a disk image; everything else an entry of the cache.
+fn check(entries: &[String], is_mended: bool, output: OutputForm) -> Result<(), Failure> {
+    let (files, entries): (Vec<&String>, Vec<&String>) =
+        entries.iter().partition(|name| Path::new(name).is_file() || name.contains('/'));
+    for file in &files {
+        disks::check(Path::new(file), is_mended, output)?;
+    }
+    if entries.is_empty() && !files.is_empty() {
+        return Ok(());
+    }
+    let cache = Cache::of_user()?;
+    let entries: Vec<String> = entries.into_iter().cloned().collect();
+    for key in some_or_all(&cache, &entries)? {
         cache.check(&key)?;
         crate::print(format!("{key}: as it was built\n").as_bytes())?;
     }

@@ -4,11 +4,13 @@
 //! cli.rs        what can be said; one definition gives parser, help and completions
 //! run.rs        `tern run`: from words to a machine, and from its end to an exit code
 //! guest.rs      from file names to a kernel and what belongs to it
+//! devices.rs    from words to the devices on the PCI bus
 //! files.rs      a guest's files, read when the machine needs them
 //! heap.rs       the allocator, told to keep nothing large
 //! statistics.rs what a machine did, for people
 //! engines.rs    the engines, and `tern engines`
-//! images.rs     `tern image`
+//! images.rs     `tern image`: the cache
+//! disks/        `tern image`: disk images
 //! terminal/     the user's terminal as the guest's serial console
 //! exit.rs       what the exit codes mean
 //! size.rs       sizes as people write them
@@ -17,6 +19,8 @@
 #![deny(unsafe_code)]
 
 mod cli;
+mod devices;
+mod disks;
 mod engines;
 mod exit;
 mod files;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use tern_vmm::config::{CpuModel, MachineConfig, OnReboot};
+use tern_vmm::config::{CpuModel, DeviceConfig, MachineConfig, OnReboot};
 use tern_vmm::console::ConsoleInput;
 use tern_vmm::machine::{End, Machine, MachineError, Outcome};
 
@@ -17,12 +17,12 @@ use crate::engines::Chosen;
 use crate::exit::{Code, Failure};
 use crate::files::FromFiles;
 use crate::terminal::{self, Console, Leaving};
-use crate::{engines, guest, statistics};
+use crate::{devices, engines, guest, statistics};
 
 /// Runs a machine as the command line says, until it ends.
 pub(crate) fn run(arguments: &RunArguments) -> Result<Code, Failure> {
-    let Chosen { engine, note } = engines::choose(arguments.engine)?;
-    let config = config(arguments, guest::load(arguments)?);
+    let Chosen { engine, note } = engines::choose(arguments.engine, arguments.translation)?;
+    let config = config(arguments, guest::load(arguments)?, devices::of(arguments)?);
     if let Some(note) = note
         && !arguments.quiet
     {
@@ -51,13 +51,14 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<Code, Failure> {
     code
 }
 
-fn config(arguments: &RunArguments, guest: FromFiles) -> MachineConfig {
+fn config(arguments: &RunArguments, guest: FromFiles, devices: Vec<DeviceConfig>) -> MachineConfig {
     MachineConfig {
         memory: arguments.memory.size,
         pages: arguments.memory.pages,
         cpus: arguments.cpus,
         // The command line takes no other names.
         cpu_model: CpuModel::by_name(&arguments.cpu).unwrap_or_default(),
+        devices,
         debug_exit: arguments.debug_exit,
         on_reboot: if arguments.no_reboot { OnReboot::End } else { OnReboot::Restart },
         ..MachineConfig::new(guest)

@@ -12,7 +12,7 @@ const PAGE: u64 = 4096;
 ///
 /// # Errors
 /// A text for the user, with an example of what works.
-fn parse(text: &str) -> Result<u64, String> {
+pub(crate) fn parse(text: &str) -> Result<u64, String> {
     let text = text.trim();
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let (number, unit) = text.split_at(digits);
@@ -34,6 +34,47 @@ fn parse(text: &str) -> Result<u64, String> {
         .ok()
         .and_then(|number| number.checked_mul(1 << shift))
         .ok_or_else(|| "that is more than any computer has".to_owned())
+}
+
+/// Reads the size of a disk.
+///
+/// # Errors
+/// A text for the user, with an example of what works.
+pub(crate) fn parse_disk_size(text: &str) -> Result<u64, String> {
+    // Clusters may be as small as this, and a number without a unit is as clear here as with one.
+    if text == "512" { Ok(512) } else { parse(text) }
+}
+
+/// What a disk's size is to become.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NewSize {
+    /// So many bytes.
+    Of(u64),
+    /// So many more.
+    More(u64),
+}
+
+/// Reads a new size: `40G`, or `+10G` for so much more.
+///
+/// # Errors
+/// A text for the user, with an example of what works.
+pub(crate) fn parse_new_size(text: &str) -> Result<NewSize, String> {
+    match text.strip_prefix('+') {
+        Some(more) => parse(more).map(NewSize::More),
+        None => parse(text).map(NewSize::Of),
+    }
+}
+
+/// A size for people, in the largest unit of which there is at least one, with a decimal if it is not whole.
+pub(crate) fn human(bytes: u64) -> String {
+    for (unit, shift) in [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)] {
+        let tenths = (u128::from(bytes) * 10) >> shift;
+        if tenths >= 10 {
+            let fraction = if tenths % 10 == 0 { String::new() } else { format!(".{}", tenths % 10) };
+            return format!("{}{fraction} {unit}", tenths / 10);
+        }
+    }
+    format!("{bytes} bytes")
 }
 
 /// A machine's memory, as it is asked for.
@@ -97,6 +138,28 @@ mod tests {
         ] {
             assert_eq!(parse(text), Ok(bytes), "{text}");
         }
+    }
+
+    #[test]
+    fn sizes_are_told_in_the_unit_that_fits() {
+        for (bytes, text) in [
+            (0, "0 bytes"),
+            (1023, "1023 bytes"),
+            (1024, "1 KiB"),
+            (1536, "1.5 KiB"),
+            (10 << 30, "10 GiB"),
+            ((1 << 40) - 1, "1023.9 GiB"),
+            (u64::MAX, "16777215.9 TiB"),
+        ] {
+            assert_eq!(human(bytes), text);
+        }
+    }
+
+    #[test]
+    fn a_new_size_may_be_so_much_more() {
+        assert_eq!(parse_new_size("+10G"), Ok(NewSize::More(10 << 30)));
+        assert_eq!(parse_new_size("10G"), Ok(NewSize::Of(10 << 30)));
+        assert!(parse_new_size("-1G").is_err());
     }
 
     #[test]

@@ -1,5 +1,8 @@
 //! What a machine is made of.
 
+use std::sync::Arc;
+
+use tern_virtio::device::VirtioDevice;
 use thiserror::Error;
 
 pub use tern_x86::cpuid::CpuModel;
@@ -19,6 +22,18 @@ pub const MOST_MEMORY: u64 = 1 << 38;
 
 /// The most processors of a machine.
 pub const MOST_CPUS: u32 = 64;
+
+/// The most devices on the PCI bus, beside the host bridge.
+pub const MOST_DEVICES: usize = 31;
+
+/// A device on the PCI bus.
+#[derive(Debug, Clone)]
+pub struct DeviceConfig {
+    /// What it is called, for threads and messages.
+    pub name: String,
+    /// The device. It goes along when the machine leaves for another engine.
+    pub device: Arc<dyn VirtioDevice>,
+}
 
 /// What happens when the guest asks for a reboot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +57,8 @@ pub struct MachineConfig {
     pub cpu_model: CpuModel,
     /// Where the guest comes from, at the start and at every reboot.
     pub guest: Box<dyn GuestSource>,
+    /// What is on the PCI bus, from device 1 on: at most [`MOST_DEVICES`].
+    pub devices: Vec<DeviceConfig>,
     /// Whether there is a debug-exit port at 0xf4.
     pub debug_exit: bool,
     /// What happens when the guest asks for a reboot.
@@ -74,6 +91,9 @@ pub enum ConfigError {
     /// No processors or too many.
     #[error("a machine has 1 to {MOST_CPUS} processors, not {0}")]
     Cpus(u32),
+    /// Too many devices.
+    #[error("a machine has at most {MOST_DEVICES} devices on its PCI bus, not {0}")]
+    Devices(usize),
 }
 
 impl MachineConfig {
@@ -86,6 +106,7 @@ impl MachineConfig {
             cpus: 1,
             cpu_model: CpuModel::default(),
             guest: Box::new(guest),
+            devices: Vec::new(),
             debug_exit: false,
             on_reboot: OnReboot::Restart,
         }
@@ -107,6 +128,9 @@ impl MachineConfig {
         }
         if !(1..=MOST_CPUS).contains(&self.cpus) {
             return Err(ConfigError::Cpus(self.cpus));
+        }
+        if self.devices.len() > MOST_DEVICES {
+            return Err(ConfigError::Devices(self.devices.len()));
         }
         Ok(())
     }

@@ -20,7 +20,7 @@ use crate::guest::SourceError;
 const TABLES: Range<u64> = 0xe_0000..EXTENDED_MEMORY_START;
 
 /// Where 64-bit PCI BARs may be placed: above all memory that a machine can have.
-const PCI_MEMORY_64: Range<u64> = 0x48_0000_0000..0x80_0000_0000;
+pub(crate) const PCI_MEMORY_64: Range<u64> = 0x48_0000_0000..0x80_0000_0000;
 
 /// Why a guest cannot be put into its machine.
 #[derive(Debug, Error)]

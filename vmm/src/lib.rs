@@ -16,6 +16,7 @@
 //! | [`bus`] | which device answers which address |
 //! | `irq`, `schedule` | how devices interrupt, and how they are called when time passes |
 //! | `device` | the chipset's state machines (`tern-chipset`), connected to buses, lines and host |
+//! | [`pci`] | the PCI bus with the virtio devices (`tern-virtio`) |
 //! | [`console`] | what is typed, on its way into the guest's serial port |
 //! | [`machine`] | processors' threads and the life of the whole: run, pause, reboot, stop, end |
 //! | [`saved`] | a machine that stands still, as a value: what goes on elsewhere |
@@ -35,6 +36,7 @@ pub mod crash;
 pub mod guest;
 pub mod machine;
 pub mod memory;
+pub mod pci;
 pub mod saved;
 
 mod device;

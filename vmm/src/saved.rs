@@ -49,6 +49,8 @@ pub struct DevicesState {
     pub host_bridge: pci::State,
     /// The reset control register.
     pub reset_control: ResetControl,
+    /// The functions on the PCI bus, by device number from 1 on.
+    pub pci: Vec<tern_virtio::pci::State>,
 }
 
 /// A serial port.

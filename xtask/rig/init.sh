@@ -6,8 +6,8 @@ busybox mount -t devtmpfs devtmpfs /dev
 busybox mount -t proc proc /proc
 busybox mount -t sysfs sysfs /sys
 busybox mount -t tmpfs tmpfs /tmp
-# Tests that are a person at a terminal make one.
-busybox mkdir -p /dev/pts
+# Tests that are a person at a terminal make one, and disks' overlays are files that outlive no machine.
+busybox mkdir -p /dev/pts /var/tmp
 busybox mount -t devpts devpts /dev/pts
 for module in $(busybox cat /rig/modules/order); do
     busybox insmod "/rig/modules/$module"

@@ -6,11 +6,13 @@ use std::io;
 use std::ptr::{NonNull, null_mut};
 
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
-use vm_memory::bitmap::NewBitmap as _;
+use vm_memory::bitmap::{Bitmap as _, NewBitmap as _};
 use vm_memory::mmap::{MmapRegionBuilder, MmapRegionError};
-use vm_memory::{GuestMemoryBackend as _, GuestMemoryRegion as _, MemoryRegionAddress, MmapRegion};
+use vm_memory::{
+    GuestAddress, GuestMemoryBackend as _, GuestMemoryRegion as _, MemoryRegionAddress, MmapRegion,
+};
 
-use crate::{GuestMemory, WriteWatch};
+use crate::{GuestMemory, LOG_PAGE, WriteWatch};
 
 /// What the host's page tables can map at once. Guest memory starts at a multiple, so that huge pages of the guest's physical
 /// memory can be huge pages of the host's.
@@ -110,9 +112,30 @@ pub fn advise_huge_pages(memory: &GuestMemory) -> io::Result<()> {
     Ok(())
 }
 
+/// Gives guest memory back to the host: it reads as zeros afterwards, and takes room again where it is touched. Whole pages
+/// only; a part of one stays as it is.
+///
+/// # Errors
+/// It is not memory, or the host keeps such pages.
+pub fn discard(memory: &GuestMemory, address: u64, length: u64) -> io::Result<()> {
+    let start = address.checked_next_multiple_of(LOG_PAGE).unwrap_or(u64::MAX);
+    let end = address.saturating_add(length) & !(LOG_PAGE - 1);
+    let length = usize::try_from(end.saturating_sub(start)).map_err(io::Error::other)?;
+    let slices = memory.get_slices(GuestAddress(start), length);
+    for slice in slices.map(|slice| slice.map_err(io::Error::other)) {
+        let slice = slice?;
+        let place = slice.ptr_guard_mut().as_ptr();
+        // SAFETY: the range is within a mapping that `memory` keeps alive. Nobody has Rust references into guest memory, which
+        // its guest may change at any time; that it becomes zero is one more change.
+        unsafe { madvise(place.cast(), slice.len(), Advice::LinuxDontNeed) }?;
+        slice.bitmap().mark_dirty(0, slice.len());
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
-    use vm_memory::{Bytes, GuestAddress};
+    use vm_memory::Bytes;
 
     use super::*;
 
@@ -137,5 +160,23 @@ mod tests {
         // A host without transparent huge pages says so, and nothing else happens.
         let _ = advise_huge_pages(&memory);
         assert_eq!(memory.read_obj::<u64>(GuestAddress(0x20_0000)).unwrap(), 0x1234);
+    }
+
+    #[test]
+    fn discarded_pages_are_zero_and_noted_and_parts_of_pages_stay() {
+        let memory = GuestMemory::from_ranges(&[(GuestAddress(0x1000), 0x8000)]).unwrap();
+        memory.write_slice(&[7; 0x8000], GuestAddress(0x1000)).unwrap();
+        let watch = WriteWatch::of(memory.iter().next().unwrap());
+        watch.start();
+        discard(&memory, 0x2800, 0x3000).unwrap();
+        assert_eq!(watch.take()[0], 0b1100);
+        let byte = |address| memory.read_obj::<u8>(GuestAddress(address)).unwrap();
+        assert_eq!([0x2fff, 0x3000, 0x4fff, 0x5000].map(byte), [7, 0, 0, 7]);
+        discard(&memory, 0x2800, 0x10).unwrap();
+        assert_eq!(byte(0x2800), 7);
+        for (address, length) in [(0x8000, 0x2000), (0, 0x2000), (0x1000, u64::MAX)] {
+            assert!(discard(&memory, address, length).is_err(), "{address:#x}");
+        }
+        discard(&memory, u64::MAX, 1).unwrap();
     }
 }

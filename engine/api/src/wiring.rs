@@ -79,6 +79,13 @@ pub trait MessageInterrupt: Send + Sync {
     /// and make one interrupt when there is one again, as a masked vector's pending bit does.
     fn event(&self) -> &EventFd;
 
+    /// Does what a signal of [`MessageInterrupt::event`] does, for a caller in this process: an engine that would need a
+    /// thread of its own to see the event sends the message from the caller's.
+    fn signal(&self) {
+        // It fails if nobody has taken 2^64 signals: then one is waiting.
+        let _ = self.event().write(1);
+    }
+
     /// What is sent from now on; nothing while the vector is masked.
     ///
     /// # Errors

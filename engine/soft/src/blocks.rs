@@ -11,6 +11,8 @@ use tern_x86::decode::Op;
 
 use crate::environment::SoftEnvironment;
 use crate::ram::CodePage;
+use crate::tlb::REMEMBERED;
+use crate::translator::Translated;
 
 /// The operation type of this engine.
 pub type SoftOp = Op<SoftEnvironment>;
@@ -26,7 +28,7 @@ const LEAST_CAPACITY: usize = 1 << 17;
 const BLOCK_WEIGHT: usize = 5;
 
 /// The page a block was decoded from, as it was then.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Origin {
     page: *const CodePage,
     version: u32,
@@ -36,6 +38,11 @@ impl Origin {
     /// Code decoded from `page` at `version`.
     pub const fn new(page: *const CodePage, version: u32) -> Self {
         Self { page, version }
+    }
+
+    /// The page's version, which tells the code apart that has been there.
+    pub const fn version(&self) -> u32 {
+        self.version
     }
 
     /// Whether the page's code is still what was decoded.
@@ -67,11 +74,45 @@ pub struct Block {
     pub second: Option<(u64, Origin)>,
     /// The last two successors in the same page.
     pub links: [Link; 2],
+    /// The physical address of its first byte.
+    pub physical: u64,
+    /// How often it was executed, roughly, while it was not translated.
+    pub heat: u32,
+    /// How often one of its units has run, in lockstep.
+    pub runs: u32,
+    /// The translated units that begin where it begins, by view of memory.
+    pub units: [Unit; REMEMBERED],
+    /// The same without groups of accesses.
+    pub plain_units: [Unit; REMEMBERED],
+}
+
+/// What became of a block's translation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unit {
+    /// It was not tried.
+    Cold,
+    /// It is not possible.
+    Untranslatable,
+    /// There it is.
+    Translated(Translated),
 }
 
 impl Block {
-    /// No successors yet.
-    pub const NO_LINKS: [Link; 2] = [Link { delta: 0, block: std::ptr::null_mut() }; 2];
+    /// A block without successors, whose physical address is not known yet.
+    pub fn new(ops: Vec<SoftOp>, instructions: u32, origin: Origin) -> Self {
+        Self {
+            ops: ops.into(),
+            instructions,
+            origin,
+            second: None,
+            links: [Link { delta: 0, block: std::ptr::null_mut() }; 2],
+            physical: 0,
+            heat: 0,
+            runs: 0,
+            units: [Unit::Cold; REMEMBERED],
+            plain_units: [Unit::Cold; REMEMBERED],
+        }
+    }
 }
 
 /// Multiplies; keys are addresses and differ in their low bits.

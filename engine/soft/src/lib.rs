@@ -5,18 +5,18 @@
 //!
 //! | file | what it is |
 //! |---|---|
-//! | `vm`, `vcpu` | the engine's side of `tern-engine`'s traits; the run loop |
+//! | `vm`, `vcpu/` | the engine's side of `tern-engine`'s traits; the run loop |
 //! | `blocks` | decoded code and how it is found again |
 //! | `environment` | what surrounds a processor: memory, devices, fetching |
 //! | `tlb` | from linear pages to host addresses |
 //! | `ram` | guest memory in the host, and which of it was decoded |
 //! | `host` | the host instructions that access guest memory |
+//! | `translator` | hot code as host code |
+//! | `stage` | where a processor lies, so that translated code finds it |
 //! | `native` | vector and x87 instructions, executed by the host's own units |
 //! | `interrupts` | interrupt controllers and interval timer, shared by the processors |
 //! | `doorbells`, `wiring` | events out of the guest, and into it |
 //! | `rendezvous` | making every processor forget which pages it may write, for the log of written pages |
-//!
-//! A translator for hot code will be a room of its own here, beside `blocks`, and will enter from the run loop.
 //!
 //! `unsafe` appears where guest memory, decoded blocks and native code are reached by address.
 #![allow(unsafe_code)]
@@ -30,8 +30,10 @@ mod native;
 mod ram;
 mod random;
 mod rendezvous;
+mod stage;
 mod time;
 mod tlb;
+mod translator;
 mod vcpu;
 mod vm;
 mod wiring;
@@ -43,9 +45,59 @@ use tern_engine::{Availability, Engine, EngineError, GuestMemory, Vm, VmConfig};
 /// The most processors of a machine.
 pub const MAX_CPUS: u32 = 64;
 
+/// What becomes of hot code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Translation {
+    /// It is translated.
+    #[default]
+    On,
+    /// It is interpreted, as all code is.
+    Off,
+    /// It is translated, and the interpreter does the same beside it; the first difference ends the machine. For finding
+    /// errors in the translator; much slower than either.
+    Verified,
+}
+
+impl Translation {
+    /// By the name that users type.
+    #[must_use]
+    pub fn by_name(name: &str) -> Option<Self> {
+        match name {
+            "on" => Some(Self::On),
+            "off" => Some(Self::Off),
+            "verify" => Some(Self::Verified),
+            _ => None,
+        }
+    }
+}
+
 /// The software engine.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct SoftEngine;
+pub struct SoftEngine {
+    translation: Translation,
+}
+
+impl SoftEngine {
+    /// The engine that treats hot code so.
+    #[must_use]
+    pub const fn new(translation: Translation) -> Self {
+        Self { translation }
+    }
+
+    /// The engine that treats hot code as the environment's `TERN_TRANSLATION` says (`on`, `off` or `verify`): how tests run
+    /// in each of the three ways.
+    ///
+    /// # Panics
+    /// The variable says something else.
+    #[must_use]
+    pub fn from_environment() -> Self {
+        let Ok(name) = std::env::var("TERN_TRANSLATION") else { return Self::default() };
+        let translation = Translation::by_name(&name);
+        Self::new(
+            translation.unwrap_or_else(|| panic!("TERN_TRANSLATION is on, off or verify, not '{name}'")),
+        )
+    }
+}
 
 impl Engine for SoftEngine {
     fn name(&self) -> &'static str {
@@ -77,7 +129,7 @@ impl Engine for SoftEngine {
         if let Availability::Unavailable { reason, remedy } = self.probe() {
             return Err(EngineError::Unavailable { engine: self.name(), reason, remedy });
         }
-        Ok(Arc::new(SoftVm::new(config, memory)?))
+        Ok(Arc::new(SoftVm::new(config, memory, self.translation)?))
     }
 }
 

@@ -68,8 +68,18 @@ impl CodePage {
         }
         self.lines.store(0, Ordering::SeqCst);
         self.version.fetch_add(1, Ordering::SeqCst);
+        CODE_CHANGES.fetch_add(1, Ordering::SeqCst);
         true
     }
+}
+
+/// How often any page's version has moved on, in any machine of this process.
+static CODE_CHANGES: AtomicU64 = AtomicU64::new(0);
+
+/// A number that moves on whenever a page's version does: while it stands still, no decoded code becomes stale.
+#[inline(always)]
+pub fn code_changes() -> u64 {
+    CODE_CHANGES.load(Ordering::Relaxed)
 }
 
 /// The lines that `size` bytes at `offset` of a page touch.
@@ -154,6 +164,11 @@ impl Ram {
             region.watch.listen(Box::new(move |offset, length| written(&pages[first..], offset, length)));
         }
         Ok(Self { regions, pages, several_processors, memory })
+    }
+
+    /// Whether other processors may write what one decodes.
+    pub const fn has_several_processors(&self) -> bool {
+        self.several_processors
     }
 
     /// The memory, for what the engine itself writes: code there is found stale as after any write.

@@ -1,12 +1,29 @@
-//! The software TLB: from linear pages to host addresses, one direct-mapped table per kind of access.
+//! The software TLB: from linear pages to host pages.
 //!
 //! One subtraction and one comparison answer both "is it this page" and "does it stay inside the page": an access of
 //! `size` bytes hits if `linear - tag <= 4096 - size`, unsigned.
+//!
+//! There are two levels. The *tables*, one for each kind of access, are indexed by the linear address. A *site* is a
+//! translated instruction's own entry: it remembers the page that the instruction accessed last, so that its address need
+//! not be known before the entry can be read. Translated code looks at its site, then at the table, and then asks.
+
+use std::mem::offset_of;
+use std::ptr::NonNull;
 
 use crate::ram::{CodePage, PAGE};
 
-/// Entries of each table.
-const ENTRIES: usize = 256;
+/// Entries of each table, a power of two.
+pub const ENTRIES: usize = 1024;
+
+/// How many sites each view has; translated instructions share them in turn. Level 3's are forgotten at every switch of
+/// address spaces.
+pub const SITES: [usize; REMEMBERED] = [1024, 4096, 256];
+
+/// The first site of each view.
+pub const FIRST_SITE: [usize; REMEMBERED] = [0, SITES[0], SITES[0] + SITES[1]];
+
+/// All sites.
+pub const ALL_SITES: usize = SITES[0] + SITES[1] + SITES[2];
 
 /// Who accesses memory: each has its own table, so that changes of privilege keep all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,20 +40,53 @@ pub enum View {
 }
 
 /// The views whose translations are remembered come first.
-const REMEMBERED: usize = 3;
+pub const REMEMBERED: usize = 3;
 
-/// One translation.
+/// The translations of one view, by linear page.
+#[derive(Debug, Clone)]
+#[repr(C)]
+struct Table {
+    /// The linear page if it may be read.
+    read_tags: [u64; ENTRIES],
+    /// The linear page if it may be written and its Dirty bit is set.
+    write_tags: [u64; ENTRIES],
+    /// The host's page.
+    hosts: [u64; ENTRIES],
+    /// Where writers look for decoded code.
+    code: [*const CodePage; ENTRIES],
+    /// Nothing was remembered since all was forgotten.
+    is_empty: bool,
+    /// Pages are remembered that are not global.
+    has_local: bool,
+}
+
+/// What one translated instruction remembers.
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(32))]
-pub struct Entry {
-    /// The linear page if it may be read.
-    read_tag: u64,
-    /// The linear page if it may be written and its Dirty bit is set.
-    write_tag: u64,
-    /// Host address minus linear address.
-    addend: u64,
+pub struct Site {
+    /// The linear page.
+    pub tag: u64,
+    /// The first offset in the page at which the instruction's access would leave it; 0 if nothing is remembered.
+    pub limit: u64,
+    /// How far the host's page is from the linear one.
+    pub delta: u64,
     /// Where writers look for decoded code.
-    code: *const CodePage,
+    pub code: *const CodePage,
+}
+
+/// What a linear page is.
+#[derive(Debug, Clone, Copy)]
+pub struct Found {
+    /// The host's page.
+    pub host: u64,
+    /// Where writers look for decoded code.
+    pub code: *const CodePage,
+    /// It may be read.
+    pub read: bool,
+    /// It may be written, and its Dirty bit is set.
+    pub write: bool,
+    /// It stays when the address space changes.
+    pub global: bool,
 }
 
 /// Where an access hits.
@@ -50,8 +100,10 @@ pub struct Hit {
 
 /// The tables of one processor.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Tlb {
-    tables: Box<[[Entry; ENTRIES]; 4]>,
+    tables: [Table; REMEMBERED + 1],
+    sites: [Site; ALL_SITES],
 }
 
 // SAFETY: the pointers lead to the machine's `Ram`, which the owning environment keeps alive and which any thread may read.
@@ -66,69 +118,204 @@ const fn index(linear: u64) -> usize {
     (linear / PAGE) as usize % ENTRIES
 }
 
-fn forget(table: &mut [Entry; ENTRIES]) {
-    for (n, entry) in table.iter_mut().enumerate() {
-        entry.read_tag = never(n);
-        entry.write_tag = never(n);
+impl Table {
+    #[cfg(test)]
+    const fn new() -> Self {
+        let mut table = Self {
+            read_tags: [0; ENTRIES],
+            write_tags: [0; ENTRIES],
+            hosts: [0; ENTRIES],
+            code: [std::ptr::null(); ENTRIES],
+            is_empty: false,
+            has_local: false,
+        };
+        table.forget();
+        table
+    }
+
+    const fn forget(&mut self) {
+        if self.is_empty {
+            return;
+        }
+        self.is_empty = true;
+        self.has_local = false;
+        let mut n = 0;
+        while n < ENTRIES {
+            self.forget_entry(n);
+            n += 1;
+        }
+    }
+
+    const fn forget_entry(&mut self, n: usize) {
+        self.read_tags[n] = never(n);
+        self.write_tags[n] = never(n);
+    }
+}
+
+/// Where translated code finds the parts of a [`Tlb`], in bytes from its start.
+pub mod place {
+    use super::{Site, Table, Tlb, View, offset_of};
+
+    /// The tags of reads, or of writes, of a view.
+    pub const fn tags(view: View, write: bool) -> usize {
+        table(view) + if write { offset_of!(Table, write_tags) } else { offset_of!(Table, read_tags) }
+    }
+
+    /// The host's pages of a view.
+    pub const fn hosts(view: View) -> usize {
+        table(view) + offset_of!(Table, hosts)
+    }
+
+    /// What writers of a view look at.
+    pub const fn code(view: View) -> usize {
+        table(view) + offset_of!(Table, code)
+    }
+
+    /// A site.
+    pub const fn site(number: usize) -> usize {
+        offset_of!(Tlb, sites) + number * size_of::<Site>()
+    }
+
+    const fn table(view: View) -> usize {
+        offset_of!(Tlb, tables) + view as usize * size_of::<Table>()
     }
 }
 
 impl Tlb {
+    /// Empty tables, in zeroed memory at `place`.
+    ///
+    /// # Safety
+    /// There is room for them, zeroed, aligned and nobody else's.
+    pub unsafe fn make_at(place: NonNull<Self>) {
+        // SAFETY: all-zero bytes are sites that remember nothing and tables without pages, whose tags are set here.
+        let tlb = unsafe { &mut *place.as_ptr() };
+        tlb.tables.iter_mut().for_each(Table::forget);
+    }
+
     /// Empty tables.
-    pub fn new() -> Self {
-        let nothing = Entry { read_tag: 0, write_tag: 0, addend: 0, code: std::ptr::null() };
-        let mut tlb = Self { tables: Box::new([[nothing; ENTRIES]; 4]) };
-        tlb.tables.iter_mut().for_each(forget);
-        tlb
+    #[cfg(test)]
+    pub const fn new() -> Self {
+        let nothing = Site { tag: 0, limit: 0, delta: 0, code: std::ptr::null() };
+        Self { tables: [Table::new(), Table::new(), Table::new(), Table::new()], sites: [nothing; ALL_SITES] }
     }
 
     /// Forgets everything.
     pub fn flush(&mut self) {
-        self.tables[..REMEMBERED].iter_mut().for_each(forget);
+        self.tables[..REMEMBERED].iter_mut().for_each(Table::forget);
+        self.forget_sites();
+    }
+
+    /// Forgets all pages but those that are global.
+    pub fn flush_local(&mut self) {
+        for view in [View::User, View::Supervisor, View::SupervisorAc] {
+            let table = &mut self.tables[view as usize];
+            if view == View::User || table.has_local {
+                table.forget();
+                self.sites_of(view).iter_mut().for_each(|site| site.limit = 0);
+            }
+        }
+    }
+
+    fn sites_of(&mut self, view: View) -> &mut [Site] {
+        let (first, count) = (FIRST_SITE[view as usize], SITES[view as usize]);
+        &mut self.sites[first..first + count]
     }
 
     /// Forgets the page at `linear`.
     pub fn flush_page(&mut self, linear: u64) {
         let n = index(linear);
         for table in &mut self.tables[..REMEMBERED] {
-            table[n].read_tag = never(n);
-            table[n].write_tag = never(n);
+            table.forget_entry(n);
         }
+        let page = linear & !(PAGE - 1);
+        for view in [View::User, View::Supervisor, View::SupervisorAc] {
+            // The supervisor's own pages are in the upper half, those of level 3 in the lower, unless a guest is unusual.
+            let has_local = self.tables[view as usize].has_local;
+            if view == View::Supervisor && linear >> 63 == 0 && !has_local {
+                continue;
+            }
+            for site in self.sites_of(view).iter_mut().filter(|site| site.tag == page) {
+                site.limit = 0;
+            }
+        }
+    }
+
+    /// Has writes to the page at `host` asked about from now on.
+    pub fn forbid_writes(&mut self, host: u64) {
+        for table in &mut self.tables[..REMEMBERED] {
+            for n in 0..ENTRIES {
+                if table.hosts[n] == host {
+                    table.write_tags[n] = never(n);
+                }
+            }
+        }
+        for site in self.sites.iter_mut().filter(|site| site.tag.wrapping_add(site.delta) == host) {
+            site.limit = 0;
+        }
+    }
+
+    /// Forgets the page at `host`.
+    pub fn forget_host(&mut self, host: u64) {
+        self.forbid_writes(host);
+        for table in &mut self.tables[..REMEMBERED] {
+            for n in (0..ENTRIES).filter(|&n| table.hosts[n] == host).collect::<Vec<_>>() {
+                table.forget_entry(n);
+            }
+        }
+    }
+
+    fn forget_sites(&mut self) {
+        self.sites.iter_mut().for_each(|site| site.limit = 0);
     }
 
     /// Where a read of `size` bytes hits.
     #[inline(always)]
     pub fn read(&self, view: View, linear: u64, size: u64) -> Option<u64> {
-        let entry = &self.tables[view as usize][index(linear)];
-        (linear.wrapping_sub(entry.read_tag) <= PAGE - size).then(|| linear.wrapping_add(entry.addend))
+        let (table, n) = (&self.tables[view as usize], index(linear));
+        let offset = linear.wrapping_sub(table.read_tags[n]);
+        (offset <= PAGE - size).then(|| table.hosts[n].wrapping_add(offset))
     }
 
     /// Where a write of `size` bytes hits.
     #[inline(always)]
     pub fn write(&self, view: View, linear: u64, size: u64) -> Option<Hit> {
-        let entry = &self.tables[view as usize][index(linear)];
-        (linear.wrapping_sub(entry.write_tag) <= PAGE - size)
-            .then(|| Hit { host: linear.wrapping_add(entry.addend), code: entry.code })
+        let (table, n) = (&self.tables[view as usize], index(linear));
+        let offset = linear.wrapping_sub(table.write_tags[n]);
+        (offset <= PAGE - size)
+            .then(|| Hit { host: table.hosts[n].wrapping_add(offset), code: table.code[n] })
     }
 
-    /// Remembers that the page at `linear` lies at `host`, and what may be done to it.
-    pub fn insert(
-        &mut self,
-        view: View,
-        linear: u64,
-        host: u64,
-        code: *const CodePage,
-        read: bool,
-        write: bool,
-    ) {
+    /// Remembers what the linear page at `linear` is.
+    pub fn insert(&mut self, view: View, linear: u64, found: Found) {
         let n = index(linear);
         let page = linear & !(PAGE - 1);
-        self.tables[view as usize][n] = Entry {
-            read_tag: if read { page } else { never(n) },
-            write_tag: if write { page } else { never(n) },
-            addend: host.wrapping_sub(page),
-            code,
-        };
+        let table = &mut self.tables[view as usize];
+        table.is_empty = false;
+        table.has_local |= !found.global;
+        table.read_tags[n] = if found.read { page } else { never(n) };
+        table.write_tags[n] = if found.write { page } else { never(n) };
+        table.hosts[n] = found.host;
+        table.code[n] = found.code;
+    }
+
+    /// What site `number` remembers.
+    pub fn site(&self, number: usize) -> Site {
+        self.sites[number]
+    }
+
+    /// Has site `number` remember the page of an access of `size` bytes at `linear` if it hits. Says whether
+    /// it does.
+    pub fn fill_site(&mut self, number: usize, view: View, linear: u64, size: u64, write: bool) -> bool {
+        let (table, n) = (&self.tables[view as usize], index(linear));
+        let tag = if write { table.write_tags[n] } else { table.read_tags[n] };
+        let offset = linear.wrapping_sub(tag);
+        if offset > PAGE - size {
+            return false;
+        }
+        let delta = table.hosts[n].wrapping_sub(tag);
+        let site = Site { tag, limit: PAGE + 1 - size, delta, code: table.code[n] };
+        self.sites[number] = site;
+        true
     }
 }
 
@@ -136,10 +323,14 @@ impl Tlb {
 mod tests {
     use super::*;
 
+    fn found(host: u64, read: bool, write: bool, global: bool) -> Found {
+        Found { host, code: std::ptr::null(), read, write, global }
+    }
+
     #[test]
     fn an_empty_entry_matches_nothing() {
         let tlb = Tlb::new();
-        for page in [0, 1, 2, 255, 256, 257, 1 << 51, (1 << 52) - 1] {
+        for page in [0, 1, 2, 1023, 1024, 1025, 1 << 51, (1 << 52) - 1] {
             for offset in [0, 1, 4095] {
                 assert_eq!(tlb.read(View::User, page * PAGE + offset, 1), None);
             }
@@ -149,12 +340,54 @@ mod tests {
     #[test]
     fn accesses_that_leave_the_page_miss() {
         let mut tlb = Tlb::new();
-        tlb.insert(View::User, 0x5000, 0x10_0000, std::ptr::null(), true, false);
+        tlb.insert(View::User, 0x5000, found(0x10_0000, true, false, false));
         assert_eq!(tlb.read(View::User, 0x5ff8, 8), Some(0x10_0ff8));
         assert_eq!(tlb.read(View::User, 0x5ff9, 8), None);
         assert_eq!(tlb.read(View::Supervisor, 0x5000, 8), None);
         assert!(tlb.write(View::User, 0x5000, 1).is_none());
         tlb.flush_page(0x5123);
         assert_eq!(tlb.read(View::User, 0x5000, 1), None);
+    }
+
+    #[test]
+    fn a_site_remembers_what_the_table_knows_until_the_page_is_forgotten() {
+        let mut tlb = Tlb::new();
+        assert!(!tlb.fill_site(3, View::User, 0x5010, 4, true));
+        tlb.insert(View::User, 0x5000, found(0x10_0000, true, true, false));
+        assert!(tlb.fill_site(3, View::User, 0x5010, 4, true));
+        assert_eq!((tlb.sites[3].tag, tlb.sites[3].limit), (0x5000, 4093));
+        tlb.flush_page(0x5fff);
+        assert_eq!(tlb.sites[3].limit, 0);
+    }
+
+    #[test]
+    fn global_pages_of_the_supervisor_outlive_others_unless_it_has_local_ones() {
+        let mut tlb = Tlb::new();
+        let kernel = 0xffff_8000_0000_5000;
+        tlb.insert(View::Supervisor, kernel, found(0x10_0000, true, true, true));
+        tlb.insert(View::User, 0x5000, found(0x20_0000, true, true, true));
+        assert!(tlb.fill_site(FIRST_SITE[1], View::Supervisor, kernel, 8, true));
+        assert!(tlb.fill_site(2, View::User, 0x5000, 8, true));
+        tlb.flush_local();
+        assert!(tlb.read(View::Supervisor, kernel, 8).is_some() && tlb.read(View::User, 0x5000, 8).is_none());
+        assert!(tlb.sites[FIRST_SITE[1]].limit != 0 && tlb.sites[2].limit == 0);
+        tlb.insert(View::Supervisor, 0x7000, found(0x30_0000, true, true, false));
+        tlb.flush_local();
+        assert!(tlb.read(View::Supervisor, kernel, 8).is_none());
+        assert_eq!(tlb.sites[FIRST_SITE[1]].limit, 0);
+    }
+
+    #[test]
+    fn forbidden_writes_miss_by_whatever_linear_address_and_reads_still_hit() {
+        let mut tlb = Tlb::new();
+        tlb.insert(View::User, 0x5000, found(0x10_0000, true, true, false));
+        tlb.insert(View::Supervisor, 0x9000, found(0x10_0000, true, true, false));
+        assert!(tlb.fill_site(0, View::User, 0x5000, 8, true));
+        tlb.forbid_writes(0x10_0000);
+        assert!(
+            tlb.write(View::User, 0x5000, 1).is_none() && tlb.write(View::Supervisor, 0x9000, 1).is_none()
+        );
+        assert!(tlb.read(View::User, 0x5000, 1).is_some());
+        assert_eq!(tlb.sites[0].limit, 0);
     }
 }

@@ -10,6 +10,7 @@ use tern_engine::{
 use tern_x86::cpu::Cpu;
 use tern_x86::cpuid::{Basis, CpuModel, CpuidContext};
 
+use crate::Translation;
 use crate::doorbells::Doorbells;
 use crate::environment::{Shared, SoftEnvironment};
 use crate::interrupts::Interrupts;
@@ -21,6 +22,9 @@ use crate::wiring::Events;
 /// Memory, interrupt controllers, and which processors have been handed out.
 pub struct SoftVm {
     config: VmConfig,
+    translation: Translation,
+    /// For lockstep: one processor at a time.
+    turn: Arc<Mutex<()>>,
     ram: Arc<Ram>,
     interrupts: Arc<Interrupts>,
     doorbells: Arc<Doorbells>,
@@ -36,7 +40,11 @@ impl SoftVm {
     ///
     /// # Errors
     /// Memory or processors are beyond what the engine or the host can do.
-    pub fn new(config: &VmConfig, memory: GuestMemory) -> Result<Self, EngineError> {
+    pub fn new(
+        config: &VmConfig,
+        memory: GuestMemory,
+        translation: Translation,
+    ) -> Result<Self, EngineError> {
         if config.cpus == 0 || config.cpus > crate::MAX_CPUS {
             let most = crate::MAX_CPUS;
             return Err(EngineError::Unsupported(format!(
@@ -61,6 +69,8 @@ impl SoftVm {
         let interrupts = Arc::new(Interrupts::new(config.cpus, Arc::clone(&config.clock)));
         Ok(Self {
             config: config.clone(),
+            translation,
+            turn: Arc::default(),
             ram: Arc::new(ram),
             events: Events::new(Arc::clone(&interrupts)),
             interrupts,
@@ -98,10 +108,15 @@ impl Vm for SoftVm {
             rendezvous: Arc::clone(&self.rendezvous),
         };
         let tsc_khz = self.config.cpu_model.tsc_khz;
-        let env = SoftEnvironment::new(shared, Arc::clone(mailbox), tsc_khz)
-            .map_err(|source| EngineError::Host { action: "get memory for native code", source })?;
+        let make = |tlb, run_state| {
+            let parts = (tlb, run_state);
+            SoftEnvironment::new(shared, Arc::clone(mailbox), tsc_khz, self.translation, parts)
+        };
         let cpu = Cpu::new(self.config.cpu_model.clone());
-        Ok(Box::new(SoftVcpu::new(cpu, env, index)))
+        let turn = (self.translation == Translation::Verified).then(|| Arc::clone(&self.turn));
+        let vcpu = SoftVcpu::new(cpu, make, index, turn)
+            .map_err(|source| EngineError::Host { action: "get memory for a processor", source })?;
+        Ok(Box::new(vcpu))
     }
 
     fn set_irq_line(&self, gsi: u32, level: bool) {

@@ -85,15 +85,18 @@ impl Waiting {
                     continue;
                 }
                 match target {
-                    Target::Message(Message { address, data }) => {
-                        if let Some(message) = interrupt::Message::from_msi(*address, *data) {
-                            interrupts.send(&message, None);
-                        }
-                    }
+                    Target::Message(message) => send(interrupts, *message),
                     Target::Line(gsi) => interrupts.set_line(*gsi, true),
                 }
             }
         }
+    }
+}
+
+/// What is no message has no effect.
+fn send(interrupts: &Interrupts, Message { address, data }: Message) {
+    if let Some(message) = interrupt::Message::from_msi(address, data) {
+        interrupts.send(&message, None);
     }
 }
 
@@ -118,7 +121,8 @@ impl Events {
     /// The host has no more descriptors, or no thread.
     pub fn message(&self) -> Result<Box<dyn MessageInterrupt>, EngineError> {
         let waiting = Arc::clone(self.waiting()?);
-        Ok(Box::new(SoftMessage { waiting, token: self.token(), event: new_event()? }))
+        let interrupts = Arc::clone(&self.interrupts);
+        Ok(Box::new(SoftMessage { waiting, interrupts, token: self.token(), event: new_event()? }))
     }
 
     /// [`tern_engine::Wiring::line_interrupt`].
@@ -190,6 +194,7 @@ impl Drop for Events {
 
 struct SoftMessage {
     waiting: Arc<Waiting>,
+    interrupts: Arc<Interrupts>,
     token: u64,
     event: EventFd,
 }
@@ -197,6 +202,15 @@ struct SoftMessage {
 impl MessageInterrupt for SoftMessage {
     fn event(&self) -> &EventFd {
         &self.event
+    }
+
+    fn signal(&self) {
+        // Under the lock, as in the thread.
+        match self.waiting.targets().get(&self.token) {
+            Some((_, Target::Message(message))) => send(&self.interrupts, *message),
+            // It waits in the event.
+            _ => drop(self.event.write(1)),
+        }
     }
 
     fn set_message(&self, message: Option<Message>) -> Result<(), EngineError> {

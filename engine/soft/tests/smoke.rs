@@ -15,7 +15,7 @@ fn real_mode(code: &[u8]) -> (Box<dyn Vcpu>, GuestMemory) {
     let memory = GuestMemory::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap();
     memory.write_slice(code, GuestAddress(0x7c00)).unwrap();
     let config = VmConfig { cpu_model: CpuModel::default(), cpus: 1, clock: Arc::new(Clock::new()) };
-    let vm = SoftEngine.create_vm(&config, memory.clone()).unwrap();
+    let vm = SoftEngine::default().create_vm(&config, memory.clone()).unwrap();
     let mut vcpu = vm.create_vcpu(0).unwrap();
     let mut state = VcpuState::reset();
     state.segments[1] = Segment { attributes: state.segments[1].attributes, ..Segment::real_mode(0) };

@@ -3,6 +3,22 @@
 # powers the machine off when it ends. Every program it starts costs milliseconds on a software
 # engine, so it uses what the shell itself can do.
 
+# Loads the drivers for what is on a bus, which its devices call by these names.
+drivers() {
+    set --
+    for file in /sys/bus/"$bus"/devices/*/modalias; do
+        [ -e "$file" ] && read -r name <"$file" && set -- "$@" "$name"
+    done
+    [ $# = 0 ] || busybox modprobe -qa "$@"
+}
+if [ "$1" = drivers ]; then
+    [ "$2" = later ] && busybox renice -n 19 -p $$
+    bus=pci drivers
+    # What the functions of the bus turned out to be.
+    bus=virtio drivers
+    exit
+fi
+
 # The job control that is needed below wants a session with a terminal.
 [ "$1" = session ] || exec busybox setsid -c "$0" session
 
@@ -16,12 +32,28 @@ echo tern >/proc/sys/kernel/hostname
 # Full-screen programs ask the terminal itself.
 busybox stty cols "$COLUMNS" rows "$LINES" </dev/console
 
+read -r _ _ release _ </proc/version
+
+# A source of random numbers, which every machine has, must not keep the shell waiting: alone, its drivers are loaded when
+# there is nothing else to do. Another kernel than the one that this came with has no drivers here.
+devices=
+[ -d "/lib/modules/$release" ] && for file in /sys/bus/pci/devices/*/modalias; do
+    [ -e "$file" ] && read -r name <"$file"
+    case $name in
+    pci:v00001AF4d00001044*) devices=${devices:-later} ;;
+    pci:v00001AF4*) devices=now ;;
+    esac
+done
+case $devices in
+now) "$0" drivers ;;
+later) ("$0" drivers later &) ;;
+esac
+
 # busybox's poweroff, halt and reboot ask the first process, with these signals. A halted machine
 # would only stand there, so halt is a power-off.
 trap 'exec busybox poweroff -f' USR1 USR2
 trap 'exec busybox reboot -f' TERM
 
-read -r _ _ release _ </proc/version
 echo "Linux $release, busybox shell. \`poweroff\` or \`exit\` ends the machine."
 
 # In a session of its own the shell owns the terminal. It runs in the background because only the builtin

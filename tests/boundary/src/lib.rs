@@ -68,7 +68,7 @@ pub fn on_every_engine(
     let mut assembler = CodeAssembler::new(16).expect("16 bits are a mode");
     program(&mut assembler).expect("the guest's instructions exist");
     let code = assembler.assemble(CODE.into()).expect("the guest can be assembled");
-    let engines: [&dyn Engine; 2] = [&tern_soft::SoftEngine, &tern_kvm::KvmEngine];
+    let engines: [&dyn Engine; 2] = [&tern_soft::SoftEngine::from_environment(), &tern_kvm::KvmEngine];
     for engine in engines {
         match engine.probe() {
             Availability::Available(_) => test(subject(engine, &code)),

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use tern_image::cpio::Archive;
 pub use tern_image::debian::{Flavour, Suite};
 use tern_image::{Cache, OnStderr};
 
@@ -38,6 +39,22 @@ pub fn initramfs() -> PathBuf {
     let tiny = tern_image::tiny(&cache(), &OnStderr::new());
     let tiny = tiny.unwrap_or_else(|error| panic!("cannot get the tiny guest: {error:?}"));
     tiny.initrd.expect("the tiny guest has an initramfs")
+}
+
+/// The tiny guest's initramfs with programs added to its `/bin`, as the contents of a file.
+///
+/// # Panics
+/// It cannot be had.
+#[must_use]
+pub fn initramfs_with(programs: &[(&str, Vec<u8>)]) -> Vec<u8> {
+    let mut bytes = std::fs::read(initramfs()).expect("the initramfs was just looked up");
+    let mut more = Archive::default();
+    for (name, program) in programs {
+        more.file(&format!("bin/{name}"), 0o755, program);
+    }
+    // Linux unpacks one archive after the other.
+    bytes.extend(more.finish());
+    bytes
 }
 
 fn cache() -> Cache {

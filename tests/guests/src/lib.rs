@@ -9,6 +9,7 @@
 //! host.rs       what a guest on KVM inherits from its host
 //! debian.rs     kernels from Debian's packages
 //! boot_sector.rs  guests of a few bytes, for what no Linux does
+//! program.rs    programs for guests, of a few system calls
 //! ```
 //!
 //! The tests themselves are in `tests/guests/`. What fails here panics: it is a test that fails.
@@ -20,6 +21,7 @@ pub mod debian;
 mod guest;
 pub mod host;
 mod places;
+pub mod program;
 mod stream;
 mod terminal;
 mod tern;

@@ -8,7 +8,7 @@ use std::process::Stdio;
 
 use rustix::fs::OFlags;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{LocalModes, Termios, tcgetattr};
+use rustix::termios::{LocalModes, Termios, Winsize, tcgetattr, tcsetwinsize};
 
 /// A pseudo-terminal.
 #[derive(Debug)]
@@ -53,6 +53,15 @@ impl Terminal {
     #[must_use]
     pub fn is_raw(&self) -> bool {
         !self.termios().local_modes.intersects(LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG)
+    }
+
+    /// Gives it a size, in characters, as a user does who drags a window's corner.
+    ///
+    /// # Panics
+    /// The terminal is gone.
+    pub fn resize(&self, columns: u16, lines: u16) {
+        let size = Winsize { ws_col: columns, ws_row: lines, ws_xpixel: 0, ws_ypixel: 0 };
+        tcsetwinsize(&self.user, size).expect("the terminal is open");
     }
 
     fn termios(&self) -> Termios {

@@ -46,7 +46,7 @@ use tern_engine::Engine;
 pub fn engines() -> Vec<Box<dyn Engine>> {
     let name = std::env::var("TERN_ENGINE");
     vec![match name.as_deref() {
-        Err(_) | Ok("soft") => Box::new(tern_soft::SoftEngine),
+        Err(_) | Ok("soft") => Box::new(tern_soft::SoftEngine::from_environment()),
         Ok("kvm") => Box::new(tern_kvm::KvmEngine),
         Ok(other) => panic!("TERN_ENGINE names '{other}', and there are 'soft' and 'kvm'"),
     }]

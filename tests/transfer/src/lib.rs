@@ -9,19 +9,24 @@
 use std::env;
 use std::io::{self, Write};
 use std::ops::Range;
+use std::sync::LazyLock;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use tern_engine::{Availability, Engine};
+use tern_soft::SoftEngine;
 use tern_vmm::config::{CpuModel, MachineConfig};
 use tern_vmm::machine::{End, Machine};
+
+/// The software engine, as the environment wants it.
+pub static SOFT: LazyLock<SoftEngine> = LazyLock::new(SoftEngine::from_environment);
 
 /// The engines that can run here.
 #[must_use]
 pub fn engines() -> Vec<&'static dyn Engine> {
-    let all: [&dyn Engine; 2] = [&tern_soft::SoftEngine, &tern_kvm::KvmEngine];
+    let all: [&dyn Engine; 2] = [&*SOFT, &tern_kvm::KvmEngine];
     all.into_iter().filter(|engine| matches!(engine.probe(), Availability::Available(_))).collect()
 }
 

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use tern_chipset::layout::port::{PCI_CONFIG_ADDRESS, RESET_CONTROL};
-use tern_chipset::pci;
+use tern_chipset::pci::{self, Address, Function, Occupied};
 use tern_chipset::power::ResetControl;
 use tern_chipset::{InvalidState, Time};
 
@@ -16,12 +16,17 @@ const RESET: u64 = (RESET_CONTROL - PCI_CONFIG_ADDRESS) as u64;
 
 /// The ports 0xcf8 to 0xcff.
 #[derive(Default)]
-pub(super) struct HostBridge {
+pub(crate) struct HostBridge {
     bridge: Mutex<pci::HostBridge>,
     reset_control: Mutex<ResetControl>,
 }
 
 impl HostBridge {
+    /// Plugs in a function.
+    pub(crate) fn attach(&self, address: Address, function: Box<dyn Function>) -> Result<(), Occupied> {
+        lock(&self.bridge).attach(address, function)
+    }
+
     pub(super) fn save(&self) -> (pci::State, ResetControl) {
         (lock(&self.bridge).save(), lock(&self.reset_control).clone())
     }
@@ -33,7 +38,7 @@ impl HostBridge {
     }
 
     pub(super) fn reset(&self) {
-        *lock(&self.bridge) = pci::HostBridge::new();
+        lock(&self.bridge).reset();
         *lock(&self.reset_control) = ResetControl::new();
     }
 }

@@ -16,18 +16,23 @@ use std::sync::Arc;
 
 use tern_chipset::layout::{self, SERIAL_PORTS, irq, port};
 use tern_chipset::{InvalidState, Time};
-use tern_engine::{Clock, GatheredWrite, Vm, VmEntry, VmExit, WriteRange};
+use tern_engine::{Clock, GatheredWrite, GuestMemory, Vm, VmEntry, VmExit, WriteRange};
+use thiserror::Error;
 
 use crate::bus::{Bus, BusDevice, Overlap, Request};
+use crate::config::DeviceConfig;
+use crate::firmware::PCI_MEMORY_64;
 use crate::irq::IrqLine;
+use crate::pci::{PciBus, PciError, PciMemory};
 use crate::saved::DevicesState;
 use crate::schedule::Schedule;
 
+pub(crate) use host_bridge::HostBridge;
 pub(crate) use serial::Serial;
 
 use clock::RealTimeClock;
 use debug_exit::DebugExit;
-use host_bridge::{Ecam, HostBridge};
+use host_bridge::Ecam;
 use keyboard::Keyboard;
 use power::PowerManagement;
 use system_control::SystemControlPort;
@@ -39,16 +44,30 @@ pub(crate) const PRESENT_SERIAL_PORTS: [bool; 4] = [true, false, false, false];
 /// `isa-debug-exit` decodes four ports, so that the value may be written in 1, 2 or 4 bytes.
 const DEBUG_EXIT_PORTS: u64 = 4;
 
+/// Why a machine cannot have its devices.
+#[derive(Debug, Error)]
+pub enum DeviceError {
+    /// Two were put in the same place.
+    #[error("the machine's devices do not fit beside each other")]
+    Overlap(#[from] Overlap),
+    /// One does not fit on the PCI bus.
+    #[error(transparent)]
+    Pci(#[from] PciError),
+}
+
 /// What devices are connected to.
-pub(crate) struct Surroundings {
+pub(crate) struct Surroundings<'a> {
     pub(crate) vm: Arc<dyn Vm>,
     pub(crate) clock: Arc<Clock>,
     pub(crate) schedule: Arc<Schedule>,
     /// Where the console's output goes.
     pub(crate) output: Box<dyn Write + Send>,
+    pub(crate) memory: GuestMemory,
     /// Bytes of memory.
-    pub(crate) memory: u64,
+    pub(crate) memory_size: u64,
     pub(crate) debug_exit: bool,
+    /// What is on the PCI bus.
+    pub(crate) pci: &'a [DeviceConfig],
 }
 
 /// All devices and their buses.
@@ -61,16 +80,18 @@ pub(crate) struct Devices {
     keyboard: Arc<Keyboard>,
     system_control: Arc<SystemControlPort>,
     host_bridge: Arc<HostBridge>,
+    pci: PciBus,
 }
 
 impl Devices {
     /// The devices of a PC, in their reset state.
-    pub(crate) fn new(surroundings: Surroundings) -> Result<Self, Overlap> {
-        let Surroundings { vm, clock: time, schedule, output, memory, debug_exit } = surroundings;
+    pub(crate) fn new(surroundings: Surroundings<'_>) -> Result<Self, DeviceError> {
+        let Surroundings { vm, clock: time, schedule, output, memory: guest_memory, memory_size, .. } =
+            surroundings;
         let line = |gsi| IrqLine::new(Arc::clone(&vm), gsi);
         let com1 = SERIAL_PORTS[0];
         let console = schedule.attach(|alarm| Serial::new(line(com1.irq), alarm, Arc::clone(&time), output));
-        let clock = schedule.attach(|alarm| RealTimeClock::new(line(irq::RTC), alarm, &time, memory));
+        let clock = schedule.attach(|alarm| RealTimeClock::new(line(irq::RTC), alarm, &time, memory_size));
         let power = schedule.attach(|alarm| PowerManagement::new(line(irq::SCI), alarm));
         let keyboard = Arc::new(Keyboard::new(line(irq::KEYBOARD)));
         let system_control = Arc::new(SystemControlPort::default());
@@ -88,14 +109,19 @@ impl Devices {
         map(port::KEYBOARD_COMMAND, 1, keyboard::COMMAND, Arc::<Keyboard>::clone(&keyboard))?;
         map(port::SYSTEM_CONTROL, 1, 0, Arc::<SystemControlPort>::clone(&system_control))?;
         map(port::PCI_CONFIG_ADDRESS, 8, 0, Arc::<HostBridge>::clone(&host_bridge))?;
-        if debug_exit {
+        if surroundings.debug_exit {
             map(port::DEBUG_EXIT, DEBUG_EXIT_PORTS, 0, Arc::new(DebugExit))?;
         }
         let ports = Arc::new(ports);
         gather_writes(&*vm, &ports, &time);
         let mut memory = Bus::default();
         memory.map(layout::ECAM, 0, Arc::new(Ecam(Arc::clone(&host_bridge))))?;
-        Ok(Self { ports, memory, console, clock, power, keyboard, system_control, host_bridge })
+        let pci_memory = Arc::new(PciMemory::default());
+        for window in layout::PCI_MEMORY_32.into_iter().chain([PCI_MEMORY_64]) {
+            memory.map(window.clone(), window.start, Arc::<PciMemory>::clone(&pci_memory))?;
+        }
+        let pci = PciBus::new(surroundings.pci, &host_bridge, &pci_memory, &guest_memory, &vm)?;
+        Ok(Self { ports, memory, console, clock, power, keyboard, system_control, host_bridge, pci })
     }
 
     /// Answers what a processor asked, and says whether the machine as a whole is to do something.
@@ -122,7 +148,22 @@ impl Devices {
         self.power.press_button();
     }
 
-    /// All devices' states. No processor is running. What is typed from now on is not taken any more.
+    /// Finishes what devices have in flight, and lets them stand still. No processor is running.
+    pub(crate) fn pause(&self) {
+        self.pci.pause();
+    }
+
+    /// Lets devices go on.
+    pub(crate) fn resume(&self) {
+        self.pci.resume();
+    }
+
+    /// Finishes what devices have in flight, and ends their threads.
+    pub(crate) fn end(&self) {
+        self.pci.end();
+    }
+
+    /// All devices' states. They are paused, and no processor is running. What is typed from now on is not taken any more.
     pub(crate) fn depart(&self) -> DevicesState {
         let (host_bridge, reset_control) = self.host_bridge.save();
         DevicesState {
@@ -133,6 +174,7 @@ impl Devices {
             system_control: self.system_control.save(),
             host_bridge,
             reset_control,
+            pci: self.pci.save(),
         }
     }
 
@@ -143,7 +185,8 @@ impl Devices {
         self.power.restore(&state.power)?;
         self.keyboard.restore(&state.keyboard)?;
         self.system_control.restore(&state.system_control);
-        self.host_bridge.restore(&state.host_bridge, &state.reset_control)
+        self.host_bridge.restore(&state.host_bridge, &state.reset_control)?;
+        self.pci.restore(&state.pci)
     }
 
     /// Puts all devices into their reset state; all interrupt lines are low then. No processor is running.
@@ -154,6 +197,7 @@ impl Devices {
         self.keyboard.reset();
         self.system_control.reset();
         self.host_bridge.reset();
+        self.pci.reset();
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use vm_memory::GuestAddress;
+
 use super::*;
 use crate::machine::fake::FakeVm;
 use crate::schedule::Timed as _;
@@ -15,8 +17,10 @@ fn devices() -> (Devices, Arc<FakeVm>) {
         schedule: Schedule::new(Arc::clone(&clock)),
         clock,
         output: Box::new(io::sink()),
-        memory: 5 << 30,
+        memory: GuestMemory::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap(),
+        memory_size: 5 << 30,
         debug_exit: false,
+        pci: &[],
     });
     (devices.unwrap(), vm)
 }

@@ -1,13 +1,13 @@
 //! An engine whose processors follow a script instead of executing code.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
 use tern_engine::{
-    Availability, Coalescing, DirtyLog, DirtyRegion, Doorbell, Engine, EngineError, EventFd, ExitKind,
-    GuestMemory, Kick, LineInterrupt, MessageInterrupt, Standstill, Statistics, Vcpu, Vm, VmConfig, VmEntry,
-    VmExit, VmState, Wiring, WriteRange, WriteSink,
+    Availability, Coalescing, DirtyLog, DirtyRegion, Doorbell, DoorbellPlace, Engine, EngineError, EventFd,
+    ExitKind, GuestMemory, Kick, LineInterrupt, MessageInterrupt, Standstill, Statistics, Vcpu, Vm, VmConfig,
+    VmEntry, VmExit, VmState, Wiring, WriteRange, WriteSink,
 };
 use tern_x86::state::{Activity, VcpuState};
 
@@ -24,6 +24,10 @@ pub(crate) enum Step {
 #[derive(Default)]
 pub(crate) struct FakeVm {
     lines: Mutex<Vec<(u32, bool)>>,
+    doorbells: Mutex<Vec<DoorbellPlace>>,
+    messages: Mutex<Vec<(u64, u32)>>,
+    /// It has no room for doorbells.
+    refuses: AtomicBool,
     resets: AtomicUsize,
     scripts: Mutex<Vec<VecDeque<Step>>>,
     /// Every answer to a question, and every state set, by processor.
@@ -44,6 +48,21 @@ impl FakeVm {
     /// Every change of an interrupt line.
     pub(crate) fn lines(&self) -> Vec<(u32, bool)> {
         self.lines.lock().unwrap().clone()
+    }
+
+    /// Where there are doorbells.
+    pub(crate) fn doorbells(&self) -> Vec<DoorbellPlace> {
+        self.doorbells.lock().unwrap().clone()
+    }
+
+    /// The messages that were sent.
+    pub(crate) fn messages(&self) -> Vec<(u64, u32)> {
+        self.messages.lock().unwrap().clone()
+    }
+
+    /// Takes no more doorbells.
+    pub(crate) fn refuse(&self) {
+        self.refuses.store(true, Ordering::SeqCst);
     }
 
     pub(crate) fn resets(&self) -> usize {
@@ -79,7 +98,9 @@ impl Vm for FakeVm {
         self.lines.lock().unwrap().push((gsi, level));
     }
 
-    fn signal_msi(&self, _address: u64, _data: u32) {}
+    fn signal_msi(&self, address: u64, data: u32) {
+        self.messages.lock().unwrap().push((address, data));
+    }
 
     fn save(&self) -> Result<VmState, EngineError> {
         none()
@@ -138,15 +159,40 @@ fn none<T>() -> Result<T, EngineError> {
     Err(EngineError::Unsupported("the script has no such thing".into()))
 }
 
+impl FakeVm {
+    fn attach(&self, doorbell: &Doorbell) -> Result<(), EngineError> {
+        if self.refuses.load(Ordering::SeqCst) {
+            return none();
+        }
+        self.doorbells.lock().unwrap().push(doorbell.place);
+        Ok(())
+    }
+
+    fn detach(&self, doorbell: &Doorbell) {
+        self.doorbells.lock().unwrap().retain(|place| *place != doorbell.place);
+    }
+}
+
+impl FakeMachine {
+    fn attach(&self, doorbell: &Doorbell) -> Result<(), EngineError> {
+        self.0.attach(doorbell)
+    }
+
+    fn detach(&self, doorbell: &Doorbell) {
+        self.0.detach(doorbell);
+    }
+}
+
 macro_rules! nothing_else {
     ($vm:ty) => {
         impl Wiring for $vm {
-            fn attach_doorbell(&self, _: &Doorbell, _: &EventFd) -> Result<(), EngineError> {
-                none()
+            fn attach_doorbell(&self, doorbell: &Doorbell, _: &EventFd) -> Result<(), EngineError> {
+                self.attach(doorbell)
             }
 
-            fn detach_doorbell(&self, _: &Doorbell, _: &EventFd) -> Result<(), EngineError> {
-                none()
+            fn detach_doorbell(&self, doorbell: &Doorbell, _: &EventFd) -> Result<(), EngineError> {
+                self.detach(doorbell);
+                Ok(())
             }
 
             fn message_interrupt(&self) -> Result<Box<dyn MessageInterrupt>, EngineError> {

@@ -22,8 +22,8 @@ mod tests;
 mod vcpu;
 
 use std::io::Write;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -34,10 +34,11 @@ use tern_engine::{Clock, Engine, EngineError, GuestMemory, Statistics, THREAD_ST
 use tern_x86::cpuid::CpuModel;
 use tern_x86::state::VcpuState;
 
-use crate::bus::{Overlap, Request};
+use crate::bus::Request;
 use crate::config::{ConfigError, MachineConfig, OnReboot};
 use crate::console::ConsoleInput;
 use crate::crash::CrashReport;
+pub use crate::device::DeviceError;
 use crate::device::{Devices, Surroundings};
 pub use crate::firmware::LoadError;
 use crate::firmware::load_guest;
@@ -73,9 +74,9 @@ pub enum MachineError {
         /// How many the machine has.
         machine: u32,
     },
-    /// Two devices were put in the same place.
-    #[error("the machine's devices do not fit beside each other")]
-    Devices(#[from] Overlap),
+    /// It cannot have its devices.
+    #[error(transparent)]
+    Devices(#[from] DeviceError),
     /// The host gives no thread.
     #[error("cannot start a thread: raise the limit (`ulimit -u`), or give the machine fewer processors")]
     Thread(#[source] std::io::Error),
@@ -207,8 +208,10 @@ impl Machine {
             clock: Arc::clone(&clock),
             schedule: Arc::clone(&schedule),
             output: Box::new(output),
-            memory: config.memory,
+            memory: memory.clone(),
+            memory_size: config.memory,
             debug_exit: config.debug_exit,
+            pci: &config.devices,
         })?;
         Ok(Self {
             config,
@@ -226,7 +229,7 @@ impl Machine {
     /// A handle for other threads.
     #[must_use]
     pub fn handle(&self) -> MachineHandle {
-        MachineHandle { events: self.events.0.clone(), devices: Arc::clone(&self.devices) }
+        MachineHandle { events: self.events.0.clone(), devices: Arc::downgrade(&self.devices) }
     }
 
     /// Where what is typed goes.
@@ -255,8 +258,9 @@ impl Machine {
         }
         let ending = director.resume().and_then(|()| director.direct());
         director.schedule.end();
-        let Director { config, memory, crew, .. } = director;
+        let Director { config, memory, crew, devices, .. } = director;
         let statistics = crew.end();
+        devices.end();
         // It only calls devices; if that panicked, the machine's end is as it is.
         let _ = timer.join();
         let end = match ending? {
@@ -345,6 +349,7 @@ impl Director {
         if !self.paused {
             self.paused = true;
             self.crew.pause();
+            self.devices.pause();
             self.schedule.set_paused(true);
             self.vm.pause_time()?;
             self.clock.pause();
@@ -358,6 +363,7 @@ impl Director {
             self.clock.resume();
             self.vm.resume_time()?;
             self.schedule.set_paused(false);
+            self.devices.resume();
             self.crew.run();
         }
         Ok(())
@@ -382,7 +388,8 @@ impl Director {
 #[derive(Clone)]
 pub struct MachineHandle {
     events: Sender<Event>,
-    devices: Arc<Devices>,
+    /// They end with the machine, whoever still has a handle.
+    devices: Weak<Devices>,
 }
 
 impl MachineHandle {
@@ -412,7 +419,9 @@ impl MachineHandle {
 
     /// Presses the power button: the guest is asked to switch the machine off.
     pub fn press_power_button(&self) {
-        self.devices.press_power_button();
+        if let Some(devices) = self.devices.upgrade() {
+            devices.press_power_button();
+        }
     }
 
     fn send(&self, event: Event) {

@@ -42,6 +42,9 @@ pub(crate) fn test(quick: bool) -> ExitCode {
         tally += counted(step::run(&mut check).map(|()| Tally::default()));
     }
     tally += counted(workspace_tests());
+    for how in ["off", "verify"] {
+        tally += counted(tests_by_translation(how));
+    }
     if !quick {
         tally += counted(guest_tests());
         tally += counted(rig_tests());
@@ -70,10 +73,20 @@ fn counted(checked: Result<Tally>) -> Tally {
 
 /// Unit, integration and documentation tests of every package but the guests'.
 fn workspace_tests() -> Result<Tally> {
+    // Disk images are compared with what QEMU makes of them.
+    install::packages(&["qemu-utils"])?;
     step::announce("building the tests");
     step::run(step::cargo_build("test").args(WORKSPACE).arg("--no-run"))?;
     step::announce("running the tests");
     run_tests(step::cargo("test").args(WORKSPACE).args(ALL_AND_PLAIN), Shown::Sections)
+}
+
+/// Small kernels and single instructions again, with hot code treated in another way than translating it.
+fn tests_by_translation(how: &str) -> Result<Tally> {
+    step::announce(&format!("running small kernels and single instructions with translation '{how}'"));
+    let mut tests = step::cargo("test");
+    let packages = ["--package", "tern-test-kernels", "--package", "tern-differential"];
+    run_tests(tests.args(packages).args(ALL_AND_PLAIN).env("TERN_TRANSLATION", how), Shown::Sections)
 }
 
 /// Real guests in the release build. They see to it themselves that no more of them run at a time than the

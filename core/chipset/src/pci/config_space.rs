@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 const SIZE: usize = 256;
 
 const VENDOR_ID: usize = 0x00;
-const COMMAND: usize = 0x04;
+pub(super) const COMMAND: usize = 0x04;
 const CLASS_CODE: usize = 0x09;
 const INTERRUPT_LINE: usize = 0x3c;
 
@@ -30,30 +30,44 @@ impl ConfigSpace {
         space.set(VENDOR_ID + 2, &device_id.to_le_bytes());
         space.set(CLASS_CODE, &class_code.to_le_bytes()[..3]);
         // I/O, memory, bus master, parity and system error, no INTx.
-        space.writable[COMMAND..COMMAND + 2].copy_from_slice(&0x0547u16.to_le_bytes());
-        space.writable[INTERRUPT_LINE] = 0xff;
+        space.allow(COMMAND, &0x0547u16.to_le_bytes());
+        space.allow(INTERRUPT_LINE, &[0xff]);
         space
     }
 
-    fn set(&mut self, register: usize, bytes: &[u8]) {
-        self.bytes[register..register + bytes.len()].copy_from_slice(bytes);
+    /// The bytes from `register` on; zeros beyond the space.
+    pub(super) fn get<const N: usize>(&self, register: usize) -> [u8; N] {
+        let byte = |offset| register.checked_add(offset).and_then(|place| self.bytes.get(place));
+        core::array::from_fn(|offset| byte(offset).copied().unwrap_or(0))
+    }
+
+    /// Gives registers a value, whether a guest may write them or not. What lies beyond the space is dropped.
+    pub(super) fn set(&mut self, register: usize, bytes: &[u8]) {
+        for (place, byte) in self.bytes.iter_mut().skip(register).zip(bytes) {
+            *place = *byte;
+        }
+    }
+
+    /// Lets a guest write these bits, and no others, of registers.
+    pub(super) fn allow(&mut self, register: usize, bits: &[u8]) {
+        for (place, bits) in self.writable.iter_mut().skip(register).zip(bits) {
+            *place = *bits;
+        }
     }
 
     pub(super) fn save(&self) -> Vec<u8> {
         self.bytes.clone()
     }
 
-    pub(super) fn restore(&mut self, bytes: &[u8]) -> Result<(), InvalidState> {
+    /// Puts back what [`ConfigSpace::save`] gave to the space of `device`.
+    pub(super) fn restore(&mut self, bytes: &[u8], device: &'static str) -> Result<(), InvalidState> {
         let differs = bytes
             .iter()
             .zip(&self.bytes)
             .zip(&self.writable)
             .any(|((new, old), writable)| (new ^ old) & !writable != 0);
         if bytes.len() != self.bytes.len() || differs {
-            return Err(InvalidState {
-                device: "PCI host bridge",
-                reason: "its configuration space is another device's",
-            });
+            return Err(InvalidState { device, reason: "its configuration space is another device's" });
         }
         self.bytes.copy_from_slice(bytes);
         Ok(())

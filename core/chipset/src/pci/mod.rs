@@ -7,10 +7,12 @@
 //! window called ECAM, where an address *is* a register. Both lead to a [`Function`]; where there
 //! is none, reads give all ones and writes vanish.
 //!
-//! This is the place where devices will plug in. What a function does with its BARs, and its
-//! interrupts, is its own business.
+//! A function is an [`Endpoint`] (its configuration space with BARs and capabilities) and, where it interrupts by messages,
+//! an [`msix::MsiX`]. Who owns them carries out what follows from a write: a BAR has moved, a message is to be sent.
 
 mod config_space;
+mod endpoint;
+pub mod msix;
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +22,8 @@ use alloc::collections::BTreeMap;
 pub use config_space::ConfigSpace;
 use config_space::host_bridge;
 use core::fmt;
+pub use endpoint::{Bar, Command, DoesNotFit, Endpoint, Identity, Place, State as EndpointState, Width};
+pub use msix::{MsiMessage, MsiX};
 use serde::{Deserialize, Serialize};
 
 /// Port of the configuration address, relative to 0xcf8. Accesses of four bytes only.
@@ -135,6 +139,12 @@ impl HostBridge {
         Ok(())
     }
 
+    /// Puts the host bridge itself into its reset state; the functions behind it are others' to reset.
+    pub fn reset(&mut self) {
+        self.config_address = 0;
+        self.config = host_bridge();
+    }
+
     /// Answers a read of one to four bytes at `offset` from port 0xcf8.
     pub fn read_port(&self, offset: u16, data: &mut [u8]) {
         match (offset, data.len()) {
@@ -223,7 +233,7 @@ impl HostBridge {
                 reason: "its configuration address has reserved bits set",
             });
         }
-        self.config.restore(&state.config)?;
+        self.config.restore(&state.config, "PCI host bridge")?;
         self.config_address = state.config_address;
         Ok(())
     }

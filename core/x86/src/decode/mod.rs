@@ -59,6 +59,23 @@ impl<'a, E: Environment> BlockDecoder<'a, E> {
         Self { decoder, bytes, mode, previous: None }
     }
 
+    /// A decoder that begins `offset` (inside of them) bytes behind the start of `bytes`, to which everything still is
+    /// relative.
+    #[must_use]
+    pub fn starting_at(bytes: &'a [u8], mode: Mode, offset: usize) -> Self {
+        let mut decoder = Self::new(bytes, mode);
+        if decoder.decoder.set_position(offset).is_ok() {
+            decoder.decoder.set_ip(offset as u64);
+        }
+        decoder
+    }
+
+    /// The next instruction as it was decoded, with its operation; as [`BlockDecoder::next_op`].
+    pub fn next_instruction(&mut self, env: &mut E) -> Option<(Instruction, Op<E>)> {
+        self.next_op(env)?;
+        self.previous
+    }
+
     /// The next operation, or `None` if the bytes end before its instruction does.
     ///
     /// Bytes that are no instruction give an operation that raises the right exception.

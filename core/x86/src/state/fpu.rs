@@ -40,6 +40,10 @@ pub struct FpuState {
 impl FpuState {
     /// Bytes of the image that software can observe; the rest is reserved or free for software's own use.
     pub const ARCHITECTURAL_SIZE: usize = 416;
+    /// Where MXCSR is in the image.
+    pub const MXCSR_OFFSET: usize = 24;
+    /// Where XMM0 is in the image; the others follow it.
+    pub const XMM_OFFSET: usize = 160;
 
     /// The state after FNINIT with cleared registers and MXCSR at its reset value.
     #[must_use]

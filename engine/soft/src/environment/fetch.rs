@@ -6,15 +6,16 @@ use tern_x86::cpu::{Cpu, Mode, canonical};
 use tern_x86::decode::{BlockDecoder, MAX_INSTRUCTION_LENGTH, OpFlags};
 use tern_x86::environment::Processor;
 use tern_x86::exception::Stop;
-use tern_x86::paging::{self, Access, AccessKind};
+use tern_x86::paging::{self, Access, AccessKind, Translation};
 
 use super::SoftEnvironment;
 use crate::blocks::{Block, MAX_OPS, Origin, SoftOp};
 use crate::host;
-use crate::ram::{PAGE, Ram, RamPage};
+use crate::ram::{PAGE, RamPage};
+use crate::translator::Jumps;
 
 /// Bytes of one page that a block may take.
-const MAX_BYTES: usize = 512;
+const MAX_BYTES: usize = 1024;
 
 /// Entries of the [`FetchCache`].
 const ENTRIES: usize = 128;
@@ -22,11 +23,18 @@ const ENTRIES: usize = 128;
 /// Recent translations of code pages.
 #[derive(Debug)]
 pub struct FetchCache {
-    entries: Box<[Translated; ENTRIES]>,
+    entries: Box<[CodePlace; ENTRIES]>,
+    /// A bit for each linear page that code was fetched from, by the page number's remainder.
+    pages: Box<[u64; PAGE_BITS / 64]>,
+    /// Levels 0 to 2 have fetched code from pages that are not global.
+    supervisor_is_local: bool,
 }
 
+/// Bits that pages are remembered by.
+const PAGE_BITS: usize = 1 << 14;
+
 #[derive(Debug, Clone, Copy)]
-struct Translated {
+struct CodePlace {
     linear: u64,
     context: u64,
     physical: u64,
@@ -35,7 +43,28 @@ struct Translated {
 impl FetchCache {
     /// An empty cache.
     pub fn new() -> Self {
-        Self { entries: Box::new([Translated { linear: 0, context: u64::MAX, physical: 0 }; ENTRIES]) }
+        Self {
+            entries: Box::new([CodePlace { linear: 0, context: u64::MAX, physical: 0 }; ENTRIES]),
+            pages: Box::new([0; PAGE_BITS / 64]),
+            supervisor_is_local: false,
+        }
+    }
+
+    /// Whether code may have been fetched from the page at `linear`.
+    pub fn may_know(&self, linear: u64) -> bool {
+        let bit = (linear / PAGE) as usize % PAGE_BITS;
+        self.pages[bit / 64] >> (bit % 64) & 1 != 0
+    }
+
+    fn note(&mut self, linear: u64) {
+        let bit = (linear / PAGE) as usize % PAGE_BITS;
+        self.pages[bit / 64] |= 1 << (bit % 64);
+    }
+
+    /// Nothing that was fetched is remembered any more.
+    fn forget(&mut self) {
+        self.pages.fill(0);
+        self.supervisor_is_local = false;
     }
 }
 
@@ -43,7 +72,8 @@ impl SoftEnvironment {
     /// What a translation of code is valid for: translations, privilege and mode.
     #[inline(always)]
     fn context(&self, cpu: &Cpu) -> u64 {
-        self.epoch << 16 | u64::from(cpu.cpl == 3) << 8 | u64::from(cpu.mode.bits())
+        let user = cpu.cpl == 3;
+        self.epochs[usize::from(user)] << 16 | u64::from(user) << 8 | u64::from(cpu.mode.bits())
     }
 
     /// The block at the present instruction pointer.
@@ -81,7 +111,8 @@ impl SoftEnvironment {
             }
         }
         self.make_room();
-        let block = self.decode(cpu, rip, physical, MAX_OPS)?;
+        let mut block = self.decode(cpu, rip, physical, MAX_OPS)?;
+        block.physical = physical;
         let crosses = block.second.is_some();
         let block = self.blocks.insert(physical, cpu.mode, block);
         if !crosses {
@@ -92,12 +123,45 @@ impl SoftEnvironment {
 
     /// Drops all decoded code if another block might not find room. No block may be running.
     fn make_room(&mut self) {
-        if self.blocks.is_full() || self.native.room() < MAX_OPS {
-            self.blocks.clear();
-            self.jumps.clear();
-            self.native.clear();
-            self.unchained = true;
+        if self.blocks.is_full() || self.native.room() < MAX_OPS || std::mem::take(&mut self.must_drop_code) {
+            self.drop_code();
         }
+    }
+
+    /// Drops all decoded and translated code. No block may be running.
+    fn drop_code(&mut self) {
+        self.blocks.clear();
+        self.jumps.clear();
+        self.native.clear();
+        self.translator.clear();
+        self.forget_jump_tables();
+        // Whoever asked for a link is gone.
+        self.translated.payload = 0;
+        self.unchained = true;
+    }
+
+    pub(super) fn forget_jump_tables(&mut self) {
+        self.translated.user.forget();
+        self.translated.supervisor.forget();
+        self.translated.supervisor_ac.forget();
+    }
+
+    /// Translations changed: where code lies must be found out anew.
+    pub(super) fn forget_code_places(&mut self) {
+        self.translator.counters.code_flushes[0] += 1;
+        self.epochs = self.epochs.map(|epoch| epoch + 1);
+        self.forget_jump_tables();
+        self.fetch.forget();
+    }
+
+    /// Translations changed that are not global: the supervisor's code most often lies in global pages.
+    pub(super) fn forget_local_code_places(&mut self) {
+        if self.fetch.supervisor_is_local {
+            return self.forget_code_places();
+        }
+        self.translator.counters.code_flushes[1] += 1;
+        self.epochs[1] += 1;
+        self.translated.user.forget();
     }
 
     /// The operation at the present instruction pointer alone, decoded for this one time.
@@ -109,22 +173,35 @@ impl SoftEnvironment {
     }
 
     /// The physical address of code at a linear address.
-    fn fetch_address(&mut self, cpu: &mut Cpu, linear: u64) -> Result<u64, Stop> {
+    pub(super) fn fetch_address(&mut self, cpu: &mut Cpu, linear: u64) -> Result<u64, Stop> {
         if cpu.code64() && !canonical(linear) {
             return Err(cpu.general_protection());
         }
-        let (page, context) = (linear & !(PAGE - 1), self.context(cpu));
-        let slot = (linear / PAGE) as usize % ENTRIES;
-        let entry = &self.fetch.entries[slot];
-        if entry.linear == page && entry.context == context {
-            return Ok(entry.physical + linear % PAGE);
+        if let Some(physical) = self.known_fetch_address(cpu, linear) {
+            return Ok(physical);
         }
         let access = Access::explicit(cpu, AccessKind::Execute);
         let translation =
             paging::translate(cpu, &mut &*self.ram, linear, access).map_err(|fault| cpu.raise(fault))?;
+        Ok(self.note_fetch_address(cpu, linear, translation))
+    }
+
+    /// The physical address of code at a linear address, if it was asked for lately.
+    pub(super) fn known_fetch_address(&self, cpu: &Cpu, linear: u64) -> Option<u64> {
+        let entry = &self.fetch.entries[(linear / PAGE) as usize % ENTRIES];
+        let known = entry.linear == linear & !(PAGE - 1) && entry.context == self.context(cpu);
+        known.then_some(entry.physical + linear % PAGE)
+    }
+
+    pub(super) fn note_fetch_address(&mut self, cpu: &Cpu, linear: u64, translation: Translation) -> u64 {
+        let (page, context) = (linear & !(PAGE - 1), self.context(cpu));
+        let slot = (linear / PAGE) as usize % ENTRIES;
         let physical = translation.physical & !(PAGE - 1);
-        self.fetch.entries[slot] = Translated { linear: page, context, physical };
-        Ok(translation.physical)
+        self.fetch.entries[slot] = CodePlace { linear: page, context, physical };
+        self.fetch.note(page);
+        self.large.note(linear, translation.page_bits);
+        self.fetch.supervisor_is_local |= cpu.cpl != 3 && !translation.global;
+        translation.physical
     }
 
     fn decode(&mut self, cpu: &mut Cpu, rip: u64, physical: u64, most: usize) -> Result<Block, Stop> {
@@ -139,7 +216,7 @@ impl SoftEnvironment {
         first.read(&mut bytes[..inside]);
         let (mut block, used) = self.decode_bytes(cpu.mode, &bytes[..inside], most, NOWHERE);
         if used > 0 {
-            block.origin = first.watch(&ram, &bytes[..used]);
+            block.origin = self.watch(first, &bytes[..used]);
             return Ok(block);
         }
         // The page ends inside the first instruction.
@@ -149,11 +226,25 @@ impl SoftEnvironment {
             second.read(&mut bytes[inside..MAX_INSTRUCTION_LENGTH]);
         }
         let (mut block, used) = self.decode_bytes(cpu.mode, &bytes[..MAX_INSTRUCTION_LENGTH], 1, NOWHERE);
-        block.origin = first.watch(&ram, &bytes[..inside]);
+        block.origin = self.watch(first, &bytes[..inside]);
         let rest = &bytes[inside..used.max(inside)];
-        let origin = second.map_or(NOWHERE, |second| second.watch(&ram, rest));
+        let origin = second.map_or(NOWHERE, |second| self.watch(second, rest));
         block.second = Some((next, origin));
         Ok(block)
+    }
+
+    /// Has writes to `decoded`, the bytes of `source`, noticed from now on. If they are not that any more, what was made from
+    /// them is born stale.
+    pub(super) fn watch(&mut self, source: Source<'_>, decoded: &[u8]) -> Origin {
+        if !self.ram.has_several_processors() && !source.page.code.has_code() {
+            self.tlb.forbid_writes(source.page.host);
+        }
+        let code: *const _ = source.page.code;
+        let version = self.ram.decode_begins(source.page.code, source.offset, decoded.len() as u64);
+        let mut now = [0; MAX_BYTES];
+        let now = &mut now[..decoded.len()];
+        source.read(now);
+        Origin::new(code, if now == decoded { version } else { version.wrapping_sub(1) })
     }
 
     /// Decodes up to `most` operations; the second value is how many bytes they take.
@@ -173,35 +264,23 @@ impl SoftEnvironment {
                 break;
             }
         }
-        (Block { ops: ops.into(), instructions, origin, second: None, links: Block::NO_LINKS }, used)
+        (Block::new(ops, instructions, origin), used)
     }
 }
 
 /// Where code bytes come from.
 #[derive(Clone, Copy)]
-struct Source<'a> {
-    page: RamPage<'a>,
-    offset: u64,
+pub(super) struct Source<'a> {
+    pub(super) page: RamPage<'a>,
+    pub(super) offset: u64,
 }
 
 impl Source<'_> {
     /// Copies the bytes, which stay inside the page, out of guest memory.
-    fn read(&self, bytes: &mut [u8]) {
-        for (n, byte) in (0u64..).zip(bytes) {
-            debug_assert!(self.offset + n < PAGE);
-            // SAFETY: the byte lies in the page of RAM.
-            *byte = unsafe { host::load::<u8>(self.page.host + self.offset + n) };
-        }
-    }
-
-    /// Has writes to the bytes noticed from now on. If they are not `decoded` any more, the block is born stale.
-    fn watch(&self, ram: &Ram, decoded: &[u8]) -> Origin {
-        let code: *const _ = self.page.code;
-        let version = ram.decode_begins(self.page.code, self.offset, decoded.len() as u64);
-        let mut now = [0; MAX_BYTES];
-        let now = &mut now[..decoded.len()];
-        self.read(now);
-        Origin::new(code, if now == decoded { version } else { version.wrapping_sub(1) })
+    pub(super) fn read(&self, bytes: &mut [u8]) {
+        assert!(self.offset + bytes.len() as u64 <= PAGE, "code is read from one page");
+        // SAFETY: the source lies in the page of RAM, the destination is ours.
+        unsafe { host::copy(self.page.host + self.offset, bytes.as_mut_ptr() as u64, bytes.len() as u64) };
     }
 }
 

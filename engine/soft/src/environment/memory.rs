@@ -8,8 +8,9 @@ use tern_x86::state::SegmentRegister;
 
 use super::SoftEnvironment;
 use crate::host;
-use crate::ram::{CodePage, PAGE};
-use crate::tlb::{Hit, View};
+use crate::ram::{CodePage, PAGE, code_changes};
+use crate::tlb::{Found, Hit, View};
+use crate::translator::Place as Site;
 
 /// Where one page's part of an access leads.
 #[derive(Debug, Clone, Copy)]
@@ -18,6 +19,17 @@ enum Place {
     Ram(Hit),
     /// Anything else, by guest-physical address.
     Device(u64),
+}
+
+/// What a site's question came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SiteAccess {
+    /// RAM, and the site knows it now.
+    Hit,
+    /// A device, two pages, or RAM that must be asked about every time: the interpreter's.
+    Interpret,
+    /// It is not permitted.
+    Stop(Stop),
 }
 
 /// Makes every processor that decoded these bytes decode them anew.
@@ -408,8 +420,24 @@ impl SoftEnvironment {
         let Some(page) = self.ram.page(translation.physical) else {
             return Ok(Place::Device(translation.physical));
         };
+        self.large.note(linear, translation.page_bits);
         let code: *const CodePage = page.code;
+        let mut host = page.host;
+        if let Some(trial) = &mut self.trial {
+            let is_new;
+            (host, is_new) = trial.page(page.host);
+            if is_new {
+                self.tlb.forget_host(page.host);
+            }
+        }
+        let excluded = !self.ram.has_several_processors() || self.trial.is_some();
+        if excluded && access.kind == AccessKind::Write && page.code.has_code() && self.strikes.strike(code) {
+            page.code.written(0, PAGE);
+            self.block_end = std::ptr::null();
+        }
         if !self.watching {
+            // With a single processor, pages that code was decoded from are not in the TLB for writing.
+            let silent = !excluded || !page.code.has_code();
             let view = if access.user {
                 View::User
             } else if access.smap_override {
@@ -423,13 +451,33 @@ impl SoftEnvironment {
                 _ => (rights.contains(Rights::SUPERVISOR_READ), rights.contains(Rights::SUPERVISOR_WRITE)),
             };
             // While a log is kept, a page is opened for writing by the write that is noted.
-            let write = write && (access.kind == AccessKind::Write || !page.is_logged());
-            self.tlb.insert(view, linear, page.host, code, read, write);
+            let write = write && silent && (access.kind == AccessKind::Write || !page.is_logged());
+            let global = translation.global;
+            self.tlb.insert(view, linear, Found { host, code, read, write, global });
         }
         if access.kind == AccessKind::Write {
             page.note_write();
         }
-        Ok(Place::Ram(Hit { host: page.host + translation.physical % PAGE, code }))
+        Ok(Place::Ram(Hit { host: host + translation.physical % PAGE, code }))
+    }
+
+    /// A translated instruction's site does not know the page of its access of `place.size()` bytes at `linear`.
+    pub fn site_access(&mut self, cpu: &mut Cpu, linear: u64, place: Site, write: bool) -> SiteAccess {
+        // What reaches into a second page is not to be asked about there: it may be more than is accessed.
+        if linear % PAGE + place.size() > PAGE {
+            return SiteAccess::Interpret;
+        }
+        let kind = if write { AccessKind::Write } else { AccessKind::Read };
+        let access = Access::explicit(cpu, kind);
+        match self.places(cpu, place.segment(), linear, place.size(), access) {
+            // The code that runs may just have become stale.
+            Ok((Place::Ram(_), None)) if code_changes() == self.code_changes => {
+                let filled = self.tlb.fill_site(place.site(), self.view, linear, place.size(), write);
+                if filled { SiteAccess::Hit } else { SiteAccess::Interpret }
+            }
+            Ok(_) => SiteAccess::Interpret,
+            Err(stop) => SiteAccess::Stop(stop),
+        }
     }
 
     /// A write hit a page with decoded code. The running block ends after its present operation if it may be concerned.

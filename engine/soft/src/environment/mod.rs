@@ -4,13 +4,21 @@
 //! |---|---|
 //! | `memory` | loads and stores: software TLB, page walk, page crossings |
 //! | `device` | accesses that are not RAM: the engine's own controllers, and questions to the machine |
+//! | `translation` | where translated code is, and what becomes hot |
+//! | `large_pages` | what INVLPG must drop |
+//! | `strikes` | when a page stops being one of code |
 //! | `fetch` | where the next block is: translation of the instruction pointer, decoding |
 
 mod device;
 mod fetch;
+mod large_pages;
 mod memory;
+mod strikes;
+mod translation;
 
 pub use fetch::{execute, finish};
+pub use memory::SiteAccess;
+pub use translation::HOT_PREDECESSOR;
 
 use std::sync::Arc;
 
@@ -22,6 +30,7 @@ use tern_x86::exception::{Exception, Stop};
 use tern_x86::state::{Cr0, Dr7, Msrs, Rflags, SegmentRegister};
 use tern_x86::vector::VectorInfo;
 
+use crate::Translation;
 use crate::blocks::{Blocks, JumpCache, SoftOp};
 use crate::doorbells::Doorbells;
 use crate::interrupts::{Interrupts, Mailbox};
@@ -29,9 +38,13 @@ use crate::native::NativeUnit;
 use crate::ram::Ram;
 use crate::random::RandomSource;
 use crate::rendezvous::Rendezvous;
+use crate::stage::Seat;
 use crate::time::TimeStampCounter;
 use crate::tlb::{Tlb, View};
+use crate::translator::{RunState, Translator, Trial};
 use device::Conversation;
+use large_pages::LargePages;
+use strikes::Strikes;
 
 /// What all processors of a machine share.
 pub struct Shared {
@@ -48,7 +61,7 @@ pub struct Shared {
 /// One processor's surroundings.
 pub struct SoftEnvironment {
     ram: Arc<Ram>,
-    tlb: Tlb,
+    pub(crate) tlb: Seat<Tlb>,
     view: View,
     /// Accesses must be compared with the debug registers: nothing is looked up in the TLB.
     watching: bool,
@@ -64,8 +77,8 @@ pub struct SoftEnvironment {
     blocks: Blocks,
     jumps: JumpCache,
     fetch: fetch::FetchCache,
-    /// Moves on whenever translations change; part of every jump's context.
-    epoch: u64,
+    /// Of code of level 3 and of other levels: moves on whenever translations of it change; part of every jump's context.
+    epochs: [u64; 2],
     /// A translation changed since the last look: the running block's successors must be looked up anew.
     pub(crate) unchained: bool,
     /// The operation behind the running block's last; moved forward to stop after the present one.
@@ -75,6 +88,20 @@ pub struct SoftEnvironment {
     /// Where the guest was last given kvm-clock (KVM's register of that name).
     system_time: u64,
     pub(crate) statistics: Statistics,
+    /// Hot code.
+    pub(crate) translator: Translator,
+    /// What translated code works with.
+    pub(crate) translated: Seat<RunState>,
+    /// The translator is full: all code is dropped as soon as none runs.
+    must_drop_code: bool,
+    /// What translated code has written that runs on trial.
+    trial: Option<Trial>,
+    /// Large pages that translations are remembered of.
+    large: LargePages,
+    /// Pages with code that are written often.
+    strikes: Strikes,
+    /// How often code had been written when jump tables were looked at last.
+    code_changes: u64,
 }
 
 // SAFETY: `block_end` is only meaningful while a block runs, on one thread; everything else is `Send` by itself.
@@ -85,11 +112,18 @@ impl SoftEnvironment {
     ///
     /// # Errors
     /// The host gives no executable memory.
-    pub fn new(shared: Shared, mailbox: Arc<Mailbox>, tsc_khz: u32) -> std::io::Result<Self> {
+    pub fn new(
+        shared: Shared,
+        mailbox: Arc<Mailbox>,
+        tsc_khz: u32,
+        translation: Translation,
+        (tlb, translated): (Seat<Tlb>, Seat<RunState>),
+    ) -> std::io::Result<Self> {
         let Shared { ram, interrupts, doorbells, rendezvous } = shared;
+        let translator = Translator::new(interrupts.processors(), translation)?;
         Ok(Self {
             ram,
-            tlb: Tlb::new(),
+            tlb,
             view: View::Supervisor,
             watching: false,
             watch_hits: 0,
@@ -103,12 +137,19 @@ impl SoftEnvironment {
             random: RandomSource::new(),
             jumps: JumpCache::new(),
             fetch: fetch::FetchCache::new(),
-            epoch: 0,
+            epochs: [0; 2],
             unchained: false,
             block_end: std::ptr::null(),
             tsc: TimeStampCounter::new(tsc_khz),
             system_time: 0,
             statistics: Statistics::default(),
+            translated,
+            translator,
+            must_drop_code: false,
+            code_changes: 0,
+            trial: None,
+            strikes: Strikes::default(),
+            large: LargePages::new(),
         })
     }
 
@@ -153,6 +194,25 @@ impl SoftEnvironment {
     /// The number of blocks in the cache.
     pub fn cached_blocks(&self) -> usize {
         self.blocks.len()
+    }
+
+    fn forget_translations(&mut self) {
+        self.translator.counters.flushes[0] += 1;
+        self.tlb.flush();
+        self.large.forget();
+        self.forget_code_places();
+    }
+
+    /// From now on, what is written is written to copies.
+    pub fn begin_trial(&mut self) {
+        self.tlb.flush();
+        self.trial = Some(Trial::default());
+    }
+
+    /// Writes are for good again. Returns what the trial wrote.
+    pub fn end_trial(&mut self) -> Trial {
+        self.tlb.flush();
+        self.trial.take().unwrap_or_default()
     }
 
     /// Adapts to debug registers that may have changed.
@@ -274,13 +334,18 @@ impl Environment for SoftEnvironment {
 
     fn forget(&mut self, cpu: &Cpu, stale: Stale) {
         match stale {
-            Stale::All | Stale::NonGlobal => {
-                self.tlb.flush();
-                self.epoch += 1;
+            Stale::All => self.forget_translations(),
+            Stale::Page(linear) if self.large.may_cover(linear) => self.forget_translations(),
+            Stale::NonGlobal => {
+                self.translator.counters.flushes[1] += 1;
+                self.tlb.flush_local();
+                self.forget_local_code_places();
             }
             Stale::Page(linear) => {
                 self.tlb.flush_page(linear);
-                self.epoch += 1;
+                if self.fetch.may_know(linear) {
+                    self.forget_code_places();
+                }
             }
             Stale::Privilege => {}
         }

@@ -117,9 +117,13 @@ fn a_message_is_sent_when_its_event_is_signalled_and_waits_while_it_is_masked() 
             interrupt.event().write(1).unwrap();
             assert_eq!(told_within(&mut s, LONG), Some(INTERRUPTED), "{}: at once", s.engine);
             assert_eq!(s.told(), WAITING);
+            interrupt.signal();
+            assert_eq!(told_within(&mut s, LONG), Some(INTERRUPTED), "{}: from this thread", s.engine);
+            assert_eq!(s.told(), WAITING);
             interrupt.set_message(None).unwrap();
-            interrupt.event().write(1).unwrap();
+            interrupt.signal();
             assert_eq!(told_within(&mut s, SHORT), None, "{}: it is masked", s.engine);
+            assert!(interrupt.is_pending(), "{}", s.engine);
             drop(interrupt);
             assert_eq!(told_within(&mut s, SHORT), None, "{}: it is gone", s.engine);
         },

@@ -40,7 +40,7 @@ impl Interpreter {
         let memory = GuestMemory::from_ranges(&[(GuestAddress(0), system::RAM_SIZE)])
             .context("cannot get memory for the guest")?;
         let config = VmConfig { cpu_model: CpuModel::default(), cpus: 1, clock: Arc::new(Clock::new()) };
-        let vm = SoftEngine.create_vm(&config, memory.clone())?;
+        let vm = SoftEngine::from_environment().create_vm(&config, memory.clone())?;
         let vcpu = vm.create_vcpu(0)?;
         let mut interpreter =
             Self { vcpu, _vm: vm, memory, copier: system::privileged_state(), user: system::user_state() };

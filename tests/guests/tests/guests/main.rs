@@ -7,8 +7,11 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod bad_input;
+mod balloon;
 mod boot;
+mod channels;
 mod console;
+mod disks;
 mod endings;
 mod findings;
 mod interactive;
@@ -16,3 +19,6 @@ mod killed;
 mod listings;
 mod pages;
 mod processors;
+mod random;
+mod sockets;
+mod translation;

@@ -97,7 +97,7 @@ fn config(image: &[u8], journey: &Journey) -> MachineConfig {
 /// What it computes when nobody disturbs it.
 fn result(image: &[u8]) -> String {
     let undisturbed =
-        Journey { engines: vec![&tern_soft::SoftEngine], departures: 0, stay: 0..1, patience: PATIENCE };
+        Journey { engines: vec![&*tern_test_transfer::SOFT], departures: 0, stay: 0..1, patience: PATIENCE };
     let arrival = undisturbed.travel(config(image, &undisturbed), "", 0);
     assert!(matches!(arrival.end, End::DebugExit(_)), "{:?}", arrival.end);
     assert!(!arrival.output.is_empty());

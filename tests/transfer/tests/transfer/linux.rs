@@ -23,7 +23,7 @@ for n in 1 2 3 4; do (seq 1 2000 | sort -n -r | sha256sum) & done; wait\n\
 a=$(cut -d. -f1 /proc/uptime); sleep 1; b=$(cut -d. -f1 /proc/uptime); echo slept $((b - a))\n\
 poweroff\n";
 
-fn machine(cpus: u32) -> MachineConfig {
+pub(super) fn machine(cpus: u32) -> MachineConfig {
     let kernel = fs::read(debian::kernel(Suite::Host, Flavour::Cloud)).unwrap();
     let initrd = fs::read(debian::initramfs()).unwrap();
     let command_line = debian::CMDLINE.replace("quiet", "").trim().to_owned();

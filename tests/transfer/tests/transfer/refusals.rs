@@ -73,7 +73,7 @@ fn a_processor_beyond_the_engine_is_refused_with_what_it_lacks() {
 fn a_hosts_own_processor_is_refused_where_it_does_not_exist() {
     let Some(journey) = on_this_host(0, 0..1) else { return };
     let departed = departs_from(journey.engines[0], CpuModel::by_name("host").unwrap());
-    let text = why_not(departed, &SoftEngine);
+    let text = why_not(departed, &SoftEngine::default());
     assert!(text.contains("'soft' does not execute all that the machine's processor has: "), "{text}");
 }
 

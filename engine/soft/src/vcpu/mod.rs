@@ -13,13 +13,15 @@
 //! Whatever needs a look after each instruction (single-step, breakpoints, answers from outside, the shadow of STI) takes
 //! the slow way, one operation at a time.
 
-use std::sync::Arc;
+mod execution;
+mod lockstep;
+
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tern_chipset::Time;
 use tern_engine::{EngineError, ExitKind, Kick, Statistics, Vcpu, VmEntry, VmExit};
-use tern_x86::cpu::word::BLOCK;
-use tern_x86::cpu::{Cpu, Mode};
+use tern_x86::cpu::Cpu;
 use tern_x86::decode::OpFlags;
 use tern_x86::environment::{Environment, Processor, Stale};
 use tern_x86::exception::{Exception, Stop, Vector};
@@ -27,12 +29,17 @@ use tern_x86::exec::system::instruction_breakpoints_hit;
 use tern_x86::exec::transfer::{Interrupt, deliver_exception, deliver_interrupt};
 use tern_x86::state::{self, Activity, Dr6, Rflags, VcpuState};
 
-use crate::blocks::Block;
-use crate::environment::{SoftEnvironment, breakpoints_enabled, execute, finish};
+use crate::environment::{SoftEnvironment, breakpoints_enabled};
 use crate::interrupts::event;
+use crate::stage::{Seat, Stage};
+use crate::tlb::Tlb;
+use crate::translator::RunState;
 
-/// Guest instructions between two looks at the clock: some tens of microseconds.
-const POLL_INTERVAL: u64 = 4096;
+/// Guest instructions between two looks at the clock: some tens of microseconds, or more where all is interpreted.
+const POLL_INTERVAL: u64 = 16384;
+
+/// The same where processors take turns, which spin for each other.
+const TURN: u64 = 256;
 
 /// What an exception, or a part of a repeated instruction, counts for in that.
 const STOP_WEIGHT: u64 = 64;
@@ -46,7 +53,7 @@ enum Delivery {
 
 /// One processor.
 pub struct SoftVcpu {
-    p: Processor<SoftEnvironment>,
+    p: Stage,
     index: usize,
     /// The last exit was a question; the next entry answers it.
     asked: bool,
@@ -59,13 +66,25 @@ pub struct SoftVcpu {
     /// At how many instructions the clock is looked at next.
     next_poll: u64,
     slept: Duration,
+    /// In lockstep, processors take turns.
+    turn: Option<Arc<Mutex<()>>>,
+    /// In lockstep, what the translator and the interpreter differ in.
+    disagreement: Option<String>,
 }
 
 impl SoftVcpu {
-    /// Processor `index` with its surroundings, in its reset state.
-    pub fn new(cpu: Cpu, env: SoftEnvironment, index: u32) -> Self {
+    /// Processor `index` with the surroundings that `make` makes, in its reset state.
+    ///
+    /// # Errors
+    /// The host gives no memory.
+    pub fn new(
+        cpu: Cpu,
+        make: impl FnOnce(Seat<Tlb>, Seat<RunState>) -> std::io::Result<SoftEnvironment>,
+        index: u32,
+        turn: Option<Arc<Mutex<()>>>,
+    ) -> std::io::Result<Self> {
         let mut vcpu = Self {
-            p: Processor { cpu, env },
+            p: Stage::new(|tlb, run_state| Ok(Processor { cpu, env: make(tlb, run_state)? }))?,
             index: index as usize,
             asked: false,
             unfinished: None,
@@ -73,18 +92,21 @@ impl SoftVcpu {
             window: false,
             next_poll: 0,
             slept: Duration::ZERO,
+            turn,
+            disagreement: None,
         };
         let mut state = VcpuState::reset();
         if index != 0 {
             state.activity = Activity::WaitForSipi;
         }
         vcpu.set_state(&state);
-        vcpu
+        Ok(vcpu)
     }
 
     fn run_guest(&mut self) -> VmExit {
         loop {
-            self.p.env.update_time(&self.p.cpu);
+            let p = &mut *self.p;
+            p.env.update_time(&p.cpu);
             if (self.p.env.mailbox.attention() || self.window && self.interruptible() || self.nmi_due())
                 && let Some(exit) = self.attend()
             {
@@ -95,7 +117,11 @@ impl SoftVcpu {
                 continue;
             }
             let ran = match self.p.cpu.activity {
-                Activity::Running => self.run_some(),
+                Activity::Running => {
+                    let turn = self.turn.clone();
+                    let _turn = turn.as_ref().map(|turn| turn.lock().unwrap_or_else(PoisonError::into_inner));
+                    self.run_some()
+                }
                 Activity::Shutdown => return VmExit::TripleFault,
                 Activity::Halted if std::mem::take(&mut self.woken) => {
                     self.p.cpu.activity = Activity::Running;
@@ -135,59 +161,9 @@ impl SoftVcpu {
         }
     }
 
-    /// Executes block after block.
-    fn run_blocks(&mut self) -> Result<(), Stop> {
-        let p = &mut self.p;
-        p.env.unchained = false;
-        let mut block = p.env.block(&mut p.cpu)?;
-        loop {
-            let start = p.cpu.rip;
-            // SAFETY: the environment gave the block and drops blocks only when asked for another one or
-            // for a single operation, which is not while this one runs.
-            let last = unsafe { execute(p, block)? };
-            if last.contains(OpFlags::CHECK_INTERRUPTS)
-                || p.env.unchained
-                || p.env.mailbox.attention()
-                || p.env.statistics.instructions >= self.next_poll
-            {
-                return Ok(());
-            }
-            block = Self::successor(p, block, start)?;
-        }
-    }
-
-    /// The block to execute after `block`, which began at `start`.
-    #[inline(always)]
-    fn successor(
-        p: &mut Processor<SoftEnvironment>,
-        block: *mut Block,
-        start: u64,
-    ) -> Result<*mut Block, Stop> {
-        let delta = p.cpu.rip.wrapping_sub(start);
-        // SAFETY: links lead to blocks of the same environment, which keeps also stale ones; `block` itself is one.
-        unsafe {
-            for link in &(*block).links {
-                if link.delta == delta && !link.block.is_null() && (*link.block).origin.is_current() {
-                    return Ok(link.block);
-                }
-            }
-            let next = p.env.block(&mut p.cpu)?;
-            // A new lookup may have dropped all blocks, and says so.
-            // Only flat code's instruction pointers tell its linear pages.
-            let flat = p.cpu.mode.intersects(Mode::LONG | Mode::FLAT);
-            let same_page = flat && (start ^ p.cpu.rip) >> 12 == 0;
-            if same_page && !p.env.unchained && (*next).second.is_none() {
-                let links = &mut (*block).links;
-                links[1] = links[0];
-                links[0] = crate::blocks::Link { delta, block: next };
-            }
-            Ok(next)
-        }
-    }
-
     /// Executes one operation, with everything that may have to happen around it.
     fn step(&mut self) -> Result<(), VmExit> {
-        let p = &mut self.p;
+        let p = &mut *self.p;
         let mut traps = p.cpu.system_flags.contains(Rflags::TF);
         let resume = p.cpu.system_flags.contains(Rflags::RF);
         p.env.update_watching(&p.cpu);
@@ -199,13 +175,7 @@ impl SoftVcpu {
             }
         }
         p.cpu.pending.interrupt_shadow = false;
-        let ran = p.env.single_op(&mut p.cpu).and_then(|op| {
-            p.env.block_end = std::ptr::null();
-            p.cpu.gpr[BLOCK] = p.cpu.rip;
-            (op.run)(p, &op).map(|()| finish(&mut p.cpu, &op))?;
-            Ok(op.flags)
-        });
-        match ran {
+        match Self::interpret_one(p) {
             Ok(flags) => {
                 traps &= !flags.contains(OpFlags::ENTERS_HANDLER) || p.cpu.system_flags.contains(Rflags::TF);
                 p.env.statistics.instructions += 1;
@@ -252,7 +222,7 @@ impl SoftVcpu {
     }
 
     fn deliver(&mut self, delivery: Delivery) -> Result<(), VmExit> {
-        let p = &mut self.p;
+        let p = &mut *self.p;
         p.env.statistics.count(match delivery {
             Delivery::Exception(_) => ExitKind::Exception,
             Delivery::Interrupt(..) => ExitKind::Interrupt,
@@ -260,7 +230,10 @@ impl SoftVcpu {
         let delivered = match delivery {
             Delivery::Exception(exception) => deliver_exception(p, exception),
             Delivery::Interrupt(vector, kind) => match deliver_interrupt(p, vector, kind) {
-                Err(Stop::Exception) => deliver_exception(p, p.cpu.exception),
+                Err(Stop::Exception) => {
+                    let second = p.cpu.exception;
+                    deliver_exception(p, second)
+                }
                 other => other,
             },
         };
@@ -340,7 +313,8 @@ impl SoftVcpu {
     }
 
     fn poll_time(&mut self) {
-        self.next_poll = self.p.env.statistics.instructions + POLL_INTERVAL;
+        let interval = if self.turn.is_some() { TURN } else { POLL_INTERVAL };
+        self.next_poll = self.p.env.statistics.instructions + interval;
         let now = self.p.env.interrupts.clock().now();
         if self.index == 0 {
             self.p.env.interrupts.poll_pit(now);
@@ -369,11 +343,12 @@ impl SoftVcpu {
 
     /// Takes over a state without touching what waits outside.
     fn replace_state(&mut self, state: &VcpuState) {
-        self.p.cpu.set_state(state);
-        self.p.env.update_time(&self.p.cpu);
-        self.p.env.forget(&self.p.cpu, Stale::All);
-        self.p.env.update_watching(&self.p.cpu);
-        self.p.env.forget_answers();
+        let Processor { cpu, env } = &mut *self.p;
+        cpu.set_state(state);
+        env.update_time(cpu);
+        env.forget(cpu, Stale::All);
+        env.update_watching(cpu);
+        env.forget_answers();
         self.woken = state.pending.woken;
         self.unfinished = match state.pending.delivery {
             Some(state::Delivery::Interrupt { vector }) => {
@@ -422,6 +397,9 @@ impl SoftVcpu {
 impl Vcpu for SoftVcpu {
     fn run(&mut self, entry: VmEntry) -> Result<VmExit, EngineError> {
         let exit = self.among_running(entry, Self::run_guest);
+        if let Some(disagreement) = self.disagreement.take() {
+            return Err(EngineError::Unsupported(disagreement));
+        }
         if exit == VmExit::Kicked {
             self.p.env.statistics.count(ExitKind::Kicked);
         }
@@ -464,6 +442,8 @@ impl Vcpu for SoftVcpu {
     fn statistics(&self) -> Statistics {
         let mut statistics = self.p.env.statistics.clone();
         statistics.engine.push(("blocks", self.p.env.cached_blocks() as u64));
+        statistics.engine.push(("translated-bytes", self.p.env.translator.used() as u64));
+        statistics.engine.extend(self.p.env.translator.counters.named());
         statistics
     }
 }

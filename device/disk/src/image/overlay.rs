@@ -1,0 +1,227 @@
+//! A layer for what a guest writes that is gone with the machine: blocks in an unnamed file, and a map of them in memory only.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+
+use super::mapped::{Allocated, Change, Cleared, Found, Freed, Map, Mapped, Setup};
+use super::{Facts, Image};
+use crate::disk::RangeLimits;
+use crate::storage::Storage;
+
+/// Bytes of a block: what guests write at least, so that nothing needs to be filled up.
+const BLOCK: u64 = 4096;
+
+/// Blocks whose places are kept together.
+const TOGETHER: u64 = 4096;
+
+/// A block's place: 0 if it was never written, 1 if it reads as zeros, else its number in the file, plus 2.
+type Slot = u32;
+const ABSENT: Slot = 0;
+const ZERO: Slot = 1;
+const FIRST: Slot = 2;
+
+/// Where the blocks are.
+#[derive(Debug)]
+pub(crate) struct OverlayMap {
+    /// Places, [`TOGETHER`] at a time, made when the first of them is needed.
+    groups: HashMap<u64, Box<[Slot]>>,
+    /// Blocks that the file has.
+    used: Slot,
+    /// Blocks that may be used again: the first of each stretch, and how many.
+    free: Vec<(Slot, Slot)>,
+    freed: Vec<Freed>,
+}
+
+impl OverlayMap {
+    fn new() -> Self {
+        Self { groups: HashMap::new(), used: 0, free: Vec::new(), freed: Vec::new() }
+    }
+
+    fn slot(&self, block: u64) -> Slot {
+        let (group, within) = Self::position(block);
+        self.groups.get(&group).and_then(|group| group.get(within)).copied().unwrap_or(ABSENT)
+    }
+
+    fn set(&mut self, block: u64, slot: Slot) {
+        let (group, within) = Self::position(block);
+        let group = self.groups.entry(group).or_insert_with(|| vec![ABSENT; TOGETHER as usize].into());
+        let Some(place) = group.get_mut(within) else { return };
+        let old = std::mem::replace(place, slot);
+        if let Some(old) = old.checked_sub(FIRST) {
+            self.freed.push(Freed { offset: u64::from(old) * BLOCK, length: BLOCK });
+        }
+    }
+
+    fn position(block: u64) -> (u64, usize) {
+        (block / TOGETHER, (block % TOGETHER) as usize)
+    }
+}
+
+impl Map for OverlayMap {
+    fn block_size(&self) -> u64 {
+        BLOCK
+    }
+
+    fn find(&mut self, offset: u64, length: u64) -> io::Result<(Found, u64)> {
+        let (block, within) = (offset / BLOCK, offset % BLOCK);
+        let first = self.slot(block);
+        let mut count = 1;
+        // Neighbours that are neighbours in the file too.
+        while count * BLOCK - within < length {
+            let next = self.slot(block + count);
+            let expected = if first < FIRST { first } else { first.wrapping_add(count as Slot) };
+            if next != expected {
+                break;
+            }
+            count += 1;
+        }
+        let found = match first {
+            ABSENT => Found::Absent,
+            ZERO => Found::Zero,
+            slot => Found::Data { offset: u64::from(slot - FIRST) * BLOCK + within, is_writable: true },
+        };
+        Ok((found, length.min(count * BLOCK - within)))
+    }
+
+    fn allocate(&mut self, _block: u64, count: u64) -> io::Result<Allocated> {
+        let wanted = Slot::try_from(count).unwrap_or(Slot::MAX);
+        if let Some((start, length)) = self.free.pop() {
+            let taken = wanted.min(length);
+            if taken < length {
+                self.free.push((start + taken, length - taken));
+            }
+            let offset = u64::from(start) * BLOCK;
+            return Ok(Allocated { offset, count: u64::from(taken), is_fresh: false });
+        }
+        let end = self.used.checked_add(wanted).filter(|end| *end < Slot::MAX - FIRST);
+        let end = end.ok_or(io::ErrorKind::StorageFull)?;
+        let offset = u64::from(self.used) * BLOCK;
+        self.used = end;
+        Ok(Allocated { offset, count, is_fresh: true })
+    }
+
+    fn give_back(&mut self, allocated: Allocated) {
+        // Both were slots before.
+        self.free.push(((allocated.offset / BLOCK) as Slot, allocated.count as Slot));
+    }
+
+    fn install(&mut self, block: u64, allocated: Allocated) -> io::Result<()> {
+        for index in 0..allocated.count {
+            self.set(block + index, (allocated.offset / BLOCK + index) as Slot + FIRST);
+        }
+        Ok(())
+    }
+
+    fn clear(&mut self, block: u64, count: u64, to: Cleared) -> io::Result<bool> {
+        for block in block..block + count {
+            self.set(block, if to == Cleared::Absent { ABSENT } else { ZERO });
+        }
+        Ok(true)
+    }
+
+    fn prepare(&mut self) -> io::Result<Vec<Vec<Change>>> {
+        Ok(Vec::new())
+    }
+
+    fn committed(&mut self) -> Vec<Freed> {
+        std::mem::take(&mut self.freed)
+    }
+
+    fn not_committed(&mut self) {}
+
+    fn reclaim(&mut self, freed: Freed) -> io::Result<bool> {
+        let start = (freed.offset / BLOCK) as Slot;
+        match self.free.last_mut() {
+            Some((first, length)) if *first + *length == start => *length += 1,
+            _ => self.free.push((start, 1)),
+        }
+        Ok(true)
+    }
+
+    fn is_settled(&self) -> bool {
+        self.freed.is_empty()
+    }
+
+    fn is_pressed(&self) -> bool {
+        self.freed.len() > 4096
+    }
+}
+
+/// A layer over `below`, whose blocks are in `storage`, which is empty.
+pub(crate) fn overlay(storage: Arc<dyn Storage>, below: Arc<dyn Image>) -> Mapped<OverlayMap> {
+    let size = below.size();
+    let limits = Some(RangeLimits { most: 1 << 30, alignment: BLOCK as u32 });
+    let facts = Facts {
+        is_writable: true,
+        block_size: below.facts().block_size,
+        optimal_size: BLOCK as u32,
+        discard: limits,
+        write_zeroes: limits,
+    };
+    let setup = Setup { storage, backing: Some(below), size, facts, is_flushed: false };
+    Mapped::new(OverlayMap::new(), setup)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::image::model::{agree, requests, threads_agree};
+    use crate::image::{Access, Place, Raw};
+    use crate::storage::memory::MemoryStorage;
+
+    const SIZE: u64 = 1 << 20;
+
+    fn base() -> (Vec<u8>, Arc<MemoryStorage>, Arc<dyn Image>) {
+        let bytes: Vec<u8> = (0..SIZE).map(|at| (at / 77) as u8).collect();
+        let storage = Arc::new(MemoryStorage::new(bytes.clone()));
+        let raw: Arc<dyn Image> = Arc::new(Raw::new(Arc::clone(&storage) as _, 0, SIZE, false, false));
+        (bytes, storage, raw)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+        #[test]
+        fn an_overlay_is_a_disk_of_its_own(requests in requests(SIZE / 512, 60)) {
+            let (bytes, below, raw) = base();
+            let image = overlay(Arc::new(MemoryStorage::default()), raw);
+            agree(&image, &bytes, &requests);
+            prop_assert!(below.bytes() == bytes, "what is below was written");
+        }
+    }
+
+    #[test]
+    fn threads_do_not_disturb_each_other() {
+        for seed in 0..8 {
+            let (_, _, raw) = base();
+            let image: Arc<dyn Image> = Arc::new(overlay(Arc::new(MemoryStorage::default()), raw));
+            threads_agree(&image, seed);
+        }
+    }
+
+    #[test]
+    fn freed_blocks_are_used_again_only_when_no_transfer_points_to_them() {
+        let (_, _, raw) = base();
+        let image = overlay(Arc::new(MemoryStorage::default()), raw);
+        let disk: &dyn Image = &image;
+        disk.write_at(0, &[1; 4096]).unwrap();
+        let running = disk.locate(0, 4096, Access::Read).unwrap();
+        let Place::Stored(_, place) = running.place else { panic!("it was written") };
+        let place_of = |offset| match disk.locate(offset, 4096, Access::Read).unwrap().place {
+            Place::Stored(_, place) => place,
+            _ => panic!("it was written"),
+        };
+        disk.discard(0, 4096).unwrap();
+        disk.flush().unwrap();
+        disk.flush().unwrap();
+        disk.write_at(8192, &[2; 4096]).unwrap();
+        assert_ne!(place_of(8192), place);
+        drop(running.hold);
+        disk.flush().unwrap();
+        disk.write_at(16384, &[3; 4096]).unwrap();
+        assert_eq!(place_of(16384), place);
+    }
+}

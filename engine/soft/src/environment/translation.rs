@@ -1,0 +1,215 @@
+//! Where translated code is, and what becomes hot.
+
+use std::sync::Arc;
+
+use tern_x86::cpu::word::BLOCK;
+use tern_x86::cpu::{Cpu, canonical};
+use tern_x86::decode::OpFlags;
+use tern_x86::paging::{self, Access, AccessKind};
+use tern_x86::state::{Activity, Rflags};
+
+use super::fetch::Source;
+use super::{SoftEnvironment, breakpoints_enabled};
+use crate::blocks::{Block, Unit};
+use crate::ram::{PAGE, code_changes};
+use crate::tlb::View;
+use crate::translator::{Entry, MAX_INSTRUCTIONS, Place, Translated, Translator, is_translatable, scan};
+
+/// How often a block is executed before it is translated.
+const HOT: u32 = 24;
+
+/// How much hotter a block becomes when translated code leads to it.
+pub const HOT_PREDECESSOR: u32 = 4;
+
+/// In lockstep, so many first runs of a unit are checked.
+const FIRST_RUNS: u32 = 16;
+
+/// In lockstep, one of so many later runs is checked.
+const SAMPLED_RUNS: u32 = 61;
+
+impl SoftEnvironment {
+    /// How translated code goes on from `block`, which is at the present instruction pointer, if it does. Each call makes the
+    /// block hotter by `heat`. Hot ones are translated.
+    #[inline(always)]
+    pub fn translated(&mut self, cpu: &Cpu, block: *mut Block, heat: u32) -> Option<Translated> {
+        let view = self.view as usize;
+        // SAFETY: `self.blocks` owns it.
+        let Block { units, heat: so_far, .. } = unsafe { &mut *block };
+        match units.get(view)? {
+            Unit::Translated(unit) => Some(*unit),
+            Unit::Untranslatable => None,
+            Unit::Cold => {
+                *so_far = so_far.saturating_add(heat);
+                if *so_far < HOT { None } else { self.translate(cpu, block) }
+            }
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn translate(&mut self, cpu: &Cpu, block: *mut Block) -> Option<Translated> {
+        if !self.translator.has_room() {
+            self.must_drop_code = true;
+            return None;
+        }
+        let unit = self.make_unit(cpu, block, true).map_or(Unit::Untranslatable, Unit::Translated);
+        // SAFETY: `self.blocks` owns it, and nothing was dropped meanwhile.
+        unsafe { (*block).units[self.view as usize] = unit };
+        match unit {
+            Unit::Translated(unit) => Some(unit),
+            _ => None,
+        }
+    }
+
+    fn make_unit(&mut self, cpu: &Cpu, block: *mut Block, grouped: bool) -> Option<Translated> {
+        // SAFETY: `self.blocks` owns it.
+        let (origin, physical, second) = unsafe { ((*block).origin, (*block).physical, (*block).second) };
+        if !is_translatable(cpu.mode) || second.is_some() || self.native.room() < MAX_INSTRUCTIONS {
+            return None;
+        }
+        let ram = Arc::clone(&self.ram);
+        let page = ram.page(physical)?;
+        let mut bytes = vec![0; PAGE as usize];
+        Source { page, offset: 0 }.read(&mut bytes);
+        let unit = scan(self, cpu.mode, &bytes, (physical % PAGE) as usize)?;
+        for &(start, end) in &unit.watched {
+            let source = Source { page, offset: start as u64 };
+            if self.watch(source, &bytes[start..end]) != origin {
+                // Somebody is writing there; the block is stale.
+                return None;
+            }
+        }
+        self.translator.translate(&unit, block, physical, self.view, grouped)
+    }
+
+    /// A miss of a translated instruction's site is looked at: if they are too many, its unit is translated anew.
+    #[cold]
+    pub fn sample_miss(&mut self, cpu: &Cpu, place: Place, from: u64) {
+        let instructions = self.statistics.instructions + self.translated.instructions();
+        let Some((block, old)) = self.translator.sample_miss(place, from, instructions) else {
+            return;
+        };
+        // SAFETY: blocks live as long as their units do.
+        let (current, known) = unsafe { ((*block).origin.is_current(), (*block).units[self.view as usize]) };
+        if !current || known != Unit::Translated(old) || !self.translator.has_room() {
+            return;
+        }
+        if let Some(new) = self.make_unit(cpu, block, true) {
+            // SAFETY: as above.
+            unsafe { (*block).units[self.view as usize] = Unit::Translated(new) };
+            self.translator.supersede(old, new);
+        }
+    }
+
+    /// Whether the run of translated code from `block` that begins now is checked against the interpreter: in lockstep, the
+    /// first ones of a unit and samples of the later ones.
+    pub fn is_verified(&self, block: *mut Block) -> bool {
+        if !self.translator.is_verified() {
+            return false;
+        }
+        // SAFETY: `self.blocks` owns it.
+        let runs = unsafe { &mut (*block).runs };
+        *runs = runs.wrapping_add(1);
+        *runs <= FIRST_RUNS || runs.is_multiple_of(SAMPLED_RUNS)
+    }
+
+    /// The bytes of the page of RAM that holds the code at the present instruction pointer.
+    pub fn code_page(&mut self, cpu: &mut Cpu) -> Option<Vec<u8>> {
+        let rip = cpu.linear_rip();
+        let physical = self.fetch_address(cpu, rip).ok()?;
+        let ram = Arc::clone(&self.ram);
+        let page = ram.page(physical)?;
+        let mut bytes = vec![0; PAGE as usize];
+        Source { page, offset: 0 }.read(&mut bytes);
+        Some(bytes)
+    }
+
+    /// Where translated code goes on at the present instruction pointer, after an operation with these flags. `None` if
+    /// something must be looked at before.
+    pub fn next_code(&mut self, cpu: &mut Cpu, flags: OpFlags) -> Option<*const u8> {
+        let interruptible = flags.contains(OpFlags::CHECK_INTERRUPTS) && self.translated.window;
+        let careful = interruptible
+            || self.translated.budget <= 0
+            || self.mailbox.attention()
+            || !is_translatable(cpu.mode)
+            || cpu.activity != Activity::Running
+            || cpu.deferred.is_some()
+            || cpu.pending.interrupt_shadow
+            || cpu.pending.nmi
+            || cpu.system_flags.contains(Rflags::TF)
+            || breakpoints_enabled(cpu)
+            || code_changes() != self.code_changes;
+        if careful {
+            return None;
+        }
+        cpu.system_flags.remove(Rflags::RF);
+        self.update_time(cpu);
+        if self.view == View::AlignedUser {
+            return None;
+        }
+        let code = match self.translated.jumps(self.view).find(cpu.rip) {
+            Some(code) => code,
+            None => self.resolve(cpu, cpu.rip)?,
+        };
+        self.unchained = false;
+        cpu.gpr[BLOCK] = cpu.rip & !(PAGE - 1);
+        Some(Translator::link_entry(code))
+    }
+
+    /// The code for an instruction pointer in the present mode and view, which the jump table knows then.
+    pub fn resolve(&mut self, cpu: &mut Cpu, rip: u64) -> Option<*const u8> {
+        self.translator.counters.resolved += 1;
+        if code_changes() != self.code_changes || !canonical(rip) {
+            return None;
+        }
+        let access = Access::explicit(cpu, AccessKind::Execute);
+        let physical = self.known_fetch_address(cpu, rip).or_else(|| {
+            let translation = paging::translate(cpu, &mut &*self.ram, rip, access).ok()?;
+            Some(self.note_fetch_address(cpu, rip, translation))
+        })?;
+        let block = self.blocks.find(physical, cpu.mode)?;
+        let unit = self.translated(cpu, block, HOT_PREDECESSOR)?;
+        let code = self.translator.table_entry(unit);
+        self.translated.jumps(self.view).insert(rip, code);
+        Some(code)
+    }
+
+    /// Prepares for running translated code from `unit` on, at the present instruction pointer.
+    pub fn entry(&mut self, cpu: &Cpu, unit: Translated, remember: bool) -> Entry {
+        let changes = code_changes();
+        if changes != self.code_changes {
+            self.code_changes = changes;
+            self.forget_jump_tables();
+        }
+        if remember {
+            let code = self.translator.table_entry(unit);
+            self.translated.jumps(self.view).insert(cpu.rip, code);
+        }
+        self.translator.entry(unit)
+    }
+
+    /// The code for `block`, which is at the present instruction pointer, whose accesses are checked one by one.
+    #[cold]
+    pub fn plain(&mut self, cpu: &Cpu, block: *mut Block) -> Option<Translated> {
+        let view = self.view as usize;
+        // SAFETY: `self.blocks` owns it.
+        match *unsafe { (*block).plain_units.get(view) }? {
+            Unit::Translated(unit) => return Some(unit),
+            Unit::Untranslatable => return None,
+            Unit::Cold if !self.translator.has_room() => {
+                self.must_drop_code = true;
+                return None;
+            }
+            Unit::Cold => {}
+        }
+        let unit = self.make_unit(cpu, block, false);
+        // SAFETY: as above, and nothing was dropped meanwhile.
+        unsafe { (*block).plain_units[view] = unit.map_or(Unit::Untranslatable, Unit::Translated) };
+        unit
+    }
+
+    /// Leads the jump that translated code asked about to `unit`.
+    pub fn link(&mut self, unit: Translated) {
+        self.translator.link(self.translated.payload, unit);
+    }
+}

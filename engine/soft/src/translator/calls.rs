@@ -1,0 +1,303 @@
+//! What translated code asks of Rust.
+//!
+//! Each function gets the processor as translated code left it. Of the general registers, those that Rust keeps across
+//! calls may still be in host registers; only [`operation`] finds all of them in the processor.
+
+use tern_x86::cpu::Cpu;
+use tern_x86::cpu::word::BLOCK;
+use tern_x86::environment::Processor;
+use tern_x86::state::SegmentRegister;
+
+use super::frame::Exit;
+use super::restless::SAMPLED;
+use crate::blocks::SoftOp;
+use crate::environment::{SiteAccess, SoftEnvironment, finish};
+use crate::ram::CodePage;
+use crate::tlb::ALL_SITES;
+
+/// What a site must tell: where in the page its instruction is, which site it is and how wide its access.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place(pub u32);
+
+impl Place {
+    const OFFSET_MASK: u32 = 0x1fff;
+    /// The site's number.
+    pub const SITE_SHIFT: u32 = 13;
+    /// The access's size in bytes.
+    pub const SIZE_SHIFT: u32 = 26;
+    /// The bits of the size's logarithm.
+    pub const SIZE_MASK: u32 = 0xf;
+    const GROUP: u32 = 1 << 30;
+    /// The site's bits.
+    pub const SITE_MASK: u32 = 0x1fff;
+    const STACK: u32 = 1 << 31;
+    /// In place of an offset: an instruction does not end at the page's start.
+    const JUMPS: u32 = 0x1fff;
+
+    /// An access of `size` bytes, a power of two up to 256, by the instruction at `offset` (up to a page).
+    pub fn new(offset: usize, site: usize, size: usize, stack: bool) -> Self {
+        debug_assert!(offset <= 4096 && site < ALL_SITES && size <= 256 && size.is_power_of_two());
+        let stack = if stack { Self::STACK } else { 0 };
+        Self(
+            offset as u32 & Self::OFFSET_MASK
+                | (site as u32) << Self::SITE_SHIFT
+                | (size.trailing_zeros() & Self::SIZE_MASK) << Self::SIZE_SHIFT
+                | stack,
+        )
+    }
+
+    /// A store of `size` bytes before control goes to where the frame's second scratch place says.
+    pub fn jumping(size: usize) -> Self {
+        Self(Self::new(0, 0, size, false).0 | Self::JUMPS)
+    }
+
+    /// The same for all accesses of a group.
+    pub const fn for_group(self) -> Self {
+        Self(self.0 | Self::GROUP)
+    }
+
+    /// Whether it is [`Place::for_group`].
+    pub const fn is_group(self) -> bool {
+        self.0 & Self::GROUP != 0
+    }
+
+    /// Whether it is [`Place::jumping`].
+    pub const fn jumps(self) -> bool {
+        self.0 & Self::OFFSET_MASK == Self::JUMPS
+    }
+
+    /// The instruction's offset in its page.
+    pub const fn offset(self) -> u64 {
+        (self.0 & Self::OFFSET_MASK) as u64
+    }
+
+    /// The site's number.
+    pub const fn site(self) -> usize {
+        (self.0 >> Self::SITE_SHIFT & Self::SITE_MASK) as usize % ALL_SITES
+    }
+
+    /// The access's size in bytes.
+    pub const fn size(self) -> u64 {
+        1 << (self.0 >> Self::SIZE_SHIFT & Self::SIZE_MASK)
+    }
+
+    /// The segment that a non-canonical address is told by.
+    pub const fn segment(self) -> SegmentRegister {
+        if self.0 & Self::STACK != 0 { SegmentRegister::Ss } else { SegmentRegister::Ds }
+    }
+}
+
+/// Operations at addresses that stay: translated code refers to them.
+pub type Operations = Vec<Box<Operation>>;
+
+/// An operation that translated code leaves to the interpreter and goes on after.
+pub struct Operation {
+    /// The operation, with offsets that count from the page's start.
+    pub op: SoftOp,
+    /// It reads or writes the arithmetic flags.
+    pub touches_flags: bool,
+}
+
+fn leave(p: &mut Processor<SoftEnvironment>, exit: Exit, offset: u64) {
+    p.cpu.rip = p.cpu.gpr[BLOCK].wrapping_add(offset);
+    p.env.translated.exit = exit;
+}
+
+/// A site does not know the page at `linear`, or does not remember it; `from` is where that was found out. Returns 1 if it does
+/// now, 0 to leave.
+///
+/// # Safety
+/// `p` is the processor that runs, and no reference to it is in use.
+pub unsafe extern "sysv64" fn miss(
+    p: *mut Processor<SoftEnvironment>,
+    linear: u64,
+    place: u64,
+    write: u64,
+    from: u64,
+) -> u64 {
+    // SAFETY: the caller's promise.
+    let p = unsafe { &mut *p };
+    let place = Place(place as u32);
+    if p.env.translated.miss_tick < 0 {
+        p.env.translated.miss_tick = SAMPLED;
+        p.env.sample_miss(&p.cpu, place, from);
+    } else {
+        p.env.translator.counters.misses += 1;
+    }
+    match p.env.site_access(&mut p.cpu, linear, place, write != 0) {
+        SiteAccess::Hit => return 1,
+        // What a group's members do one by one is the interpreter's to find out.
+        _ if place.is_group() => leave(p, Exit::Interpret, place.offset()),
+        SiteAccess::Interpret => leave(p, Exit::Interpret, place.offset()),
+        SiteAccess::Stop(stop) => leave(p, stop.into(), place.offset()),
+    }
+    0
+}
+
+/// The table does not know the page of a restless access at `linear`. Returns its host address; or `u64::MAX` to leave.
+///
+/// # Safety
+/// As [`miss`].
+pub unsafe extern "sysv64" fn table_miss(
+    p: *mut Processor<SoftEnvironment>,
+    linear: u64,
+    place: u64,
+    write: u64,
+) -> u64 {
+    // SAFETY: the caller's promise.
+    if unsafe { miss(p, linear, place, write, 0) } == 0 {
+        return u64::MAX;
+    }
+    // SAFETY: the caller's promise.
+    let p = unsafe { &mut *p };
+    let site = p.env.tlb.site(Place(place as u32).site());
+    p.env.translated.note_written(site.code);
+    linear.wrapping_add(site.delta)
+}
+
+/// The interpreter executes an operation. Returns 0 to go on behind it, 1 to leave.
+///
+/// # Safety
+/// `p` is the processor that runs, and no reference to it is in use; `operation` is the running code's.
+pub unsafe extern "sysv64" fn operation(
+    p: *mut Processor<SoftEnvironment>,
+    operation: *const Operation,
+) -> u64 {
+    // SAFETY: the caller's promise.
+    let (p, Operation { op, touches_flags }) = unsafe { (&mut *p, &*operation) };
+    if *touches_flags {
+        p.cpu.flags = p.env.translated.unpack_flags();
+    }
+    p.env.translator.counters.operations += 1;
+    // An operation that writes over code that may be the running one's puts a null there.
+    p.env.block_end = op;
+    let ran = (op.run)(p, op);
+    if *touches_flags {
+        p.env.translated.pack_flags(p.cpu.flags);
+    }
+    match ran {
+        Ok(()) => {
+            p.env.forget_answers();
+            p.env.translated.update_vectors(&p.cpu);
+            let goes_on = !p.env.block_end.is_null() && !p.env.unchained && p.env.translated.vectors_usable;
+            if !goes_on {
+                leave(p, Exit::Jump, u64::from(op.offset) + u64::from(op.length));
+            }
+            u64::from(!goes_on)
+        }
+        Err(stop) => {
+            leave(p, stop.into(), u64::from(op.offset));
+            1
+        }
+    }
+}
+
+/// The interpreter executes an operation that may lead anywhere. Returns where translated code goes on; null to leave.
+///
+/// # Safety
+/// As [`operation`].
+pub unsafe extern "sysv64" fn transfer(
+    p: *mut Processor<SoftEnvironment>,
+    operation: *const Operation,
+) -> *const u8 {
+    // SAFETY: the caller's promise.
+    let (p, Operation { op, .. }) = unsafe { (&mut *p, &*operation) };
+    p.cpu.flags = p.env.translated.unpack_flags();
+    p.env.translator.counters.operations += 1;
+    p.env.block_end = op;
+    let ran = (op.run)(p, op);
+    p.env.translated.pack_flags(p.cpu.flags);
+    match ran {
+        Ok(()) => {
+            finish(&mut p.cpu, op);
+            p.env.forget_answers();
+            if let Some(code) = p.env.next_code(&mut p.cpu, op.flags) {
+                p.env.translated.update_vectors(&p.cpu);
+                // The code that goes on loads them if it needs them.
+                p.env.translated.vectors_loaded = false;
+                return code;
+            }
+            p.env.translated.exit = Exit::Jump;
+            // Whoever runs the processor looks at everything.
+            p.env.unchained = true;
+        }
+        Err(stop) => leave(p, stop.into(), u64::from(op.offset)),
+    }
+    std::ptr::null()
+}
+
+/// What to do where there is no code for an instruction pointer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Otherwise(u32);
+
+impl Otherwise {
+    const JUMP: u32 = 1 << 31;
+
+    /// To leave for it.
+    pub const fn jump() -> Self {
+        Self(Self::JUMP)
+    }
+
+    /// To let the interpreter execute the instruction at `offset` of the page.
+    pub const fn interpret(offset: usize) -> Self {
+        Self(offset as u32 & Place::OFFSET_MASK)
+    }
+
+    /// As translated code passes it.
+    pub const fn bits(self) -> u64 {
+        self.0 as u64
+    }
+}
+
+/// Where the code for the instruction pointer `rip` is, which the jump table knows then; null to leave.
+///
+/// # Safety
+/// As [`miss`].
+pub unsafe extern "sysv64" fn resolve(
+    p: *mut Processor<SoftEnvironment>,
+    rip: u64,
+    otherwise: u64,
+) -> *const u8 {
+    // SAFETY: the caller's promise.
+    let p = unsafe { &mut *p };
+    if let Some(code) = p.env.resolve(&mut p.cpu, rip) {
+        return code;
+    }
+    match Otherwise(otherwise as u32) {
+        Otherwise(Otherwise::JUMP) => {
+            p.cpu.rip = rip;
+            p.env.translated.exit = Exit::Jump;
+        }
+        Otherwise(offset) => leave(p, Exit::Interpret, u64::from(offset)),
+    }
+    std::ptr::null()
+}
+
+/// A store to `host` is done, in a page that code was decoded from. Returns 0 to go on, 1 to leave.
+///
+/// # Safety
+/// `p` is the processor that runs, and no reference to it is in use; `code` is what its TLB has for the page.
+pub unsafe extern "sysv64" fn code_written(
+    p: *mut Processor<SoftEnvironment>,
+    host: u64,
+    code: *const CodePage,
+    place: u64,
+) -> u64 {
+    // SAFETY: the caller's promise.
+    let (p, code) = unsafe { (&mut *p, &*code) };
+    let place = Place(place as u32);
+    let hit = code.written(host % crate::ram::PAGE, place.size());
+    if hit {
+        leave(p, Exit::Jump, place.offset());
+        if place.jumps() {
+            p.cpu.rip = p.env.translated.jump_target();
+        }
+    }
+    u64::from(hit)
+}
+
+/// Whether vector instructions may run as they are, noted for translated code.
+pub fn prepare(cpu: &Cpu, env: &mut SoftEnvironment) {
+    env.translated.update_vectors(cpu);
+    env.translated.pack_flags(cpu.flags);
+}

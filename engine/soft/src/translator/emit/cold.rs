@@ -1,0 +1,137 @@
+//! Cold parts: what seldom happens, out of the way of what often does.
+
+use std::mem::offset_of;
+
+use super::super::calls::{Otherwise, Place};
+use super::{Emitter, Flags};
+use crate::ram::PAGE;
+use crate::tlb::Site;
+use crate::translator::assembler::*;
+use crate::translator::flags::FlagSet;
+use crate::translator::frame;
+
+/// A cold part, and where it is entered from.
+#[derive(Debug, Clone, Copy)]
+pub enum Cold {
+    /// A site does not know the page of the address in R10.
+    Miss { at: Label, back: Label, place: Place, write: bool },
+    /// A group's site does not know the page of the address that R10 plus the site's tag are.
+    GroupMiss { at: Label, back: Label, place: Place, write: bool, count: i8 },
+    /// The table does not know a restless access's page. R10 is the address less the entry's tag, R11 the entry's index; back
+    /// there R10 is the host address.
+    TableMiss { at: Label, back: Label, place: Place, write: bool },
+    /// The interpreter executes the instruction at `offset`, which is number `count`.
+    Interpret { at: Label, offset: usize, count: i8 },
+    /// A jump table does not know the instruction pointer in R10.
+    Resolve { at: Label, back: Label, otherwise: Otherwise },
+    /// Goes on at `target`, an offset from the page's start, by way of Rust.
+    Leave { at: Label, target: i64 },
+    /// As [`Cold::Leave`], but asks for the distance at `jump`, which led here, to be led to the target's code.
+    Link { at: Label, jump: usize, target: i64 },
+    /// A branch is taken: leads to `target` after `count` instructions.
+    Taken { at: Label, target: i64, live: FlagSet, flags: Flags, count: i8 },
+    /// The guest's vectors are needed. The unit is at `offset`.
+    LoadVectors { at: Label, back: Label, offset: usize },
+    /// A store hit a page with code.
+    CodeWritten { at: Label, back: Label, place: Place },
+}
+
+impl Emitter<'_> {
+    /// Emits all cold parts, and those that they need themselves.
+    pub fn cold_parts(&mut self) {
+        while let Some(cold) = self.cold.pop() {
+            self.cold_part(cold);
+        }
+    }
+
+    /// Asks by `stub` for the distance at `jump` to be led elsewhere.
+    fn call_link(&mut self, stub: u32, jump: usize) {
+        self.a.call_out(stub);
+        let back = (self.a.len() - jump) as u32;
+        self.a.raw(&back.to_le_bytes());
+    }
+
+    fn cold_part(&mut self, cold: Cold) {
+        match cold {
+            Cold::Miss { at, back, place, write } => {
+                self.a.place(at);
+                self.a.mov_immediate(R11, u64::from(place.0));
+                self.a.call_out(self.stubs.miss[self.target.view as usize][usize::from(write)]);
+                self.a.jmp(back);
+            }
+            Cold::GroupMiss { at, back, place, write, count } => {
+                self.a.place(at);
+                self.a.add_frame(R10, frame::site(place.site(), offset_of!(Site, tag)));
+                // Two pages, one by one: the bit above a page's tells.
+                let two_pages = self.a.label();
+                self.a.lea(R11, R10, place.size() as i32 - 1);
+                self.a.xor(R11, R10);
+                self.a.and_immediate32(R11, PAGE as i32);
+                self.a.jcc(NOT_EQUAL, two_pages);
+                self.a.mov_immediate(R11, u64::from(place.0));
+                self.a.call_out(self.stubs.miss[self.target.view as usize][usize::from(write)]);
+                self.a.jmp(back);
+                self.a.place(two_pages);
+                self.a.sub_immediate32(frame::BUDGET, count - 1);
+                if !self.target.linked {
+                    self.a.mov_immediate(R10, place.offset());
+                    self.a.jmp_out(self.stubs.interpret);
+                    return;
+                }
+                let plain = self.a.label();
+                self.a.jmp(plain);
+                let jump = self.a.len() - 4;
+                self.a.place(plain);
+                self.a.mov_immediate(R10, place.offset());
+                self.call_link(self.stubs.plain, jump);
+            }
+            Cold::TableMiss { at, back, place, write } => {
+                self.a.place(at);
+                self.a.add_table(R10, R11, 3, frame::tags(self.target.view, write));
+                self.a.mov_immediate(R11, u64::from(place.0));
+                self.a.call_out(self.stubs.table_miss[usize::from(write)]);
+                self.a.jmp(back);
+            }
+            Cold::Interpret { at, offset, count } => {
+                self.a.place(at);
+                self.a.sub_immediate32(frame::BUDGET, count - 1);
+                self.a.mov_immediate(R10, offset as u64);
+                self.a.jmp_out(self.stubs.interpret);
+            }
+            Cold::Resolve { at, back, otherwise } => {
+                self.a.place(at);
+                self.a.mov_immediate(R11, otherwise.bits());
+                self.a.call_out(self.stubs.resolve);
+                self.a.jmp(back);
+            }
+            Cold::Leave { at, target } => {
+                self.a.place(at);
+                self.a.mov_immediate(R10, target as u64);
+                self.a.jmp_out(self.stubs.jump);
+            }
+            Cold::Link { at, jump, target } => {
+                self.a.place(at);
+                self.a.mov_immediate(R10, target as u64);
+                self.call_link(self.stubs.link, jump);
+            }
+            Cold::Taken { at, target, live, flags, count } => {
+                self.a.place(at);
+                (self.flags, self.count) = (flags, count);
+                self.lead_to(target, live);
+            }
+            Cold::LoadVectors { at, back, offset } => {
+                self.a.place(at);
+                self.a.mov_immediate(R10, offset as u64);
+                self.a.call_out(self.stubs.load_vectors);
+                self.a.jmp(back);
+            }
+            Cold::CodeWritten { at, back, place } => {
+                self.a.place(at);
+                self.a.push_immediate(place.0 as i32);
+                self.a.call_out(self.stubs.code_written);
+                self.a.lea(RSP, RSP, 8);
+                self.a.jmp(back);
+            }
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! Branches, and how units lead to each other.
+//!
+//! Inside a page a unit jumps straight to its successor's code, once that exists (a *link*): the same page stays where it is
+//! as long as control does. Other pages, returns and indirect branches are looked up by the linear address in a
+//! [`super::super::jumps::JumpTable`]. Each way out of a unit first counts the instructions that led to it.
+
+use super::super::calls::{Otherwise, Place};
+use super::super::jumps;
+use super::cold::Cold;
+use super::memory::Access;
+use super::stack::free_beside;
+use super::{Emitter, Flags, Guest, host};
+use crate::ram::PAGE;
+use crate::translator::assembler::*;
+use crate::translator::flags::FlagSet;
+use crate::translator::frame;
+
+impl Emitter<'_> {
+    /// Counts the instructions so far; when time is up, goes on at `target` by way of Rust. Flags are lost.
+    fn charge(&mut self, target: i64) {
+        let at = self.a.label();
+        self.a.sub_immediate32(frame::BUDGET, self.count);
+        self.a.jcc(SIGN, at);
+        self.cold.push(Cold::Leave { at, target });
+    }
+
+    /// As [`Emitter::charge`] before an instruction that the interpreter executes when time is up.
+    fn charge_before(&mut self, guest: &Guest) {
+        let at = self.a.label();
+        self.a.sub_immediate32(frame::BUDGET, self.count);
+        self.a.jcc(SIGN, at);
+        self.cold.push(Cold::Interpret { at, offset: guest.offset(), count: 1 });
+    }
+
+    /// Goes on at `target`, an offset from the page's start, where `live` flags may be read.
+    pub fn lead_to(&mut self, target: i64, live: FlagSet) {
+        self.spare_flags(live);
+        self.charge(target);
+        self.go(target);
+    }
+
+    /// As [`Emitter::lead_to`], with the flags spared and the instructions counted.
+    fn go(&mut self, target: i64) {
+        let same_page = (0..PAGE as i64).contains(&target);
+        let at = self.a.label();
+        match (same_page, self.target.linked) {
+            (true, true) if target == self.start as i64 => {
+                let entry = self.entry;
+                self.a.jmp(entry);
+            }
+            (true, true) => {
+                self.a.jmp(at);
+                self.cold.push(Cold::Link { at, jump: self.a.len() - 4, target });
+            }
+            (false, true) if self.pointer_to(target) => {
+                self.look_up(Otherwise::jump());
+                self.a.jmp_register(R11);
+            }
+            _ => {
+                self.a.mov_immediate(R10, target as u64);
+                self.a.jmp_out(self.stubs.jump);
+            }
+        }
+    }
+
+    /// The instruction pointer of `target` into R10; whether that can be done so.
+    fn pointer_to(&mut self, target: i64) -> bool {
+        let Ok(displacement) = i32::try_from(target) else { return false };
+        self.a.load(R10, frame::PAGE_BASE);
+        self.a.lea(R10, R10, displacement);
+        true
+    }
+
+    /// The address of the code for the instruction pointer in R10 into R11.
+    fn look_up(&mut self, otherwise: Otherwise) {
+        let frame::JumpPlace { rips, code, shift } = frame::jump_table(self.target.view);
+        let (at, back) = (self.a.label(), self.a.label());
+        self.a.multiply32(R11, R10, jumps::MULTIPLIER as i32);
+        self.a.shr32(R11, shift);
+        self.a.cmp_table(R11, rips, R10);
+        self.a.jcc(NOT_EQUAL, at);
+        self.a.load_table(R11, R11, 3, code);
+        self.a.place(back);
+        self.cold.push(Cold::Resolve { at, back, otherwise });
+    }
+
+    /// A conditional branch.
+    pub fn branch(&mut self, guest: &Guest, target: i64) {
+        self.need_flags(guest.flags.reads, R11);
+        let condition = Condition((guest.instruction.condition_code() as u8).wrapping_sub(1) & 15);
+        let (flags, live) = (self.flags, guest.live_taken);
+        let at = self.a.label();
+        if (0..=guest.offset() as i64).contains(&target) {
+            // A loop's: most often taken.
+            self.a.jcc(condition.negated(), at);
+            self.lead_to(target, live);
+            self.flags = flags;
+            self.a.place(at);
+        } else {
+            self.a.jcc(condition, at);
+            self.cold.push(Cold::Taken { at, target, live, flags, count: self.count });
+        }
+    }
+
+    /// CALL of a known place.
+    pub fn call(&mut self, guest: &Guest, target: i64) {
+        self.spare_flags(guest.live_before());
+        let Ok(displacement) = i32::try_from(target) else { return self.interpret(guest) };
+        self.charge_before(guest);
+        if self.target.several_processors {
+            self.a.load(R11, frame::PAGE_BASE);
+            self.a.add_immediate(R11, displacement);
+            self.a.store(frame::LEADS_TO, R11);
+        }
+        self.push_return(guest);
+        self.go(target);
+    }
+
+    /// Pushes the address behind the instruction, before control goes to where the frame says. Flags are lost.
+    fn push_return(&mut self, guest: &Guest) {
+        let (memory, site) = self.stack(guest, R9, -8, true, FlagSet::empty());
+        let free = free_beside(memory);
+        self.a.load(free, frame::PAGE_BASE);
+        self.a.lea(free, free, guest.next_offset() as i32);
+        self.a.store_guest(memory, free);
+        self.a.lea(R9, R9, -8);
+        self.look_for_code(Place::jumping(8), memory.after_moving(-8), site);
+    }
+
+    /// Where an indirect branch leads into R10. Flags are lost.
+    fn indirect_target(&mut self, guest: &Guest) {
+        let instruction = &guest.instruction;
+        if instruction.op0_kind() == iced_x86::OpKind::Register {
+            let number = instruction.op0_register().full_register().number();
+            match host(number) {
+                Some(register) => self.a.mov(R10, register),
+                None => self.a.load(R10, frame::gpr(number)),
+            }
+        } else {
+            let access =
+                Access { size: 8, write: false, aligned: false, stack: super::copy::by_stack(instruction) };
+            let (memory, _) = self.operand(guest, access, FlagSet::empty());
+            self.a.load_guest(R10, memory);
+        }
+    }
+
+    /// The interpreter executes the branch where the table does not know its target.
+    fn look_up_or_interpret(&mut self, guest: &Guest) {
+        self.look_up(Otherwise::interpret(guest.offset()));
+    }
+
+    /// JMP to what a register or memory holds.
+    pub fn jump_indirect(&mut self, guest: &Guest) {
+        self.spare_flags(FlagSet::all());
+        if !self.target.linked {
+            return self.interpret(guest);
+        }
+        self.charge_before(guest);
+        self.indirect_target(guest);
+        self.look_up_or_interpret(guest);
+        self.a.jmp_register(R11);
+    }
+
+    /// CALL of what a register or memory holds.
+    pub fn call_indirect(&mut self, guest: &Guest) {
+        self.spare_flags(FlagSet::all());
+        if !self.target.linked {
+            return self.interpret(guest);
+        }
+        self.charge_before(guest);
+        self.indirect_target(guest);
+        self.look_up_or_interpret(guest);
+        self.a.store(frame::LEADS_TO, R10);
+        self.a.store(frame::CALLED, R11);
+        self.push_return(guest);
+        self.a.load(R10, frame::LEADS_TO);
+        self.a.jmp_frame(frame::CALLED);
+    }
+
+    /// RET.
+    pub fn return_near(&mut self, guest: &Guest, drop: u16) {
+        self.spare_flags(FlagSet::all());
+        if !self.target.linked {
+            return self.interpret(guest);
+        }
+        self.charge_before(guest);
+        let (memory, _) = self.stack(guest, R9, 0, false, FlagSet::empty());
+        self.a.load_guest(R10, memory);
+        self.look_up_or_interpret(guest);
+        self.a.lea(R9, R9, 8 + i32::from(drop));
+        self.a.jmp_register(R11);
+    }
+
+    /// Leaves an instruction, and what follows it, to the interpreter. The flags are spared.
+    pub fn interpret(&mut self, guest: &Guest) {
+        debug_assert!(self.flags == Flags::Memory);
+        self.a.sub_immediate32(frame::BUDGET, self.count - 1);
+        self.a.mov_immediate(R10, guest.offset() as u64);
+        self.a.jmp_out(self.stubs.interpret);
+    }
+}

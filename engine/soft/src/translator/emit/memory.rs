@@ -1,0 +1,294 @@
+//! Addresses of memory operands and the checks before they are accessed.
+//!
+//! ```text
+//!   lea r10, [address]
+//!   mov r11, r10
+//!   sub r11, [site.tag]        the access's offset in the page that the instruction accessed last
+//!   cmp r11, [site.limit]      another page, or across its end? then ask
+//!   jae cold
+//!   add r10, [site.delta]
+//!   OP  [r10]
+//! ```
+//!
+//! The first access of a group checks for all of them, and each of them is
+//!
+//! ```text
+//!   mov r11, [site.delta]
+//!   OP  [base + r11 + displacement]
+//! ```
+
+use std::mem::offset_of;
+
+use iced_x86::{Instruction, Register};
+
+use super::super::calls::Place;
+use super::cold::Cold;
+use super::{Emitter, Guest, Known, host};
+use crate::tlb::{ENTRIES, Site as TlbSite};
+use crate::translator::assembler::*;
+use crate::translator::flags::FlagSet;
+use crate::translator::frame;
+use crate::translator::groups::{Member, Part};
+
+/// A memory access to be checked.
+#[derive(Debug, Clone, Copy)]
+pub struct Access {
+    /// Bytes.
+    pub size: usize,
+    /// It writes, or reads and writes.
+    pub write: bool,
+    /// Its address must be a multiple of 16.
+    pub aligned: bool,
+    /// A non-canonical address is a stack fault.
+    pub stack: bool,
+}
+
+impl Access {
+    /// 8 bytes of the stack.
+    pub const fn stack(write: bool) -> Self {
+        Self { size: 8, write, aligned: false, stack: true }
+    }
+}
+
+/// Who knows an access's page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Site {
+    /// A site of the TLB.
+    Of(usize),
+    /// The table; a restless access has noted its code page.
+    None,
+}
+
+/// The parts of an address, each in a host register. R10 and R11 may be among them.
+pub struct Parts {
+    /// The base.
+    pub base: Option<Host>,
+    /// The index and the logarithm of its scale.
+    pub index: Option<(Host, u8)>,
+    /// The displacement.
+    pub displacement: i32,
+    /// The sum has 32 bits.
+    pub narrow: bool,
+}
+
+impl Emitter<'_> {
+    /// Gets the parts of the memory operand's offset in its segment into registers. Flags are kept.
+    pub fn parts(&mut self, instruction: &Instruction) -> Parts {
+        let (base, index) = (instruction.memory_base(), instruction.memory_index());
+        let displacement = instruction.memory_displacement64();
+        if instruction.is_ip_rel_memory_operand() {
+            self.a.load(R10, frame::PAGE_BASE);
+            // The displacement counts from the page's start here; a page more or less than 2 GiB fits, or wraps as it must
+            // for the linear address's sake only if it does not fit, which `is_addressable` has excluded.
+            let displacement = displacement as i64 as i32;
+            return Parts { base: Some(R10), index: None, displacement, narrow: base == Register::EIP };
+        }
+        let narrow = [base, index].iter().any(|register| register.is_gpr32())
+            || base == Register::None
+                && index == Register::None
+                && instruction.memory_displ_size() == 4
+                && displacement > i64::from(i32::MAX) as u64
+                && displacement <= u64::from(u32::MAX);
+        let mut get = |register: Register, scratch: Host| {
+            (register != Register::None).then(|| {
+                let number = register.full_register().number();
+                host(number).unwrap_or_else(|| {
+                    self.a.load(scratch, frame::gpr(number));
+                    scratch
+                })
+            })
+        };
+        let base = get(base, R10);
+        let index =
+            get(index, R11).map(|index| (index, instruction.memory_index_scale().trailing_zeros() as u8));
+        Parts { base, index, displacement: displacement as i32, narrow }
+    }
+
+    /// The linear address of the memory operand into R10.
+    pub fn address(&mut self, instruction: &Instruction) {
+        let Parts { base, index, displacement, narrow } = self.parts(instruction);
+        match (narrow, base, index) {
+            (true, ..) => self.a.lea32_sum(R10, base, index, displacement),
+            (false, Some(R10), None) if displacement == 0 => {}
+            (false, Some(base), None) if displacement == 0 => self.a.mov(R10, base),
+            _ => self.a.lea_sum(R10, base, index, displacement),
+        }
+        let segment = match instruction.memory_segment() {
+            Register::FS => tern_x86::state::SegmentRegister::Fs,
+            Register::GS => tern_x86::state::SegmentRegister::Gs,
+            _ => return,
+        };
+        self.a.add_frame(R10, frame::segment_base(segment as usize));
+    }
+
+    /// Makes the memory operand accessible: where it is, and whose site knows its page. `live` flags are kept. If it is
+    /// [`Memory::Checked`], R11 is free, else R10.
+    pub fn operand(&mut self, guest: &Guest, access: Access, live: FlagSet) -> (Memory, Site) {
+        let instruction = &guest.instruction;
+        if let Some(member) = self.groups.member(self.present, Part::Operand) {
+            let base = host(instruction.memory_base().number()).expect("groups have bases in host registers");
+            let displacement = instruction.memory_displacement64() as i32;
+            return self.member(guest, access, member, base, displacement, live);
+        }
+        self.spare_flags(live);
+        self.address(instruction);
+        (Memory::Checked, self.check(guest, access))
+    }
+
+    /// As [`Emitter::operand`] for the push or pop at this distance from the stack pointer, or from another `base`.
+    pub fn stack(
+        &mut self,
+        guest: &Guest,
+        base: Host,
+        displacement: i32,
+        write: bool,
+        live: FlagSet,
+    ) -> (Memory, Site) {
+        let access = Access::stack(write);
+        if let Some(member) = self.groups.member(self.present, Part::Stack) {
+            return self.member(guest, access, member, base, displacement, live);
+        }
+        self.spare_flags(live);
+        self.a.lea(R10, base, displacement);
+        (Memory::Checked, self.check(guest, access))
+    }
+
+    fn member(
+        &mut self,
+        guest: &Guest,
+        access: Access,
+        member: Member,
+        base: Host,
+        displacement: i32,
+        live: FlagSet,
+    ) -> (Memory, Site) {
+        let (group, at) = match member {
+            Member::First { group, from, extent, at } => {
+                self.spare_flags(live);
+                self.groups_known[group].site = self.check_group(guest, access, base, from, extent);
+                (group, at)
+            }
+            Member::Later { group, at } => (group, at),
+        };
+        let Known { site, aligned } = self.groups_known[group];
+        if access.aligned && aligned.is_none_or(|aligned| at.wrapping_sub(aligned) % 16 != 0) {
+            self.spare_flags(live);
+            self.a.lea(R10, base, displacement);
+            self.require_alignment(guest);
+            self.groups_known[group].aligned = Some(at);
+        }
+        if self.delta_in_r11 != Some(site) {
+            self.a.load(R11, frame::site(site, offset_of!(TlbSite, delta)));
+            self.delta_in_r11 = Some(site);
+        }
+        (Memory::Grouped { base, displacement }, Site::Of(site))
+    }
+
+    /// All `extent` bytes at this distance from `base` must lie in the site's page. Flags and R10 are lost.
+    fn check_group(&mut self, guest: &Guest, access: Access, base: Host, from: i32, extent: usize) -> usize {
+        self.delta_in_r11 = None;
+        let site = self.sites.next(self.target.view, extent, access.write);
+        let (miss, back) = (self.a.label(), self.a.label());
+        self.a.lea(R10, base, from);
+        self.a.sub_frame(R10, frame::site(site, offset_of!(TlbSite, tag)));
+        self.a.cmp_frame(R10, frame::site(site, offset_of!(TlbSite, limit)));
+        self.a.jcc(ABOVE_OR_EQUAL, miss);
+        self.a.place(back);
+        let place = Place::new(guest.offset(), site, extent, access.stack).for_group();
+        let count = self.count;
+        self.cold.push(Cold::GroupMiss { at: miss, back, place, write: access.write, count });
+        site
+    }
+
+    fn require_alignment(&mut self, guest: &Guest) {
+        let refused = self.a.label();
+        self.a.test_byte(R10, 15);
+        self.a.jcc(NOT_EQUAL, refused);
+        self.cold.push(Cold::Interpret { at: refused, offset: guest.offset(), count: self.count });
+    }
+
+    /// The linear address in R10 becomes a host address. Flags and R11 are lost.
+    pub fn check(&mut self, guest: &Guest, access: Access) -> Site {
+        let site = self.sites.next(self.target.view, access.size, access.write);
+        if access.aligned {
+            self.require_alignment(guest);
+        }
+        if (self.is_restless)(guest.offset()) {
+            self.check_by_table(guest, access, site);
+            return Site::None;
+        }
+        let (miss, back) = (self.a.label(), self.a.label());
+        self.a.mov(R11, R10);
+        self.a.sub_frame(R11, frame::site(site, offset_of!(TlbSite, tag)));
+        self.a.cmp_frame(R11, frame::site(site, offset_of!(TlbSite, limit)));
+        self.a.jcc(ABOVE_OR_EQUAL, miss);
+        self.a.place(back);
+        self.a.add_frame(R10, frame::site(site, offset_of!(TlbSite, delta)));
+        let place = Place::new(guest.offset(), site, access.size, access.stack);
+        self.cold.push(Cold::Miss { at: miss, back, place, write: access.write });
+        Site::Of(site)
+    }
+
+    /// As [`Emitter::check`] for a restless access. `site` is only filled.
+    fn check_by_table(&mut self, guest: &Guest, access: Access, site: usize) {
+        let (miss, back) = (self.a.label(), self.a.label());
+        let view = self.target.view;
+        self.a.mov32(R11, R10);
+        self.a.shr32(R11, 12);
+        self.a.and_immediate32(R11, ENTRIES as i32 - 1);
+        self.a.sub_table(R10, R11, 3, frame::tags(view, access.write));
+        self.a.cmp_immediate(R10, 4096 - access.size as i32);
+        self.a.jcc(ABOVE, miss);
+        self.a.add_table(R10, R11, 3, frame::hosts(view));
+        if access.write && self.target.several_processors {
+            self.a.load_table(R11, R11, 3, frame::code(view));
+            self.a.store(frame::WRITTEN, R11);
+        }
+        self.a.place(back);
+        let place = Place::new(guest.offset(), site, access.size, access.stack);
+        self.cold.push(Cold::TableMiss { at: miss, back, place, write: access.write });
+    }
+
+    /// After a store to the host address in R10: code may have been decoded from there. `live` flags are kept.
+    pub fn stored(&mut self, guest: &Guest, memory: Memory, site: Site, size: usize, live: FlagSet) {
+        if !self.target.several_processors {
+            return;
+        }
+        self.written_address(memory);
+        self.spare_flags(live);
+        self.look_for_code(Place::new(guest.next_offset(), 0, size, false), Memory::Checked, site);
+    }
+
+    /// The host address of what was written into R10. Flags are kept.
+    fn written_address(&mut self, memory: Memory) {
+        if let Memory::Grouped { base, displacement } = memory {
+            self.a.lea_sum(R10, Some(base), Some((R11, 0)), displacement);
+        }
+    }
+
+    /// As [`Emitter::stored`], with the flags lost.
+    pub fn look_for_code(&mut self, place: Place, memory: Memory, site: Site) {
+        if !self.target.several_processors {
+            return;
+        }
+        self.written_address(memory);
+        let (hit, back) = (self.a.label(), self.a.label());
+        self.a.load(
+            R11,
+            match site {
+                Site::Of(site) => frame::site(site, offset_of!(TlbSite, code)),
+                Site::None => frame::WRITTEN,
+            },
+        );
+        self.a.cmp_r11_memory_zero();
+        self.a.jcc(NOT_EQUAL, hit);
+        self.a.place(back);
+        self.cold.push(Cold::CodeWritten { at: hit, back, place });
+    }
+}
+
+/// Whether the address of the memory operand, if there is one, can be made from the parts that there are.
+pub fn is_addressable(instruction: &Instruction) -> bool {
+    !instruction.is_ip_rel_memory_operand()
+        || i32::try_from(instruction.memory_displacement64() as i64).is_ok()
+}

@@ -1,0 +1,247 @@
+//! From a scanned unit to host code.
+//!
+//! ```text
+//!  entry for jumps by table    R10 is the instruction pointer: note its page
+//!  entry for links             vectors loaded?
+//!  guest instructions          each with the check of its memory access before, branches out of the unit between
+//!  cold parts                  what seldom happens: misses, faults, links that are not made yet, time that is up
+//! ```
+//!
+//! | file | what it emits |
+//! |---|---|
+//! | `copy` | instructions that stay what they are, and those that the interpreter executes |
+//! | `memory` | addresses and their checks |
+//! | `stack` | PUSH, POP, LEAVE |
+//! | `system` | what kernels do to the processor all the time |
+//! | `control` | branches, and how units lead to each other |
+//! | `cold` | the cold parts |
+
+mod cold;
+mod control;
+mod copy;
+mod memory;
+mod stack;
+mod system;
+
+use iced_x86::{Encoder, InstructionInfoFactory};
+
+use super::assembler::*;
+use super::calls::Operations;
+use super::flags::FlagSet;
+use super::frame;
+use super::groups::Groups;
+use super::scan::{Guest, Kind, Unit};
+use super::sites::Sites;
+use super::stubs::Stubs;
+use crate::tlb::View;
+use cold::Cold;
+
+/// Bytes from a unit's entry for jumps by table to its entry for links.
+pub const LINK_ENTRY: u32 = 16;
+
+/// Where the guest's arithmetic flags are, as far as they are live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Flags {
+    /// In the host's.
+    Host,
+    /// In memory; the host's mean nothing.
+    Memory,
+}
+
+/// What a unit is emitted for.
+#[derive(Debug, Clone, Copy)]
+pub struct Target {
+    /// Who accesses memory.
+    pub view: View,
+    /// Other processors may decode code from pages that this one writes.
+    pub several_processors: bool,
+    /// Units may lead to each other directly.
+    pub linked: bool,
+    /// Accesses are checked together.
+    pub grouped: bool,
+}
+
+/// Host code for a unit.
+pub struct Emitted {
+    /// Its bytes; the first is the entry for jumps by table.
+    pub code: Vec<u8>,
+    /// Distances to code elsewhere.
+    pub fixups: Vec<Fixup>,
+    /// Operations that its code refers to.
+    pub operations: Operations,
+}
+
+/// Emits a unit. Its accesses get their sites from `sites`, but for those of the instructions at offsets that are restless.
+pub fn emit(
+    unit: &Unit,
+    target: Target,
+    stubs: &Stubs,
+    sites: &mut Sites,
+    is_restless: &dyn Fn(usize) -> bool,
+) -> Emitted {
+    let mut a = Assembler::default();
+    a.and_immediate(R10, -4096);
+    a.store(frame::PAGE_BASE, R10);
+    while a.len() < LINK_ENTRY as usize {
+        a.raw(&[0x90]);
+    }
+    let entry = a.here();
+    let mut emitter = Emitter {
+        a,
+        encoder: Encoder::new(64),
+        facts: InstructionInfoFactory::new(),
+        stubs,
+        target,
+        sites,
+        is_restless,
+        operations: Vec::new(),
+        flags: Flags::Memory,
+        cold: Vec::new(),
+        entry,
+        start: unit.instructions[0].offset(),
+        count: 0,
+        in_shadow: false,
+        present: 0,
+        groups: match target.grouped {
+            true => Groups::find(&unit.instructions, is_restless),
+            false => Groups::default(),
+        },
+        groups_known: Vec::new(),
+        delta_in_r11: None,
+    };
+    emitter.groups_known.resize(emitter.groups.count, Known::default());
+    emitter.unit(unit);
+    let Emitter { a, operations, .. } = emitter;
+    let (code, fixups) = a.finish();
+    Emitted { code, fixups, operations }
+}
+
+struct Emitter<'a> {
+    a: Assembler,
+    encoder: Encoder,
+    facts: InstructionInfoFactory,
+    stubs: &'a Stubs,
+    target: Target,
+    sites: &'a mut Sites,
+    is_restless: &'a dyn Fn(usize) -> bool,
+    operations: Operations,
+    flags: Flags,
+    cold: Vec<Cold>,
+    /// The entry for links.
+    entry: Label,
+    /// The unit's offset in its page.
+    start: usize,
+    /// Guest instructions up to the present one, itself included.
+    count: i8,
+    /// The instruction before was STI.
+    in_shadow: bool,
+    /// The present instruction's number in its unit.
+    present: usize,
+    groups: Groups,
+    groups_known: Vec<Known>,
+    /// The site whose delta R11 holds, if it does.
+    delta_in_r11: Option<usize>,
+}
+
+/// What is known of a group behind its first member.
+#[derive(Debug, Clone, Copy, Default)]
+struct Known {
+    /// Its site.
+    site: usize,
+    /// Where a member was found to be aligned.
+    aligned: Option<i64>,
+}
+
+impl Emitter<'_> {
+    fn unit(&mut self, unit: &Unit) {
+        if unit.uses_vectors() {
+            let (load, back) = (self.a.label(), self.a.label());
+            self.a.cmp_byte_zero(frame::VECTORS_LOADED);
+            self.a.jcc(EQUAL, load);
+            self.a.place(back);
+            self.cold.push(Cold::LoadVectors { at: load, back, offset: self.start });
+        }
+        for (n, guest) in unit.instructions.iter().enumerate() {
+            self.count += 1;
+            self.present = n;
+            let ends_shadow = self.in_shadow;
+            let keeps_r11 = matches!(guest.kind, Kind::Copy | Kind::Vector { .. } | Kind::Nothing);
+            self.delta_in_r11 = self.delta_in_r11.filter(|_| keeps_r11);
+            self.guest(guest, unit.instructions.get(n + 1));
+            self.delta_in_r11 = self.delta_in_r11.filter(|_| keeps_r11);
+            if ends_shadow {
+                self.end_shadow();
+            }
+        }
+        if let Some(last) = unit.instructions.last().filter(|last| !last.kind.ends()) {
+            self.lead_to(last.next_offset() as i64, unit.live_at_end);
+        }
+        self.cold_parts();
+    }
+
+    fn guest(&mut self, guest: &Guest, next: Option<&Guest>) {
+        match guest.kind {
+            Kind::Copy | Kind::Vector { .. } => self.copy(guest),
+            Kind::Lea => self.lea(guest),
+            Kind::Divide => self.divide(guest),
+            Kind::Nothing => {}
+            Kind::Push => self.push(guest),
+            Kind::Pop => self.pop(guest),
+            Kind::Leave => self.leave(guest),
+            Kind::Branch(target) => self.branch(guest, target),
+            Kind::Jump(target) => self.lead_to(target, guest.live_after),
+            Kind::Call(target) => self.call(guest, target),
+            Kind::JumpIndirect => self.jump_indirect(guest),
+            Kind::CallIndirect => self.call_indirect(guest),
+            Kind::Return(drop) => self.return_near(guest, drop),
+            Kind::System => self.system(guest),
+            Kind::Sti => self.sti(guest, next.is_some_and(|next| next.kind.is_plain())),
+            Kind::PushFlags => self.push_flags(guest),
+            Kind::BitString => self.bit_string(guest),
+            Kind::Operation => self.operation(guest),
+            Kind::Interpret => {
+                self.spare_flags(FlagSet::all());
+                self.transfer(guest);
+            }
+        }
+    }
+
+    /// Before the host's flags are overwritten: saves the guest's, if `live` ones are there.
+    fn spare_flags(&mut self, live: FlagSet) {
+        if self.flags == Flags::Host && !live.is_empty() {
+            self.delta_in_r11 = None;
+            self.a.save_flags(frame::FLAGS, R11);
+        }
+        self.flags = Flags::Memory;
+    }
+
+    /// As [`Emitter::need_flags`] where R11 is in use. R10 is a host address, and kept too.
+    fn need_flags_keeping_r11(&mut self, needed: FlagSet) {
+        if self.flags == Flags::Memory && !needed.is_empty() {
+            self.a.store(frame::scratch(1), R10);
+            self.a.restore_flags(frame::FLAGS, R10);
+            self.a.load(R10, frame::scratch(1));
+            self.flags = Flags::Host;
+        }
+    }
+
+    /// Before a guest instruction that depends on `needed` flags. `free` is changed.
+    fn need_flags(&mut self, needed: FlagSet, free: Host) {
+        if self.flags == Flags::Memory && !needed.is_empty() {
+            if free == R11 {
+                self.delta_in_r11 = None;
+            }
+            self.a.restore_flags(frame::FLAGS, free);
+            self.flags = Flags::Host;
+        }
+    }
+}
+
+/// The host register that holds a guest register; `None` for those in memory.
+pub const fn host(number: usize) -> Option<Host> {
+    match number {
+        4 => Some(R9),
+        9..=11 => None,
+        _ => Some(Host(number as u8)),
+    }
+}

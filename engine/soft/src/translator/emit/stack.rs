@@ -1,0 +1,77 @@
+//! PUSH, POP and LEAVE of 64 bits: host registers hold the guest's stack pointer and what is pushed, so these are
+//! loads and stores like others, but for the order: nothing changes before the access is checked.
+
+use iced_x86::OpKind;
+
+use super::memory::Access;
+use super::{Emitter, Guest, host};
+use crate::translator::assembler::*;
+use crate::translator::frame;
+
+impl Emitter<'_> {
+    /// PUSH.
+    pub fn push(&mut self, guest: &Guest) {
+        let (instruction, live) = (&guest.instruction, guest.live_before());
+        let source = match instruction.op0_kind() {
+            OpKind::Register => {
+                let number = instruction.op0_register().full_register().number();
+                Some(host(number).ok_or(frame::gpr(number)))
+            }
+            OpKind::Memory => {
+                let stack = super::copy::by_stack(instruction);
+                let access = Access { size: 8, write: false, aligned: false, stack };
+                let (memory, _) = self.operand(guest, access, live);
+                self.a.load_guest(R11, memory);
+                self.a.store(frame::PUSHED, R11);
+                Some(Err(frame::PUSHED))
+            }
+            _ => None,
+        };
+        let (memory, site) = self.stack(guest, R9, -8, true, live);
+        match source {
+            Some(Ok(register)) => self.a.store_guest(memory, register),
+            Some(Err(slot)) => {
+                let free = free_beside(memory);
+                self.a.load(free, slot);
+                self.a.store_guest(memory, free);
+            }
+            None => self.a.store_guest_immediate(memory, instruction.immediate(0) as i64 as i32),
+        }
+        self.a.lea(R9, R9, -8);
+        self.stored(guest, memory.after_moving(-8), site, 8, guest.live_after);
+    }
+
+    /// POP to a register.
+    pub fn pop(&mut self, guest: &Guest) {
+        let number = guest.instruction.op0_register().full_register().number();
+        let (memory, _) = self.stack(guest, R9, 0, false, guest.live_before());
+        match host(number) {
+            // The popped stack pointer is not moved any more.
+            Some(R9) => self.a.load_guest(R9, memory),
+            Some(register) => {
+                self.a.load_guest(register, memory);
+                self.a.lea(R9, R9, 8);
+            }
+            None => {
+                self.a.load_guest(R11, memory);
+                self.a.store(frame::gpr(number), R11);
+                self.a.lea(R9, R9, 8);
+            }
+        }
+    }
+
+    /// LEAVE.
+    pub fn leave(&mut self, guest: &Guest) {
+        let (memory, _) = self.stack(guest, RBP, 0, false, guest.live_before());
+        self.a.lea(R9, RBP, 8);
+        self.a.load_guest(RBP, memory);
+    }
+}
+
+/// The scratch register that an access leaves free.
+pub const fn free_beside(memory: Memory) -> Host {
+    match memory {
+        Memory::Checked => R11,
+        Memory::Grouped { .. } => R10,
+    }
+}

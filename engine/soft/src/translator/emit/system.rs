@@ -1,0 +1,93 @@
+//! System instructions that kernels execute all the time, and that only change the processor.
+//!
+//! They are for level 0; elsewhere the interpreter raises what they raise there.
+
+use iced_x86::Mnemonic;
+
+use super::cold::Cold;
+use super::{Emitter, Guest};
+use crate::translator::assembler::*;
+use crate::translator::flags::FlagSet;
+use crate::translator::frame;
+
+/// IF in the second byte of RFLAGS.
+const INTERRUPTS: u8 = 1 << 1;
+/// DF in the second byte of RFLAGS.
+const DIRECTION: u8 = 1 << 2;
+/// RFLAGS as PUSHF shows them: without RF and VM, which are bits 16 and 17.
+const PUSHED: i32 = !(3 << 16);
+/// SF, ZF, AF, PF and CF.
+const LOW_FLAGS: i32 = 0xd5;
+
+impl Emitter<'_> {
+    /// The interpreter executes the instruction unless the level is 0. Flags are lost.
+    fn require_cpl0(&mut self, guest: &Guest) {
+        let at = self.a.label();
+        self.a.cmp_byte_zero(frame::CPL);
+        self.a.jcc(NOT_EQUAL, at);
+        self.cold.push(Cold::Interpret { at, offset: guest.offset(), count: self.count });
+    }
+
+    /// SWAPGS, CLI and CLD.
+    pub fn system(&mut self, guest: &Guest) {
+        self.spare_flags(guest.live_before());
+        match guest.instruction.mnemonic() {
+            Mnemonic::Swapgs => {
+                self.require_cpl0(guest);
+                self.a.load(R10, frame::GS_BASE);
+                self.a.load(R11, frame::KERNEL_GS_BASE);
+                self.a.store(frame::KERNEL_GS_BASE, R10);
+                self.a.store(frame::GS_BASE, R11);
+                self.a.store(frame::segment_base(tern_x86::state::SegmentRegister::Gs as usize), R11);
+            }
+            Mnemonic::Cli => {
+                self.require_cpl0(guest);
+                self.a.and_byte(frame::SYSTEM_FLAGS + 1, !INTERRUPTS);
+            }
+            _ => self.a.and_byte(frame::SYSTEM_FLAGS + 1, !DIRECTION),
+        }
+    }
+
+    /// STI before an instruction that surely executes, or faults: `plain`. What waits for it is the run loop's.
+    pub fn sti(&mut self, guest: &Guest, plain: bool) {
+        self.spare_flags(FlagSet::all());
+        if !plain || !self.target.linked {
+            return self.transfer(guest);
+        }
+        let at = self.a.label();
+        self.require_cpl0(guest);
+        self.a.cmp_byte_zero(frame::WINDOW);
+        self.a.jcc(NOT_EQUAL, at);
+        self.cold.push(Cold::Interpret { at, offset: guest.offset(), count: self.count });
+        self.a.or_byte(frame::SYSTEM_FLAGS + 1, INTERRUPTS);
+        self.a.store_byte(frame::INTERRUPT_SHADOW, 1);
+        self.in_shadow = true;
+    }
+
+    /// The instruction behind STI is done.
+    pub fn end_shadow(&mut self) {
+        self.a.store_byte(frame::INTERRUPT_SHADOW, 0);
+        self.in_shadow = false;
+    }
+
+    /// PUSHFQ.
+    pub fn push_flags(&mut self, guest: &Guest) {
+        self.spare_flags(FlagSet::all());
+        let value = frame::PUSHED;
+        self.a.load(R11, frame::SYSTEM_FLAGS);
+        self.a.and_immediate(R11, PUSHED);
+        self.a.store(value, R11);
+        self.a.load_byte(R11, frame::FLAGS + 1);
+        self.a.and_immediate32(R11, LOW_FLAGS);
+        self.a.or_frame(value, R11);
+        self.a.load_byte(R11, frame::FLAGS);
+        self.a.shl32(R11, 11);
+        self.a.or_frame(value, R11);
+        let (memory, site) = self.stack(guest, R9, -8, true, FlagSet::empty());
+        let free = super::stack::free_beside(memory);
+        self.a.load(free, value);
+        self.a.store_guest(memory, free);
+        self.a.lea(R9, R9, -8);
+        self.stored(guest, memory.after_moving(-8), site, 8, FlagSet::empty());
+    }
+}

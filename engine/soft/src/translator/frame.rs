@@ -1,0 +1,311 @@
+//! What translated code shares with the rest of the engine, and where it finds it.
+//!
+//! While translated code runs, RSP is the address of the [`Processor`]; everything here is at a distance from it.
+//!
+//! | host register | holds |
+//! |---|---|
+//! | RAX, RCX, RDX, RBX, RBP, RSI, RDI, R8, R12 to R15 | the guest's register of that name |
+//! | R9 | the guest's RSP |
+//! | R10, R11 | nothing between guest instructions; the guest's R9, R10 and R11 stay in memory, as they are used least |
+//! | XMM0 to XMM15, MXCSR | the guest's, if [`RunState::vectors_loaded`] |
+//! | RFLAGS | the guest's arithmetic flags, where the translator says so; else they are in [`RunState::flags`], or dead |
+
+use std::mem::offset_of;
+use std::ptr::NonNull;
+
+use tern_x86::cpu::word::BLOCK;
+use tern_x86::cpu::{Cpu, LazyFlags};
+use tern_x86::environment::Processor;
+use tern_x86::exception::Stop;
+use tern_x86::state::{Cr0, Cr4, FpuState, Msrs, Mxcsr, PendingEvent, Rflags, Segment, SegmentRegister};
+
+use super::jumps::{JumpTable, Jumps};
+use super::restless::SAMPLED;
+use crate::environment::SoftEnvironment;
+use crate::ram::CodePage;
+use crate::stage;
+use crate::tlb::{View, place};
+
+type P = Processor<SoftEnvironment>;
+
+/// Why translated code gave control back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Exit {
+    /// To go on at `Cpu::rip`.
+    Jump = 0,
+    /// As [`Exit::Jump`], and a jump in the same page may be led there: [`RunState::payload`] tells which.
+    Link = 1,
+    /// The instruction at `Cpu::rip` is the interpreter's.
+    Interpret = 2,
+    /// It raised an exception, which is in `Cpu::exception`.
+    Exception = 3,
+    /// It needs an answer from outside.
+    Question = 4,
+    /// It did a part of its work.
+    Restart = 5,
+    /// As [`Exit::Link`], to code without groups: one would reach into a second page.
+    Plain = 6,
+}
+
+impl From<Stop> for Exit {
+    fn from(stop: Stop) -> Self {
+        match stop {
+            Stop::Exception => Self::Exception,
+            Stop::Exit => Self::Question,
+            Stop::Restart => Self::Restart,
+        }
+    }
+}
+
+/// Entries of the jump table of level 3, which is forgotten at every switch of address spaces.
+const USER_JUMPS: usize = 1 << 14;
+/// Entries of the jump table of levels 0 to 2.
+const SUPERVISOR_JUMPS: usize = 1 << 14;
+/// Entries of the jump table of levels 0 to 2 with the override of SMAP, under which little code runs.
+const SUPERVISOR_AC_JUMPS: usize = 1 << 9;
+
+/// The part of the processor's surroundings that is translated code's own.
+#[derive(Debug)]
+#[repr(C)]
+pub struct RunState {
+    /// The arithmetic flags in memory: OF in bit 0, and bits 15:8 as LAHF gives them.
+    pub flags: u16,
+    /// The host's XMM registers and MXCSR are the guest's.
+    pub vectors_loaded: bool,
+    /// The guest may use XMM registers, and MXCSR masks every exception.
+    pub vectors_usable: bool,
+    /// Misses of sites until one is looked at.
+    pub miss_tick: i32,
+    /// Guest instructions until time must be looked at; negative when it must.
+    pub budget: i32,
+    /// What the budget was at the start.
+    pub granted: i32,
+    /// An interrupt may wait for RFLAGS.IF.
+    pub window: bool,
+    /// Why control came back.
+    pub exit: Exit,
+    /// The host's MXCSR for Rust code.
+    host_mxcsr: u32,
+    /// For [`Exit::Link`], the address behind the call that asked.
+    pub payload: u64,
+    /// The stack pointer of whoever entered.
+    host_stack: u64,
+    scratch: [u64; 6],
+    /// Indirect jumps of level 3.
+    pub user: JumpTable<USER_JUMPS>,
+    /// Indirect jumps of levels 0 to 2.
+    pub supervisor: JumpTable<SUPERVISOR_JUMPS>,
+    /// The same with the override of SMAP.
+    pub supervisor_ac: JumpTable<SUPERVISOR_AC_JUMPS>,
+}
+
+impl RunState {
+    /// Nothing loaded and empty jump tables, in zeroed memory at `place`.
+    ///
+    /// # Safety
+    /// There is room for it, zeroed, aligned and nobody else's.
+    pub unsafe fn make_at(place: NonNull<Self>) {
+        // SAFETY: all-zero bytes are a state with nothing loaded and tables of zeroes.
+        let state = unsafe { &mut *place.as_ptr() };
+        state.miss_tick = SAMPLED;
+        state.host_mxcsr = Mxcsr::MASKS.bits();
+        state.user.make_empty();
+        state.supervisor.make_empty();
+        state.supervisor_ac.make_empty();
+    }
+
+    /// Takes the arithmetic flags over from the processor.
+    #[inline]
+    pub fn pack_flags(&mut self, flags: LazyFlags) {
+        let bits = flags.bits().bits();
+        self.flags = (bits << 8 & 0xd500) as u16 | (bits >> 11 & 1) as u16;
+    }
+
+    /// The arithmetic flags as the processor keeps them.
+    #[inline]
+    pub fn unpack_flags(&self) -> LazyFlags {
+        let bits = u64::from(self.flags >> 8 & 0xd5) | u64::from(self.flags & 1) << 11;
+        LazyFlags::from_bits(Rflags::from_bits_truncate(bits))
+    }
+
+    /// Guest instructions since translated code was entered.
+    pub fn instructions(&self) -> u64 {
+        u64::try_from(i64::from(self.granted) - i64::from(self.budget)).unwrap_or_default()
+    }
+
+    /// The jump table of a view. Code is not translated for the view that demands alignment; it may have any.
+    #[inline]
+    pub fn jumps(&mut self, view: View) -> &mut dyn Jumps {
+        match view {
+            View::User | View::AlignedUser => &mut self.user,
+            View::Supervisor => &mut self.supervisor,
+            View::SupervisorAc => &mut self.supervisor_ac,
+        }
+    }
+
+    /// Where an instruction leads that stores before it jumps.
+    pub const fn jump_target(&self) -> u64 {
+        self.scratch[5]
+    }
+
+    /// Notes where a restless access that writes looks for code.
+    pub fn note_written(&mut self, code: *const CodePage) {
+        self.scratch[3] = code as u64;
+    }
+
+    /// Looks whether vector instructions may run as they are.
+    #[inline]
+    pub fn update_vectors(&mut self, cpu: &Cpu) {
+        self.vectors_usable = !cpu.cr0.intersects(Cr0::EM.union(Cr0::TS))
+            && cpu.cr4.contains(Cr4::OSFXSR)
+            && cpu.fpu.mxcsr().contains(Mxcsr::MASKS);
+    }
+}
+
+const fn at(offset: usize) -> i32 {
+    assert!(offset < i32::MAX as usize);
+    offset as i32
+}
+
+const STATE: usize = stage::RUN_STATE;
+const TLB: usize = stage::TLB;
+const FPU: usize = offset_of!(P, cpu) + offset_of!(Cpu, fpu);
+
+/// `Cpu::rip`.
+pub const RIP: i32 = at(offset_of!(P, cpu) + offset_of!(Cpu, rip));
+/// The linear address of the page that the code lies in.
+pub const PAGE_BASE: i32 = gpr(BLOCK);
+/// [`RunState::flags`].
+pub const FLAGS: i32 = at(STATE + offset_of!(RunState, flags));
+/// [`RunState::vectors_loaded`].
+pub const VECTORS_LOADED: i32 = at(STATE + offset_of!(RunState, vectors_loaded));
+/// [`RunState::vectors_usable`].
+pub const VECTORS_USABLE: i32 = at(STATE + offset_of!(RunState, vectors_usable));
+/// [`RunState::budget`].
+pub const BUDGET: i32 = at(STATE + offset_of!(RunState, budget));
+/// Where a call leads, while it pushes.
+pub const LEADS_TO: i32 = scratch(5);
+/// What PUSH of memory pushes.
+pub const PUSHED: i32 = scratch(4);
+/// [`RunState::miss_tick`].
+pub const MISS_TICK: i32 = at(STATE + offset_of!(RunState, miss_tick));
+/// The code page of the page that a restless access has written.
+pub const WRITTEN: i32 = scratch(3);
+/// [`RunState::exit`].
+pub const EXIT: i32 = at(STATE + offset_of!(RunState, exit));
+/// The host's MXCSR.
+pub const HOST_MXCSR: i32 = at(STATE + offset_of!(RunState, host_mxcsr));
+/// [`RunState::payload`].
+pub const PAYLOAD: i32 = at(STATE + offset_of!(RunState, payload));
+/// The stack pointer of whoever entered.
+pub const HOST_STACK: i32 = at(STATE + offset_of!(RunState, host_stack));
+/// MXCSR in the guest's FXSAVE image.
+pub const GUEST_MXCSR: i32 = at(FPU + FpuState::MXCSR_OFFSET);
+
+/// Where a call will go, while it pushes.
+pub const CALLED: i32 = scratch(2);
+
+/// The privilege level.
+pub const CPL: i32 = at(offset_of!(P, cpu) + offset_of!(Cpu, cpl));
+/// RFLAGS without the arithmetic flags.
+pub const SYSTEM_FLAGS: i32 = at(offset_of!(P, cpu) + offset_of!(Cpu, system_flags));
+/// The base of GS in the segment register.
+pub const GS_BASE: i32 = at(offset_of!(P, cpu)
+    + offset_of!(Cpu, segments)
+    + SegmentRegister::Gs as usize * size_of::<Segment>()
+    + offset_of!(Segment, base));
+/// The base that SWAPGS exchanges it with.
+pub const KERNEL_GS_BASE: i32 =
+    at(offset_of!(P, cpu) + offset_of!(Cpu, msrs) + offset_of!(Msrs, kernel_gs_base));
+/// Interrupts are held off for one instruction.
+pub const INTERRUPT_SHADOW: i32 =
+    at(offset_of!(P, cpu) + offset_of!(Cpu, pending) + offset_of!(PendingEvent, interrupt_shadow));
+/// [`RunState::window`].
+pub const WINDOW: i32 = at(STATE + offset_of!(RunState, window));
+
+/// One of two places that keep nothing between guest instructions: the first is for what is called, the second for code.
+pub const fn scratch(number: usize) -> i32 {
+    at(STATE + offset_of!(RunState, scratch) + 8 * number)
+}
+
+/// A general-purpose register's slot.
+pub const fn gpr(number: usize) -> i32 {
+    at(offset_of!(P, cpu) + offset_of!(Cpu, gpr) + 8 * number)
+}
+
+/// An XMM register in the guest's FXSAVE image.
+pub const fn xmm(number: usize) -> i32 {
+    at(FPU + FpuState::XMM_OFFSET + 16 * number)
+}
+
+/// The base of a segment, by its number in `Cpu::address_base`.
+pub const fn segment_base(number: usize) -> i32 {
+    at(offset_of!(P, cpu) + offset_of!(Cpu, address_base) + 8 * number)
+}
+
+/// A part of a site of the TLB; `field` is its distance from the site's start.
+pub const fn site(number: usize, field: usize) -> i32 {
+    at(TLB + place::site(number) + field)
+}
+
+/// The tags of a view's table.
+pub const fn tags(view: View, write: bool) -> i32 {
+    at(TLB + place::tags(view, write))
+}
+
+/// The host pages of a view's table.
+pub const fn hosts(view: View) -> i32 {
+    at(TLB + place::hosts(view))
+}
+
+/// The code pages of a view's table.
+pub const fn code(view: View) -> i32 {
+    at(TLB + place::code(view))
+}
+
+/// Where the jump table is that code of a view uses.
+#[derive(Debug, Clone, Copy)]
+pub struct JumpPlace {
+    /// The instruction pointers.
+    pub rips: i32,
+    /// The code for them.
+    pub code: i32,
+    /// How far an instruction pointer's product is shifted.
+    pub shift: u8,
+}
+
+const fn jump_place<const ENTRIES: usize>(table: usize) -> JumpPlace {
+    JumpPlace {
+        rips: at(STATE + table + offset_of!(JumpTable<ENTRIES>, rips)),
+        code: at(STATE + table + offset_of!(JumpTable<ENTRIES>, code)),
+        shift: JumpTable::<ENTRIES>::SHIFT,
+    }
+}
+
+/// The jump table that code of a view uses.
+pub const fn jump_table(view: View) -> JumpPlace {
+    match view {
+        View::User | View::AlignedUser => jump_place::<USER_JUMPS>(offset_of!(RunState, user)),
+        View::Supervisor => jump_place::<SUPERVISOR_JUMPS>(offset_of!(RunState, supervisor)),
+        View::SupervisorAc => jump_place::<SUPERVISOR_AC_JUMPS>(offset_of!(RunState, supervisor_ac)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_survive_being_packed() {
+        // SAFETY: all-zero bytes are a state.
+        let mut state = unsafe { Box::<RunState>::new_zeroed().assume_init() };
+        for n in 0..64u64 {
+            let places = [0, 2, 4, 6, 7, 11];
+            let bits = (0..6).filter(|i| n >> i & 1 != 0).map(|i| 1u64 << places[i]).sum();
+            let flags = Rflags::from_bits_truncate(bits);
+            state.pack_flags(LazyFlags::from_bits(flags));
+            assert_eq!(state.unpack_flags().bits(), flags);
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! Accesses of a unit that one check serves.
+//!
+//! Where several instructions access memory by the same base register, with nothing but known numbers added to it between
+//! them, the first one checks that all of it lies in one page, and the others need no check: they read how far host
+//! addresses are from linear ones there. The stack is accessed so most of all, and so are structures and unrolled loops.
+//!
+//! Reads and writes are apart: a page that is only read must not be asked whether it may be written.
+
+use iced_x86::{
+    Code, Instruction, InstructionInfoFactory, InstructionInfoOptions, Mnemonic, OpAccess, OpKind, Register,
+};
+
+use super::emit::host;
+use super::scan::{Guest, Kind};
+
+/// Sizes that a group's extent is rounded up to, in bytes.
+pub const EXTENTS: [usize; 4] = [32, 64, 128, 256];
+
+/// Which of an instruction's accesses is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Its memory operand.
+    Operand,
+    /// Its own push or pop.
+    Stack,
+}
+
+/// An access's place in its group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Member {
+    /// It checks for all: from this far from the base register, in bytes, so many bytes.
+    First {
+        /// The group.
+        group: usize,
+        /// Distance of the first byte from the base register's present value.
+        from: i32,
+        /// One of [`EXTENTS`].
+        extent: usize,
+        /// Where it is, from where the group's distances count.
+        at: i64,
+    },
+    /// It relies on the check.
+    Later {
+        /// The group.
+        group: usize,
+        /// Where it is, from where the group's distances count.
+        at: i64,
+    },
+}
+
+/// The groups of a unit.
+#[derive(Debug, Default)]
+pub struct Groups {
+    members: Vec<(usize, Part, Member)>,
+    /// How many there are.
+    pub count: usize,
+}
+
+/// One access, as it is found.
+#[derive(Debug, Clone, Copy)]
+struct Access {
+    instruction: usize,
+    part: Part,
+    /// From the base register's value when the group's version of it began.
+    at: i64,
+    /// The base register's distance from that value at this instruction.
+    moved: i64,
+}
+
+/// Accesses by one version of a base register.
+#[derive(Debug)]
+struct Candidate {
+    register: usize,
+    version: u32,
+    write: bool,
+    first: i64,
+    end: i64,
+    accesses: Vec<Access>,
+}
+
+/// What is known of a register's value: which unknown value, and how far from it.
+#[derive(Debug, Clone, Copy, Default)]
+struct Value {
+    version: u32,
+    moved: i64,
+}
+
+impl Groups {
+    /// The group that an access belongs to.
+    pub fn member(&self, instruction: usize, part: Part) -> Option<Member> {
+        self.members.iter().find(|(n, p, _)| *n == instruction && *p == part).map(|(.., member)| *member)
+    }
+
+    /// Finds the groups of a unit's instructions. Those that are `alone` take no part.
+    pub fn find(instructions: &[Guest], alone: &dyn Fn(usize) -> bool) -> Self {
+        let mut values = [Value::default(); 16];
+        let mut versions = 0;
+        let mut facts = InstructionInfoFactory::new();
+        let mut candidates: Vec<Candidate> = Vec::new();
+        for (n, guest) in instructions.iter().enumerate() {
+            let alone = alone(guest.offset());
+            for (part, register, displacement, size, write) in
+                accesses(guest, &mut facts).into_iter().flatten()
+            {
+                if !alone && host(register).is_some() {
+                    let value = values[register];
+                    note(&mut candidates, n, part, (register, value, write), displacement, size);
+                }
+            }
+            change(&mut values, &mut versions, guest, &mut facts);
+        }
+        let mut groups = Self::default();
+        for candidate in candidates.iter().filter(|candidate| candidate.accesses.len() > 1) {
+            groups.add(candidate);
+        }
+        groups
+    }
+
+    fn add(&mut self, candidate: &Candidate) {
+        let span = usize::try_from(candidate.end - candidate.first).unwrap_or(usize::MAX);
+        let Some(extent) = EXTENTS.into_iter().find(|extent| span <= *extent) else { return };
+        let group = self.count;
+        self.count += 1;
+        for (n, access) in candidate.accesses.iter().enumerate() {
+            let member = match (n, i32::try_from(candidate.first - access.moved)) {
+                (0, Ok(from)) => Member::First { group, from, extent, at: access.at },
+                (0, Err(_)) => return,
+                _ => Member::Later { group, at: access.at },
+            };
+            self.members.push((access.instruction, access.part, member));
+        }
+    }
+}
+
+/// Adds an access to the last group that it fits in, or to a new one.
+fn note(
+    candidates: &mut Vec<Candidate>,
+    instruction: usize,
+    part: Part,
+    (register, value, write): (usize, Value, bool),
+    displacement: i64,
+    size: usize,
+) {
+    let start = value.moved.wrapping_add(displacement);
+    let size = size as i64;
+    let access = Access { instruction, part, at: start, moved: value.moved };
+    let limit = EXTENTS[EXTENTS.len() - 1] as i64;
+    let fits = |candidate: &Candidate| {
+        let (first, end) = (candidate.first.min(start), candidate.end.max(start.saturating_add(size)));
+        (candidate.register, candidate.version, candidate.write) == (register, value.version, write)
+            && end.saturating_sub(first) <= limit
+    };
+    match candidates.iter_mut().rev().find(|candidate| fits(candidate)) {
+        Some(candidate) => {
+            candidate.first = candidate.first.min(start);
+            candidate.end = candidate.end.max(start + size);
+            candidate.accesses.push(access);
+        }
+        None => candidates.push(Candidate {
+            register,
+            version: value.version,
+            write,
+            first: start,
+            end: start.saturating_add(size),
+            accesses: vec![access],
+        }),
+    }
+}
+
+type Found = Option<(Part, usize, i64, usize, bool)>;
+
+/// The accesses of an instruction by a base register alone: part, register, displacement, size, whether it writes.
+fn accesses(guest: &Guest, facts: &mut InstructionInfoFactory) -> [Found; 2] {
+    const RSP: usize = 4;
+    const RBP: usize = 5;
+    let stack = match guest.kind {
+        Kind::Push | Kind::PushFlags | Kind::Call(_) | Kind::CallIndirect => Some((RSP, -8, true)),
+        Kind::Pop | Kind::Return(_) => Some((RSP, 0, false)),
+        Kind::Leave => Some((RBP, 0, false)),
+        _ => None,
+    };
+    let stack = stack.map(|(register, displacement, write)| (Part::Stack, register, displacement, 8, write));
+    let operand = match guest.kind {
+        Kind::Copy
+        | Kind::Vector { .. }
+        | Kind::Divide
+        | Kind::Push
+        | Kind::JumpIndirect
+        | Kind::CallIndirect => operand(&guest.instruction, facts),
+        _ => None,
+    };
+    [operand, stack]
+}
+
+fn operand(instruction: &Instruction, facts: &mut InstructionInfoFactory) -> Found {
+    let n = (0..instruction.op_count()).find(|&n| instruction.op_kind(n) == OpKind::Memory)?;
+    let base = instruction.memory_base();
+    let plain = base.is_gpr64()
+        && instruction.memory_index() == Register::None
+        && !matches!(instruction.memory_segment(), Register::FS | Register::GS);
+    let size = instruction.memory_size().size();
+    // What may change the base by itself is not worth the care.
+    let exchanges = matches!(
+        instruction.mnemonic(),
+        Mnemonic::Xchg | Mnemonic::Xadd | Mnemonic::Cmpxchg | Mnemonic::Cmpxchg8b | Mnemonic::Cmpxchg16b
+    );
+    if exchanges || !plain || !(1..=16).contains(&size) {
+        return None;
+    }
+    let options = InstructionInfoOptions::NO_MEMORY_USAGE | InstructionInfoOptions::NO_REGISTER_USAGE;
+    let access = facts.info_options(instruction, options).op_access(n);
+    let write = matches!(
+        access,
+        OpAccess::Write | OpAccess::CondWrite | OpAccess::ReadWrite | OpAccess::ReadCondWrite
+    );
+    Some((Part::Operand, base.number(), instruction.memory_displacement64() as i64, size, write))
+}
+
+/// What the instruction does to the registers' values.
+fn change(values: &mut [Value; 16], versions: &mut u32, guest: &Guest, facts: &mut InstructionInfoFactory) {
+    const RSP: usize = 4;
+    if let Some((register, by)) = moves(&guest.instruction) {
+        values[register].moved = values[register].moved.wrapping_add(by);
+        return;
+    }
+    let by = match guest.kind {
+        Kind::Push | Kind::PushFlags | Kind::Call(_) | Kind::CallIndirect => -8,
+        Kind::Pop | Kind::Return(_) => 8,
+        _ => 0,
+    };
+    values[RSP].moved = values[RSP].moved.wrapping_add(by);
+    let info = facts.info_options(&guest.instruction, InstructionInfoOptions::NO_MEMORY_USAGE);
+    for used in info.used_registers() {
+        let written = matches!(
+            used.access(),
+            OpAccess::Write | OpAccess::CondWrite | OpAccess::ReadWrite | OpAccess::ReadCondWrite
+        );
+        let register = used.register().full_register();
+        // The stack pointer of these is accounted for already, unless it is what is popped.
+        let known = by != 0 && register == Register::RSP && guest.instruction.op0_register() != Register::RSP;
+        if written && register.is_gpr64() && !known {
+            *versions += 1;
+            values[register.number()] = Value { version: *versions, moved: 0 };
+        }
+    }
+}
+
+/// The register that an instruction moves by a known distance, and the distance.
+fn moves(instruction: &Instruction) -> Option<(usize, i64)> {
+    let register = instruction.op0_register();
+    if instruction.op_count() == 0 || instruction.op0_kind() != OpKind::Register || !register.is_gpr64() {
+        return None;
+    }
+    let number = register.number();
+    let immediate = || match instruction.op1_kind() {
+        OpKind::Immediate8to64 | OpKind::Immediate32to64 => Some(instruction.immediate(1) as i64),
+        _ => None,
+    };
+    Some(match instruction.mnemonic() {
+        Mnemonic::Add => (number, immediate()?),
+        Mnemonic::Sub => (number, immediate()?.wrapping_neg()),
+        Mnemonic::Inc => (number, 1),
+        Mnemonic::Dec => (number, -1),
+        Mnemonic::Lea if instruction.code() == Code::Lea_r64_m => {
+            let same = instruction.memory_base() == register && instruction.memory_index() == Register::None;
+            (number, same.then_some(instruction.memory_displacement64() as i64)?)
+        }
+        _ => return None,
+    })
+}

@@ -1,0 +1,263 @@
+//! The translator: hot guest code becomes host code that does the same on the guest's registers.
+//!
+//! Guest and host are the same sort of processor, so most instructions stay what they are. What changes is where operands
+//! are (`frame`), that memory is reached through the software TLB, and how code leads to other code.
+//!
+//! ```text
+//!  a block became hot                      translated code runs
+//!  scan ─▶ emit ─▶ code_cache              stubs.enter ─▶ unit ─▶ unit ─▶ … ─▶ Exit ─▶ the run loop
+//!   flags                                                   │ a miss, an operation of the interpreter's
+//!                                                           ▼
+//!                                                         calls
+//! ```
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `scan` | what a unit of translation consists of |
+//! | `flags` | which flags may still be read |
+//! | `groups` | accesses that one check serves |
+//! | `emit/` | from a unit to host code |
+//! | `assembler` | host instructions as bytes |
+//! | `code_cache` | where host code lies |
+//! | `counters` | what `--stats` tells |
+//! | `stubs` | entering, leaving, asking |
+//! | `calls` | what is asked of Rust |
+//! | `sites` | which site of the TLB a translated instruction has |
+//! | `restless` | which of them has none |
+//! | `jumps` | from instruction pointers to host code |
+//! | `frame` | what translated code shares with Rust |
+//! | `verify` | lockstep with the interpreter |
+//!
+//! A unit lies in one page of guest code and belongs to the interpreter's block that begins where it begins. It is found and
+//! becomes stale with that. It assumes the block's mode, and the view of memory ([`crate::tlb::View`]) that it was made for.
+//!
+//! Only 64-bit code is translated. Where the manuals leave a choice, or something happens seldom, a unit gives control to
+//! the interpreter, which always is right.
+
+mod assembler;
+mod calls;
+mod code_cache;
+mod counters;
+mod emit;
+mod flags;
+mod frame;
+mod groups;
+mod jumps;
+mod restless;
+mod scan;
+mod sites;
+mod stubs;
+mod verify;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::ptr::NonNull;
+
+use tern_x86::cpu::Mode;
+use tern_x86::cpu::word::BLOCK;
+use tern_x86::environment::Processor;
+
+pub use calls::Place;
+use counters::Counters;
+pub use frame::{Exit, RunState};
+pub use jumps::Jumps;
+pub use scan::{MAX_INSTRUCTIONS, Unit, scan};
+pub use verify::{Defined, End, Trial, compare};
+
+use crate::Translation;
+use crate::blocks::Block;
+use crate::environment::SoftEnvironment;
+use crate::ram::PAGE;
+use crate::tlb::View;
+use calls::Operations;
+use code_cache::CodeCache;
+use emit::Target;
+use restless::Restless;
+use sites::Sites;
+use stubs::{Enter, Stubs};
+
+/// What all processors of a machine together may keep of translated code, in bytes.
+const CAPACITY: usize = 256 << 20;
+/// What one processor may keep in any case.
+const LEAST_CAPACITY: usize = 8 << 20;
+/// What a unit may take in the worst case.
+const MOST: usize = 64 << 10;
+
+/// A translated unit: the offset of its entry in the code cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Translated(u32);
+
+/// One processor's translated code.
+pub struct Translator {
+    cache: CodeCache,
+    stubs: Stubs,
+    operations: Operations,
+    sites: Sites,
+    several_processors: bool,
+    translation: Translation,
+    /// What was done so far.
+    pub counters: Counters,
+    restless: Restless,
+    /// The block of each unit, by the unit's offset.
+    owners: BTreeMap<u32, *mut Block>,
+}
+
+// SAFETY: the blocks belong to the processor whose translator this is.
+unsafe impl Send for Translator {}
+
+impl Translator {
+    /// Without units yet, of a machine with `cpus` processors.
+    ///
+    /// # Errors
+    /// The host gives no memory that may be executed.
+    pub fn new(cpus: usize, translation: Translation) -> io::Result<Self> {
+        let capacity = (CAPACITY / cpus.max(1)).max(LEAST_CAPACITY).next_multiple_of(PAGE as usize);
+        let mut cache = CodeCache::new(capacity)?;
+        let stubs = Stubs::new(&mut cache).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self {
+            cache,
+            stubs,
+            operations: Vec::new(),
+            sites: Sites::default(),
+            several_processors: cpus > 1,
+            translation,
+            counters: Counters::default(),
+            restless: Restless::default(),
+            owners: BTreeMap::new(),
+        })
+    }
+
+    /// Whether units run on trial.
+    pub fn is_verified(&self) -> bool {
+        self.translation == Translation::Verified
+    }
+
+    /// Whether another unit surely fits.
+    pub const fn has_room(&self) -> bool {
+        self.cache.free() >= MOST
+    }
+
+    /// Drops all units. None may be running, and none may be entered any more.
+    pub fn clear(&mut self) {
+        self.cache.clear();
+        self.operations.clear();
+        self.owners.clear();
+        self.restless.forget();
+        self.counters.evictions += 1;
+    }
+
+    /// Bytes of translated code.
+    pub const fn used(&self) -> usize {
+        self.cache.used()
+    }
+
+    /// Translates a unit of `block` for a view of memory; `None` if it does not fit, or nothing of it would run.
+    /// `grouped`: with accesses that are checked together.
+    pub fn translate(
+        &mut self,
+        unit: &Unit,
+        block: *mut Block,
+        physical: u64,
+        view: View,
+        grouped: bool,
+    ) -> Option<Translated> {
+        let first = &unit.instructions[0];
+        let linked = self.translation == Translation::On;
+        if self.translation == Translation::Off || first.kind == scan::Kind::Interpret && !linked {
+            return None;
+        }
+        let target = Target { view, several_processors: self.several_processors && linked, linked, grouped };
+        // SAFETY: the caller's block is alive.
+        let version = unsafe { (*block).origin.version() };
+        let page = physical & !(PAGE - 1);
+        let is_restless = |offset| self.restless.has((page + offset as u64, version));
+        let emitted = emit::emit(unit, target, &self.stubs, &mut self.sites, &is_restless);
+        let offset = self.cache.append(emitted.code, &emitted.fixups)?;
+        self.operations.extend(emitted.operations);
+        self.owners.insert(offset, block);
+        self.counters.translations += 1;
+        Some(Translated(offset))
+    }
+
+    /// Notes a sampled miss of the site at `place`, by code that called from `from`, after so many guest instructions.
+    /// Returns the block whose unit is to be translated anew because of it, and the unit.
+    pub fn sample_miss(
+        &mut self,
+        place: Place,
+        from: u64,
+        instructions: u64,
+    ) -> Option<(*mut Block, Translated)> {
+        let from = u32::try_from(from.wrapping_sub(self.cache.at(0) as u64)).ok()?;
+        let (&unit, &block) = self.owners.range(..=from).next_back()?;
+        // SAFETY: blocks live as long as their units do.
+        let (physical, version) = unsafe { ((*block).physical, (*block).origin.version()) };
+        let instruction = (physical & !(PAGE - 1) | place.offset(), version);
+        self.restless.sample(instruction, instructions).then_some((block, Translated(unit)))
+    }
+
+    /// Leads whoever enters `old` to `new`, which is the same code translated anew.
+    pub fn supersede(&mut self, old: Translated, new: Translated) {
+        self.counters.retranslations += 1;
+        self.cache.replace_by_jump(old.0 + emit::LINK_ENTRY, new.0 + emit::LINK_ENTRY);
+    }
+
+    /// Where links enter the unit that jumps by table enter at `code`.
+    pub const fn link_entry(code: *const u8) -> *const u8 {
+        code.wrapping_add(emit::LINK_ENTRY as usize)
+    }
+
+    /// Where jumps by table enter a unit.
+    pub fn table_entry(&self, Translated(offset): Translated) -> *const u8 {
+        self.cache.at(offset)
+    }
+
+    /// Leads the jump that asked for it ([`Exit::Link`]) to a unit of the same page.
+    pub fn link(&mut self, payload: u64, Translated(target): Translated) {
+        let asked = payload.wrapping_sub(self.cache.at(0) as u64);
+        let Ok(asked) = u32::try_from(asked) else { return };
+        // SAFETY: the address is behind the call in a unit's cold part, where four bytes of the unit follow.
+        let back = unsafe { self.cache.at(asked).cast::<u32>().read_unaligned() };
+        self.cache.redirect(asked - back, target + emit::LINK_ENTRY);
+    }
+
+    /// How to run translated code from a unit on.
+    pub fn entry(&self, Translated(offset): Translated) -> Entry {
+        // SAFETY: the stub is a function of this type.
+        let enter = unsafe { std::mem::transmute::<*const u8, Enter>(self.cache.at(self.stubs.enter)) };
+        Entry { enter, code: self.cache.at(offset + emit::LINK_ENTRY) }
+    }
+}
+
+/// Where translated code begins to run.
+#[derive(Debug, Clone, Copy)]
+pub struct Entry {
+    enter: Enter,
+    code: *const u8,
+}
+
+/// Runs translated code from a unit at the present instruction pointer on, for at most about `budget` guest instructions.
+/// Returns why it ended and how many instructions there were.
+///
+/// # Safety
+/// `p` is a processor on its stage, which nobody else uses meanwhile; `entry` is of a unit of its translator's that is
+/// current and was made for the code at its instruction pointer, its mode and its view.
+pub unsafe fn run(p: NonNull<Processor<SoftEnvironment>>, entry: Entry, budget: i32) -> (Exit, u64) {
+    {
+        // SAFETY: the caller's promise.
+        let Processor { cpu, env } = unsafe { &mut *p.as_ptr() };
+        cpu.gpr[BLOCK] = cpu.rip & !(PAGE - 1);
+        (env.translated.budget, env.translated.granted) = (budget, budget);
+        calls::prepare(cpu, env);
+    }
+    // SAFETY: the unit's code keeps to the conventions of `frame`; the stage's stack is below the processor.
+    unsafe { (entry.enter)(p.as_ptr().cast(), entry.code) };
+    // SAFETY: the caller's promise; translated code has ended.
+    let Processor { cpu, env } = unsafe { &mut *p.as_ptr() };
+    cpu.flags = env.translated.unpack_flags();
+    (env.translated.exit, env.translated.instructions())
+}
+
+/// Whether code of this mode is translated.
+pub fn is_translatable(mode: Mode) -> bool {
+    mode.contains(Mode::LONG)
+}

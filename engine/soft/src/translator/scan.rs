@@ -1,0 +1,427 @@
+//! What a unit of translation consists of: straight-line code in one page, with branches out of it.
+//!
+//! A unit goes on behind a conditional branch that is not taken, and ends where control surely goes elsewhere, at the
+//! page's end, or where it has become long enough.
+
+use iced_x86::{Code, Instruction, Mnemonic, OpKind};
+use tern_x86::cpu::Mode;
+use tern_x86::decode::{BlockDecoder, OpFlags};
+use tern_x86::vector::{VectorClass, classify};
+
+use super::flags::{FlagSet, FlagUse, live_at};
+use crate::blocks::SoftOp;
+use crate::environment::SoftEnvironment;
+
+/// Most guest instructions of a unit; they are counted in one signed byte.
+pub const MAX_INSTRUCTIONS: usize = 64;
+
+/// What is done for an instruction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// It is copied, with its operands where the translator has them.
+    Copy,
+    /// As [`Kind::Copy`], on vector registers; `aligned` if its memory operand must be.
+    Vector {
+        /// An address that is no multiple of 16 is refused.
+        aligned: bool,
+    },
+    /// It only computes an address.
+    Lea,
+    /// DIV or IDIV: copied behind a check that it does not fault.
+    Divide,
+    /// It does nothing.
+    Nothing,
+    /// PUSH of a register, an immediate or memory, of 64 bits.
+    Push,
+    /// POP to a register, of 64 bits.
+    Pop,
+    /// LEAVE, of 64 bits.
+    Leave,
+    /// A conditional branch to an offset from the page's start.
+    Branch(i64),
+    /// JMP to an offset from the page's start.
+    Jump(i64),
+    /// CALL of an offset from the page's start.
+    Call(i64),
+    /// JMP to what a register or memory holds.
+    JumpIndirect,
+    /// CALL of what a register or memory holds.
+    CallIndirect,
+    /// RET, dropping so many bytes more.
+    Return(u16),
+    /// SWAPGS, CLI or CLD.
+    System,
+    /// STI.
+    Sti,
+    /// PUSHFQ.
+    PushFlags,
+    /// BT, BTS, BTR or BTC of a bit in memory that a register names, of 32 or 64 bits.
+    BitString,
+    /// The interpreter executes its operation, and translated code goes on.
+    Operation,
+    /// The unit ends before it, and the interpreter goes on.
+    Interpret,
+}
+
+impl Kind {
+    /// Whether it surely is complete, or faults, before control can leave.
+    pub const fn is_plain(self) -> bool {
+        matches!(
+            self,
+            Self::Copy
+                | Self::Vector { .. }
+                | Self::Lea
+                | Self::Nothing
+                | Self::Push
+                | Self::Pop
+                | Self::Leave
+        )
+    }
+
+    /// Whether nothing of the unit follows.
+    pub const fn ends(self) -> bool {
+        matches!(
+            self,
+            Self::Jump(_)
+                | Self::Call(_)
+                | Self::JumpIndirect
+                | Self::CallIndirect
+                | Self::Return(_)
+                | Self::Interpret
+        )
+    }
+}
+
+/// One guest instruction of a unit.
+#[derive(Clone, Copy)]
+pub struct Guest {
+    /// As decoded, at the instruction pointer that is its offset in the page.
+    pub instruction: Instruction,
+    /// As the interpreter executes it.
+    pub op: SoftOp,
+    /// What is done for it.
+    pub kind: Kind,
+    /// What it does with the flags.
+    pub flags: FlagUse,
+    /// What is live behind it.
+    pub live_after: FlagSet,
+    /// For a branch, what is live where it leads.
+    pub live_taken: FlagSet,
+}
+
+impl Guest {
+    /// Its offset in the page.
+    pub fn offset(&self) -> usize {
+        usize::from(self.op.offset)
+    }
+
+    /// The offset behind it.
+    pub fn next_offset(&self) -> usize {
+        self.offset() + usize::from(self.op.length)
+    }
+
+    /// What is live before it.
+    pub fn live_before(&self) -> FlagSet {
+        self.flags.live_before(self.live_after).union(self.live_taken)
+    }
+}
+
+/// A unit before it is translated.
+pub struct Unit {
+    /// Its instructions, at least one.
+    pub instructions: Vec<Guest>,
+    /// What of the page it depends on: bytes from the first to the second offset. The first are the unit's own.
+    pub watched: Vec<(usize, usize)>,
+    /// What is live behind its last instruction, if that does not end it.
+    pub live_at_end: FlagSet,
+}
+
+impl Unit {
+    /// Whether it has vector instructions.
+    pub fn uses_vectors(&self) -> bool {
+        self.instructions.iter().any(|guest| matches!(guest.kind, Kind::Vector { .. }))
+    }
+}
+
+/// Finds the unit at `offset` of `page`, whole page of 64-bit code.
+pub fn scan(env: &mut SoftEnvironment, mode: Mode, page: &[u8], offset: usize) -> Option<Unit> {
+    let mut decoder = BlockDecoder::<SoftEnvironment>::starting_at(page, mode, offset);
+    let mut instructions = Vec::new();
+    let mut end = offset;
+    while instructions.len() < MAX_INSTRUCTIONS {
+        let Some((instruction, op)) = decoder.next_instruction(env) else { break };
+        let kind = kind(&instruction, &op);
+        end = usize::from(op.offset) + usize::from(op.length);
+        let flags = match kind {
+            Kind::Interpret => FlagUse { reads: FlagSet::all(), ..FlagUse::default() },
+            Kind::Nothing => FlagUse::default(),
+            _ => FlagUse::of(&instruction),
+        };
+        let none = FlagSet::empty();
+        instructions.push(Guest { instruction, op, kind, flags, live_after: none, live_taken: none });
+        if kind.ends() {
+            break;
+        }
+    }
+    let last = instructions.last()?;
+    let mut watched = vec![(offset, end)];
+    let mut look = |target: i64| match usize::try_from(target) {
+        Ok(target) if target < page.len() => {
+            let (live, seen) = live_at(page, target);
+            watched.push((target, seen));
+            live
+        }
+        _ => FlagSet::all(),
+    };
+    let at_end = match last.kind {
+        Kind::Jump(target) | Kind::Call(target) => look(target),
+        kind if kind.ends() => FlagSet::all(),
+        _ => look(last.next_offset() as i64),
+    };
+    let mut live = at_end;
+    for guest in instructions.iter_mut().rev() {
+        guest.live_after = live;
+        if let Kind::Branch(target) = guest.kind {
+            guest.live_taken = look(target);
+        }
+        live = guest.live_before();
+    }
+    Some(Unit { instructions, watched, live_at_end: at_end })
+}
+
+fn kind(instruction: &Instruction, op: &SoftOp) -> Kind {
+    if instruction.is_invalid() {
+        return Kind::Interpret;
+    }
+    if let Some(kind) = control(instruction).or_else(|| system(instruction)) {
+        return kind;
+    }
+    let ends = OpFlags::SETS_RIP | OpFlags::ENDS_BLOCK | OpFlags::CHECK_INTERRUPTS;
+    if op.flags.intersects(ends) {
+        return Kind::Interpret;
+    }
+    if let Some(info) = classify(instruction) {
+        return match info.class {
+            VectorClass::Sse if !needs_rewriting(instruction) => {
+                Kind::Vector { aligned: info.memory.is_some_and(|memory| memory.aligned) }
+            }
+            _ => Kind::Operation,
+        };
+    }
+    integer(instruction)
+}
+
+/// Branches and the stack.
+fn control(instruction: &Instruction) -> Option<Kind> {
+    use Mnemonic as M;
+    let near = instruction.op0_kind() == OpKind::NearBranch64;
+    let target = instruction.near_branch_target() as i64;
+    Some(match instruction.mnemonic() {
+        _ if instruction.is_jcc_short_or_near() && near => Kind::Branch(target),
+        M::Jmp if near => Kind::Jump(target),
+        M::Call if near => Kind::Call(target),
+        M::Jmp if matches!(instruction.code(), Code::Jmp_rm64) => Kind::JumpIndirect,
+        M::Call if matches!(instruction.code(), Code::Call_rm64) => Kind::CallIndirect,
+        M::Ret => match instruction.code() {
+            Code::Retnq => Kind::Return(0),
+            Code::Retnq_imm16 => Kind::Return(instruction.immediate16()),
+            _ => Kind::Interpret,
+        },
+        M::Push => match instruction.code() {
+            Code::Push_r64 | Code::Push_rm64 | Code::Pushq_imm8 | Code::Pushq_imm32 => Kind::Push,
+            _ => Kind::Operation,
+        },
+        M::Pop => match instruction.code() {
+            Code::Pop_r64 => Kind::Pop,
+            Code::Pop_rm64 if instruction.op0_kind() == OpKind::Register => Kind::Pop,
+            _ => return None,
+        },
+        M::Leave if matches!(instruction.code(), Code::Leaveq) => Kind::Leave,
+        _ => return None,
+    })
+}
+
+/// System instructions that are written out.
+fn system(instruction: &Instruction) -> Option<Kind> {
+    Some(match instruction.code() {
+        Code::Swapgs | Code::Cli | Code::Cld => Kind::System,
+        Code::Sti => Kind::Sti,
+        Code::Pushfq => Kind::PushFlags,
+        // They change the view of memory.
+        Code::Stac | Code::Clac => Kind::Interpret,
+        _ => return None,
+    })
+}
+
+/// Instructions on general registers.
+fn integer(instruction: &Instruction) -> Kind {
+    use Mnemonic as M;
+    if needs_rewriting(instruction) || has_other_registers(instruction) {
+        return Kind::Operation;
+    }
+    match instruction.mnemonic() {
+        M::Lea => Kind::Lea,
+        M::Nop
+        | M::Endbr64
+        | M::Endbr32
+        | M::Reservednop
+        | M::Prefetchnta
+        | M::Prefetcht0
+        | M::Prefetcht1
+        | M::Prefetcht2
+        | M::Prefetchw
+        | M::Prefetch => Kind::Nothing,
+        M::Div | M::Idiv => Kind::Divide,
+        // The bit may lie anywhere before or behind the operand.
+        M::Bt | M::Bts | M::Btr | M::Btc
+            if instruction.op0_kind() == OpKind::Memory && instruction.op1_kind() == OpKind::Register =>
+        {
+            if instruction.op1_register().size() < 4 {
+                Kind::Operation
+            } else {
+                Kind::BitString
+            }
+        }
+        M::Mov => match instruction.code() {
+            Code::Mov_AL_moffs8
+            | Code::Mov_AX_moffs16
+            | Code::Mov_EAX_moffs32
+            | Code::Mov_RAX_moffs64
+            | Code::Mov_moffs8_AL
+            | Code::Mov_moffs16_AX
+            | Code::Mov_moffs32_EAX
+            | Code::Mov_moffs64_RAX => Kind::Operation,
+            _ => Kind::Copy,
+        },
+        M::Add
+        | M::Adc
+        | M::Sub
+        | M::Sbb
+        | M::And
+        | M::Or
+        | M::Xor
+        | M::Cmp
+        | M::Test
+        | M::Inc
+        | M::Dec
+        | M::Neg
+        | M::Not
+        | M::Movzx
+        | M::Movsx
+        | M::Movsxd
+        | M::Xchg
+        | M::Xadd
+        | M::Cmpxchg
+        | M::Cmpxchg8b
+        | M::Cmpxchg16b
+        | M::Mul
+        | M::Imul
+        | M::Shl
+        | M::Sal
+        | M::Shr
+        | M::Sar
+        | M::Rol
+        | M::Ror
+        | M::Rcl
+        | M::Rcr
+        | M::Shld
+        | M::Shrd
+        | M::Bt
+        | M::Bts
+        | M::Btr
+        | M::Btc
+        | M::Bsf
+        | M::Bsr
+        | M::Bswap
+        | M::Popcnt
+        | M::Crc32
+        | M::Movnti
+        | M::Cbw
+        | M::Cwde
+        | M::Cdqe
+        | M::Cwd
+        | M::Cdq
+        | M::Cqo
+        | M::Lahf
+        | M::Sahf
+        | M::Clc
+        | M::Stc
+        | M::Cmc
+        | M::Lfence
+        | M::Sfence
+        | M::Mfence => Kind::Copy,
+        _ if instruction.is_setcc() || instruction.is_cmovcc() => Kind::Copy,
+        _ => Kind::Operation,
+    }
+}
+
+trait Conditional {
+    fn is_setcc(&self) -> bool;
+    fn is_cmovcc(&self) -> bool;
+}
+
+impl Conditional for Instruction {
+    fn is_setcc(&self) -> bool {
+        use Mnemonic as M;
+        matches!(
+            self.mnemonic(),
+            M::Seto
+                | M::Setno
+                | M::Setb
+                | M::Setae
+                | M::Sete
+                | M::Setne
+                | M::Setbe
+                | M::Seta
+                | M::Sets
+                | M::Setns
+                | M::Setp
+                | M::Setnp
+                | M::Setl
+                | M::Setge
+                | M::Setle
+                | M::Setg
+        )
+    }
+
+    fn is_cmovcc(&self) -> bool {
+        use Mnemonic as M;
+        matches!(
+            self.mnemonic(),
+            M::Cmovo
+                | M::Cmovno
+                | M::Cmovb
+                | M::Cmovae
+                | M::Cmove
+                | M::Cmovne
+                | M::Cmovbe
+                | M::Cmova
+                | M::Cmovs
+                | M::Cmovns
+                | M::Cmovp
+                | M::Cmovnp
+                | M::Cmovl
+                | M::Cmovge
+                | M::Cmovle
+                | M::Cmovg
+        )
+    }
+}
+
+/// Operands in segment, control or debug registers.
+fn has_other_registers(instruction: &Instruction) -> bool {
+    (0..instruction.op_count())
+        .any(|n| instruction.op_kind(n) == OpKind::Register && !instruction.op_register(n).is_gpr())
+}
+
+/// AH, CH, DH and BH cannot be named beside the registers that the translator puts in place of others.
+fn needs_rewriting(instruction: &Instruction) -> bool {
+    let registers = || (0..instruction.op_count()).filter(|&n| instruction.op_kind(n) == OpKind::Register);
+    let high = |n| {
+        use iced_x86::Register as R;
+        matches!(instruction.op_register(n), R::AH | R::CH | R::DH | R::BH)
+    };
+    let memory = (0..instruction.op_count()).any(|n| instruction.op_kind(n) == OpKind::Memory);
+    let stack = |n| instruction.op_register(n).full_register() == iced_x86::Register::RSP;
+    registers().any(high) && (memory || registers().any(stack))
+}

@@ -1,0 +1,76 @@
+//! Which site of the TLB a translated instruction has.
+//!
+//! There are fewer sites than instructions, so they are given out in turn. Only accesses of one size may share a site: its
+//! limit is where such an access would leave the page. And only reads, or only writes: what may be read may not always be
+//! written.
+
+use crate::tlb::{FIRST_SITE, REMEMBERED, SITES, View};
+
+/// Sizes of accesses, and of groups of them, in bytes, with the number of each 256 sites that they have.
+const SHARES: [(usize, usize); 9] =
+    [(1, 24), (2, 8), (4, 48), (8, 76), (16, 20), (32, 36), (64, 24), (128, 12), (256, 8)];
+
+const _: () = {
+    let (mut sum, mut n) = (0, 0);
+    while n < SHARES.len() {
+        assert!(SHARES[n].1.is_multiple_of(2), "half are for reads, half for writes");
+        sum += SHARES[n].1;
+        n += 1;
+    }
+    assert!(sum == 256, "every site has a size");
+};
+
+/// The sites that are given out next.
+#[derive(Debug, Default)]
+pub struct Sites {
+    /// By view, and by size and whether it writes.
+    given: [[[usize; 2]; SHARES.len()]; REMEMBERED],
+}
+
+impl Sites {
+    /// Whether single accesses of `size` bytes have sites.
+    pub fn has(size: usize) -> bool {
+        SHARES[..5].iter().any(|&(known, _)| known == size)
+    }
+
+    /// The next site of a view for reads, or writes, of `size` bytes.
+    ///
+    /// # Panics
+    /// There is none for this size; see [`Sites::has`].
+    pub fn next(&mut self, view: View, size: usize, write: bool) -> usize {
+        let (scale, mut first) = (SITES[view as usize] / 256, FIRST_SITE[view as usize]);
+        for (given, (known, share)) in self.given[view as usize].iter_mut().zip(SHARES) {
+            if known == size {
+                let half = share * scale / 2;
+                let given = &mut given[usize::from(write)];
+                *given = (*given + 1) % half;
+                return first + *given + if write { half } else { 0 };
+            }
+            first += share * scale;
+        }
+        unreachable!("no instruction with an access of {size} bytes is translated");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tlb::ALL_SITES;
+
+    #[test]
+    fn no_site_serves_two_sizes_or_two_views_or_reads_and_writes() {
+        let mut sites = Sites::default();
+        let mut owners = [None; ALL_SITES];
+        for view in [View::User, View::Supervisor, View::SupervisorAc] {
+            for (size, _) in SHARES {
+                for n in 0..2 * ALL_SITES {
+                    let write = n % 2 == 1;
+                    let owner = &mut owners[sites.next(view, size, write)];
+                    assert!(owner.is_none_or(|owner| owner == (view, size, write)));
+                    *owner = Some((view, size, write));
+                }
+            }
+        }
+        assert!(owners.iter().all(Option::is_some));
+    }
+}

@@ -1,0 +1,417 @@
+//! The code that translated code shares: entering, leaving, and asking Rust.
+
+use super::assembler::*;
+use super::calls;
+use super::code_cache::CodeCache;
+use super::frame::{self, Exit};
+use crate::tlb::{ENTRIES, REMEMBERED, Site, View};
+use std::mem::offset_of;
+
+/// Guest registers that live in the host register of their own number.
+const SAME: [Host; 12] = [RAX, RCX, RDX, RBX, RBP, RSI, RDI, R8, Host(12), Host(13), Host(14), Host(15)];
+/// Of all that hold guest registers, those that Rust code may change.
+const VOLATILE: [Host; 8] = [RAX, RCX, RDX, RSI, RDI, R8, R9, R10];
+/// Those that Rust code keeps.
+const KEPT: [Host; 6] = [RBX, RBP, Host(12), Host(13), Host(14), Host(15)];
+
+/// Translated code's entry. `frame` is the processor's address, `code` where to begin.
+pub type Enter = unsafe extern "sysv64" fn(frame: *mut u8, code: *const u8);
+
+/// Where each stub is, as an offset in the code cache.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Stubs {
+    /// [`Enter`].
+    pub enter: u32,
+    /// Jumped to with a page offset in R10: [`Exit::Jump`].
+    pub jump: u32,
+    /// Called with a page offset in R10; behind the call, four bytes say how far before them the distance lies that may
+    /// be led elsewhere: [`Exit::Link`].
+    pub link: u32,
+    /// As `link`: [`Exit::Plain`].
+    pub plain: u32,
+    /// Jumped to with a page offset in R10: [`Exit::Interpret`].
+    pub interpret: u32,
+    /// Called by a site that does not know its page, by view and whether it writes.
+    pub miss: [[u32; 2]; REMEMBERED],
+    /// Called by a restless access whose page the table does not know, with its address in R10 and a [`calls::Place`] in R11;
+    /// by whether it writes. Returns with the host address in R10.
+    pub table_miss: [u32; 2],
+    /// Called with an operation's address in R11: the interpreter executes it.
+    pub operation: u32,
+    /// Jumped to with an operation's address in R11: the interpreter executes it, and control goes where it leads.
+    pub transfer: u32,
+    /// Called with an instruction pointer in R10 that a jump table does not know, and in R11 what to do if there is no
+    /// code for it ([`calls::Otherwise`]). Returns with the code's address in R11.
+    pub resolve: u32,
+    /// Called after a store, with its host address in R10, the page's `CodePage` in R11 and a [`calls::Place`] on the stack.
+    pub code_written: u32,
+    /// Called with a page offset in R10: loads the guest's XMM registers, or leaves for the interpreter.
+    pub load_vectors: u32,
+}
+
+impl Stubs {
+    /// Makes them at the start of `cache`.
+    pub fn new(cache: &mut CodeCache) -> Option<Self> {
+        let mut stubs = Self::default();
+        let mut add = |make: &dyn Fn(&mut Assembler)| {
+            let mut a = Assembler::default();
+            make(&mut a);
+            let (code, fixups) = a.finish();
+            cache.append(code, &fixups)
+        };
+        let leave = add(&leave)?;
+        let leave_saved = add(&leave_saved)?;
+        let leave_half = add(&|a| leave_half(a, leave_saved))?;
+        stubs.enter = add(&enter)?;
+        stubs.jump = add(&|a| leave_at_offset(a, Exit::Jump, leave))?;
+        stubs.interpret = add(&|a| leave_at_offset(a, Exit::Interpret, leave))?;
+        for (stub, exit) in [(&mut stubs.link, Exit::Link), (&mut stubs.plain, Exit::Plain)] {
+            *stub = add(&|a| {
+                a.pop(R11);
+                a.store(frame::PAYLOAD, R11);
+                leave_at_offset(a, exit, leave);
+            })?;
+        }
+        for view in [View::User, View::Supervisor, View::SupervisorAc] {
+            for write in [false, true] {
+                stubs.miss[view as usize][usize::from(write)] = add(&|a| miss(a, view, write, leave_half))?;
+            }
+        }
+        for write in [false, true] {
+            stubs.table_miss[usize::from(write)] = add(&|a| table_miss(a, write, leave_half))?;
+        }
+        stubs.operation = add(&|a| operation(a, leave_saved))?;
+        stubs.transfer = add(&|a| transfer(a, leave_saved))?;
+        stubs.resolve = add(&|a| resolve(a, leave_half))?;
+        stubs.code_written = add(&|a| code_written(a, leave_half))?;
+        stubs.load_vectors = add(&|a| load_vectors_or_leave(a, stubs.interpret))?;
+        cache.keep();
+        Some(stubs)
+    }
+}
+
+/// The slot of the guest register that a host register holds.
+const fn slot(register: Host) -> i32 {
+    match register {
+        R9 => frame::gpr(4),
+        Host(number) => frame::gpr(number as usize),
+    }
+}
+
+/// Where R10 is while Rust runs.
+const KEPT_R10: i32 = frame::scratch(1);
+
+/// Stores the registers that Rust code may change. RSP is `pushed` bytes below the processor.
+fn store_volatile(a: &mut Assembler, pushed: i32) {
+    for register in VOLATILE {
+        a.store(if register == R10 { KEPT_R10 } else { slot(register) } + pushed, register);
+    }
+}
+
+/// Loads them again, but for R10, which may hold an answer.
+fn load_volatile_but_r10(a: &mut Assembler, pushed: i32) {
+    for register in VOLATILE.into_iter().filter(|register| *register != R10) {
+        a.load(register, slot(register) + pushed);
+    }
+}
+
+fn enter(a: &mut Assembler) {
+    for register in KEPT {
+        a.push(register);
+    }
+    // mov [rdi + host stack], rsp; mov rsp, rdi
+    a.raw(&[0x48, 0x89, 0xa7]);
+    a.raw(&frame::HOST_STACK.to_le_bytes());
+    a.mov(RSP, RDI);
+    a.mov(R11, RSI);
+    load_registers(a);
+    a.jmp_register(R11);
+}
+
+fn load_registers(a: &mut Assembler) {
+    for register in SAME {
+        a.load(register, slot(register));
+    }
+    a.load(R9, slot(R9));
+}
+
+/// Stores every register and returns to whoever entered.
+fn leave(a: &mut Assembler) {
+    for register in SAME {
+        a.store(slot(register), register);
+    }
+    a.store(slot(R9), R9);
+    let done = a.label();
+    a.cmp_byte_zero(frame::VECTORS_LOADED);
+    a.jcc(EQUAL, done);
+    save_vectors(a, 0);
+    a.place(done);
+    leave_saved(a);
+}
+
+/// Stores the registers that Rust code keeps, and returns to whoever entered; the others are stored already.
+fn leave_half(a: &mut Assembler, leave_saved: u32) {
+    for register in KEPT {
+        a.store(slot(register), register);
+    }
+    a.jmp_out(leave_saved);
+}
+
+/// Returns to whoever entered; all registers are stored already.
+fn leave_saved(a: &mut Assembler) {
+    a.store_byte(frame::VECTORS_LOADED, 0);
+    a.load(RSP, frame::HOST_STACK);
+    for register in KEPT.into_iter().rev() {
+        a.pop(register);
+    }
+    a.ret();
+}
+
+fn leave_at_offset(a: &mut Assembler, exit: Exit, leave: u32) {
+    a.add_frame(R10, frame::PAGE_BASE);
+    a.store(frame::RIP, R10);
+    a.store_immediate32(frame::EXIT, exit as u32);
+    a.jmp_out(leave);
+}
+
+/// Stores XMM registers and MXCSR, and gives Rust its own MXCSR. RSP is `pushed` bytes below the processor.
+fn save_vectors(a: &mut Assembler, pushed: i32) {
+    for n in 0..16 {
+        a.vector(n, frame::xmm(usize::from(n)) + pushed, true);
+    }
+    a.store_mxcsr(frame::GUEST_MXCSR + pushed);
+    a.load_mxcsr(frame::HOST_MXCSR + pushed);
+}
+
+fn load_vectors(a: &mut Assembler, pushed: i32) {
+    for n in 0..16 {
+        a.vector(n, frame::xmm(usize::from(n)) + pushed, false);
+    }
+    a.load_mxcsr(frame::GUEST_MXCSR + pushed);
+}
+
+fn load_vectors_or_leave(a: &mut Assembler, interpret: u32) {
+    const PUSHED: i32 = 8;
+    let usable = a.label();
+    a.cmp_byte_zero(frame::VECTORS_USABLE + PUSHED);
+    a.jcc(NOT_EQUAL, usable);
+    a.pop(R11);
+    a.jmp_out(interpret);
+    a.place(usable);
+    load_vectors(a, PUSHED);
+    a.store_byte(frame::VECTORS_LOADED + PUSHED, 1);
+    a.ret();
+}
+
+/// Calls a Rust function with the processor as its first argument; the others are in place. Vectors are saved before and
+/// loaded after it. RSP is `pushed` bytes, 8 more than a multiple of 16, below the processor.
+fn call_rust(a: &mut Assembler, function: usize, pushed: i32, after: impl Fn(&mut Assembler, i32)) {
+    let (saved, loaded) = (a.label(), a.label());
+    a.cmp_byte_zero(frame::VECTORS_LOADED + pushed);
+    a.jcc(EQUAL, saved);
+    save_vectors(a, pushed);
+    a.place(saved);
+    a.lea(RDI, RSP, pushed);
+    a.lea(RSP, RSP, -8);
+    a.mov_immediate(R11, function as u64);
+    a.call_register(R11);
+    a.lea(RSP, RSP, 8);
+    after(a, pushed);
+    a.cmp_byte_zero(frame::VECTORS_LOADED + pushed);
+    a.jcc(EQUAL, loaded);
+    load_vectors(a, pushed);
+    a.place(loaded);
+}
+
+/// R10 is a linear address, R11 a [`calls::Place`]. The site is filled then.
+fn miss(a: &mut Assembler, view: View, write: bool, leave_half: u32) {
+    const TAG: usize = offset_of!(Site, tag);
+    const LIMIT: usize = offset_of!(Site, limit);
+    const DELTA: usize = offset_of!(Site, delta);
+    const CODE: usize = offset_of!(Site, code);
+    const RETURN: i32 = 8;
+    // Return address, three registers.
+    const PUSHED: i32 = 32;
+    const SITE_SHIFT: u8 = size_of::<Site>().trailing_zeros() as u8;
+    let site = |field| frame::site(0, field) + PUSHED;
+    let slow = a.label();
+    for register in [RAX, RCX, RDX] {
+        a.push(register);
+    }
+    a.store(frame::scratch(0) + PUSHED, R11);
+    a.mov32(RAX, R11);
+    a.shr32(RAX, calls::Place::SITE_SHIFT as u8);
+    a.and_immediate32(RAX, calls::Place::SITE_MASK as i32);
+    a.shl32(RAX, SITE_SHIFT);
+    a.mov32(RCX, R10);
+    a.shr32(RCX, 12);
+    const { assert!(ENTRIES.is_power_of_two()) };
+    a.and_immediate32(RCX, ENTRIES as i32 - 1);
+    // The limit of an access of 2^n bytes is 4097 - 2^n.
+    a.shr32(R11, calls::Place::SIZE_SHIFT as u8);
+    a.and_immediate32(R11, calls::Place::SIZE_MASK as i32);
+    a.mov(RDX, R11);
+    a.power_of_two(R11, RDX);
+    a.neg(R11);
+    a.add_immediate(R11, 4097);
+    a.mov(RDX, R10);
+    a.sub_table(RDX, RCX, 3, frame::tags(view, write) + PUSHED);
+    a.cmp(RDX, R11);
+    a.jcc(ABOVE_OR_EQUAL, slow);
+    a.sub_immediate32(frame::MISS_TICK + PUSHED, 1);
+    a.jcc(SIGN, slow);
+    a.store_table(RAX, 0, site(LIMIT), R11);
+    a.neg(RDX);
+    a.add(RDX, R10);
+    a.store_table(RAX, 0, site(TAG), RDX);
+    a.load_table(R11, RCX, 3, frame::hosts(view) + PUSHED);
+    a.sub(R11, RDX);
+    a.store_table(RAX, 0, site(DELTA), R11);
+    if write {
+        a.load_table(R11, RCX, 3, frame::code(view) + PUSHED);
+        a.store_table(RAX, 0, site(CODE), R11);
+    }
+    for register in [RDX, RCX, RAX] {
+        a.pop(register);
+    }
+    a.ret();
+
+    a.place(slow);
+    for register in [RDX, RCX, RAX] {
+        a.pop(register);
+    }
+    store_volatile(a, RETURN);
+    a.mov(RSI, R10);
+    a.load(RDX, frame::scratch(0) + RETURN);
+    a.mov_immediate(RCX, u64::from(write));
+    // Where this was called from.
+    a.load(R8, 0);
+    call_rust(a, calls::miss as *const () as usize, RETURN, |a, _| {
+        let found = a.label();
+        a.cmp_immediate(RAX, 0);
+        a.jcc(NOT_EQUAL, found);
+        a.lea(RSP, RSP, RETURN);
+        a.jmp_out(leave_half);
+        a.place(found);
+    });
+    load_volatile_but_r10(a, RETURN);
+    a.load(R10, KEPT_R10 + RETURN);
+    a.ret();
+}
+
+/// R10 is a linear address, R11 a [`calls::Place`]. Returns with the host address in R10.
+fn table_miss(a: &mut Assembler, write: bool, leave_half: u32) {
+    const RETURN: i32 = 8;
+    store_volatile(a, RETURN);
+    a.mov(RSI, R10);
+    a.mov(RDX, R11);
+    a.mov_immediate(RCX, u64::from(write));
+    call_rust(a, calls::table_miss as *const () as usize, RETURN, |a, _| leave_if_refused(a, leave_half));
+    load_volatile_but_r10(a, RETURN);
+    a.ret();
+}
+
+/// Moves the answer to R10; if it is -1, leaves.
+fn leave_if_refused(a: &mut Assembler, leave_half: u32) {
+    const RETURN: i32 = 8;
+    a.mov(R10, RAX);
+    let found = a.label();
+    a.cmp_immediate(R10, -1);
+    a.jcc(NOT_EQUAL, found);
+    a.lea(RSP, RSP, RETURN);
+    a.jmp_out(leave_half);
+    a.place(found);
+}
+
+/// R11 is the address of a [`calls::Operation`].
+fn operation(a: &mut Assembler, leave_saved: u32) {
+    const RETURN: i32 = 8;
+    for register in SAME {
+        a.store(slot(register) + RETURN, register);
+    }
+    a.store(slot(R9) + RETURN, R9);
+    a.mov(RSI, R11);
+    call_rust(a, calls::operation as *const () as usize, RETURN, |a, _| {
+        let goes_on = a.label();
+        a.cmp_immediate(RAX, 0);
+        a.jcc(EQUAL, goes_on);
+        a.lea(RSP, RSP, RETURN);
+        a.jmp_out(leave_saved);
+        a.place(goes_on);
+    });
+    for register in SAME {
+        a.load(register, slot(register) + RETURN);
+    }
+    a.load(R9, slot(R9) + RETURN);
+    a.ret();
+}
+
+/// R11 is the address of a [`calls::Operation`] that may lead anywhere.
+fn transfer(a: &mut Assembler, leave_saved: u32) {
+    const ALIGNED: i32 = 8;
+    for register in SAME {
+        a.store(slot(register), register);
+    }
+    a.store(slot(R9), R9);
+    a.mov(RSI, R11);
+    a.lea(RSP, RSP, -ALIGNED);
+    call_rust(a, calls::transfer as *const () as usize, ALIGNED, |a, pushed| {
+        let goes_on = a.label();
+        a.store(frame::CALLED + pushed, RAX);
+        a.cmp_immediate(RAX, 0);
+        a.jcc(NOT_EQUAL, goes_on);
+        a.lea(RSP, RSP, pushed);
+        a.jmp_out(leave_saved);
+        a.place(goes_on);
+    });
+    a.lea(RSP, RSP, ALIGNED);
+    load_registers(a);
+    a.jmp_frame(frame::CALLED);
+}
+
+/// R10 is an instruction pointer, R11 a [`calls::Otherwise`].
+fn resolve(a: &mut Assembler, leave_half: u32) {
+    const RETURN: i32 = 8;
+    store_volatile(a, RETURN);
+    a.mov(RSI, R10);
+    a.mov(RDX, R11);
+    call_rust(a, calls::resolve as *const () as usize, RETURN, |a, pushed| {
+        let goes_on = a.label();
+        a.store(frame::CALLED + pushed, RAX);
+        a.cmp_immediate(RAX, 0);
+        a.jcc(NOT_EQUAL, goes_on);
+        a.lea(RSP, RSP, pushed);
+        a.jmp_out(leave_half);
+        a.place(goes_on);
+    });
+    load_volatile_but_r10(a, RETURN);
+    a.load(R10, KEPT_R10 + RETURN);
+    a.load(R11, frame::CALLED + RETURN);
+    a.ret();
+}
+
+/// A store hit a page that code was decoded from. The flags are in memory or dead.
+fn code_written(a: &mut Assembler, leave_half: u32) {
+    const RETURN: i32 = 8;
+    // Return address and the place.
+    const PUSHED: i32 = 16;
+    // So that RSP is 8 more than a multiple of 16 below the processor.
+    const ALIGNED: i32 = PUSHED + 8;
+    store_volatile(a, PUSHED);
+    a.mov(RSI, R10);
+    a.mov(RDX, R11);
+    // mov rcx, [rsp + 8]: the place.
+    a.load(RCX, RETURN);
+    a.lea(RSP, RSP, PUSHED - ALIGNED);
+    call_rust(a, calls::code_written as *const () as usize, ALIGNED, |a, pushed| {
+        let goes_on = a.label();
+        a.cmp_immediate(RAX, 0);
+        a.jcc(EQUAL, goes_on);
+        a.lea(RSP, RSP, pushed);
+        a.jmp_out(leave_half);
+        a.place(goes_on);
+    });
+    a.lea(RSP, RSP, ALIGNED - PUSHED);
+    load_volatile_but_r10(a, PUSHED);
+    a.ret();
+}

@@ -1,0 +1,165 @@
+//! Lockstep: each translated unit runs on trial, the interpreter does the same for good, and both must agree.
+//!
+//! The trial writes to copies of the pages ([`Trial`]), so that the interpreter starts from the same memory. Units do not
+//! lead to each other then, and leave to the interpreter what has effects beyond memory.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+
+use tern_x86::cpu::Cpu;
+use tern_x86::decode;
+use tern_x86::exception::Exception;
+use tern_x86::state::Rflags;
+
+use super::flags::{FlagSet, live_at};
+use super::scan::Unit;
+use crate::host;
+use crate::ram::PAGE;
+
+/// The pages that a trial has accessed, by host address.
+#[derive(Debug, Default)]
+pub struct Trial {
+    pages: HashMap<u64, Box<Page>>,
+}
+
+#[derive(Debug)]
+#[repr(align(4096))]
+struct Page([u8; PAGE as usize]);
+
+impl Trial {
+    /// Where the trial finds the page of RAM at `host`: a copy, so that what is read and what is written is in one place from
+    /// the start. Says whether the copy is new.
+    pub fn page(&mut self, host: u64) -> (u64, bool) {
+        if let Some(copy) = self.pages.get(&host) {
+            return (copy.0.as_ptr() as u64, false);
+        }
+        let mut copy = Box::new(Page([0; PAGE as usize]));
+        copy_page(host, &mut copy.0);
+        let place = copy.0.as_ptr() as u64;
+        self.pages.insert(host, copy);
+        (place, true)
+    }
+
+    /// The first difference between what the trial wrote and what is there now.
+    pub fn difference(&self) -> Option<String> {
+        let mut now = [0; PAGE as usize];
+        for (&host, copy) in &self.pages {
+            copy_page(host, &mut now);
+            if let Some(at) = (0..now.len()).find(|&at| now[at] != copy.0[at]) {
+                let range = at & !7..(at & !7) + 8;
+                return Some(format!(
+                    "memory at offset {at:#x} of a page: {:02x?}, interpreted {:02x?}",
+                    &copy.0[range.clone()],
+                    &now[range]
+                ));
+            }
+        }
+        None
+    }
+}
+
+fn copy_page(host: u64, to: &mut [u8; PAGE as usize]) {
+    for (n, bytes) in (0u64..).zip(to.chunks_exact_mut(8)) {
+        // SAFETY: trials only know pages of RAM, which stay mapped.
+        let word = unsafe { host::load::<u64>(host + 8 * n) };
+        bytes.copy_from_slice(&word.to_le_bytes());
+    }
+}
+
+/// The arithmetic flags that are defined, as the interpreter goes on.
+#[derive(Debug, Clone, Copy)]
+pub struct Defined(FlagSet);
+
+impl Defined {
+    /// All of them.
+    pub const fn all() -> Self {
+        Self(FlagSet::all())
+    }
+
+    /// After one more instruction.
+    pub fn after(self, bytes: &[u8], cpu: &Cpu) -> Self {
+        use iced_x86::Mnemonic as M;
+        let Some(instruction) = decode::decode(bytes, cpu.mode) else { return self };
+        let set = FlagSet::from_bits_truncate;
+        let mut undefined = set(instruction.rflags_undefined());
+        match instruction.mnemonic() {
+            // By counts above 1 OF is undefined, and AF always.
+            M::Shl | M::Sal | M::Shr | M::Sar | M::Shld | M::Shrd => undefined |= FlagSet::OF | FlagSet::AF,
+            M::Rol | M::Ror | M::Rcl | M::Rcr => undefined |= FlagSet::OF,
+            _ => {}
+        }
+        let defined =
+            set(instruction.rflags_written() | instruction.rflags_cleared() | instruction.rflags_set());
+        Self(self.0.union(defined.difference(undefined)).difference(undefined))
+    }
+
+    /// Of them, those that may be read at `offset` of the page that holds the code, as the translator knew it: where it breaks
+    /// off in the middle of `unit`, or else where it leads to.
+    pub fn live(self, unit: Option<&Unit>, page: &[u8], offset: usize) -> Rflags {
+        let inside = unit.and_then(|unit| unit.instructions.iter().find(|guest| guest.offset() == offset));
+        let live = match inside {
+            Some(guest) => guest.live_before(),
+            None if offset < page.len() => live_at(page, offset).0,
+            None => FlagSet::all(),
+        };
+        let mut bits = Rflags::empty();
+        for (flag, bit) in [
+            (FlagSet::CF, Rflags::CF),
+            (FlagSet::PF, Rflags::PF),
+            (FlagSet::AF, Rflags::AF),
+            (FlagSet::ZF, Rflags::ZF),
+            (FlagSet::SF, Rflags::SF),
+            (FlagSet::OF, Rflags::OF),
+        ] {
+            bits.set(bit, (live & self.0).contains(flag));
+        }
+        bits
+    }
+}
+
+/// How an execution ended.
+#[derive(Debug, Clone)]
+pub struct End {
+    /// The processor.
+    pub cpu: Box<Cpu>,
+    /// The exception that it ended with.
+    pub exception: Option<Exception>,
+}
+
+/// What differs between a trial and the interpreter, as text, if anything does. `flags` are compared.
+pub fn compare(trial: &End, interpreted: &End, flags: Rflags) -> Option<String> {
+    let mut text = String::new();
+    let mut differ = |name: &str, trial: u64, interpreted: u64| {
+        if trial != interpreted {
+            let _ = writeln!(text, "  {name}: {trial:#x}, interpreted {interpreted:#x}");
+        }
+    };
+    const NAMES: [&str; 16] = [
+        "RAX", "RCX", "RDX", "RBX", "RSP", "RBP", "RSI", "RDI", "R8", "R9", "R10", "R11", "R12", "R13",
+        "R14", "R15",
+    ];
+    let (a, b) = (&trial.cpu, &interpreted.cpu);
+    for (n, name) in NAMES.iter().enumerate() {
+        differ(name, a.gpr[n], b.gpr[n]);
+    }
+    differ("RIP", a.rip, b.rip);
+    differ("RFLAGS", (a.rflags() & flags).bits(), (b.rflags() & flags).bits());
+    differ("RFLAGS, system part", a.system_flags.bits(), b.system_flags.bits());
+    for n in 0..6 {
+        differ("a segment's base", a.segments[n].base, b.segments[n].base);
+        differ("a base in use", a.address_base[n], b.address_base[n]);
+    }
+    differ("KERNEL_GS_BASE", a.msrs.kernel_gs_base, b.msrs.kernel_gs_base);
+    differ("MXCSR", a.fpu.mxcsr().bits().into(), b.fpu.mxcsr().bits().into());
+    let xmm = |cpu: &Cpu, n: usize| {
+        let at = tern_x86::state::FpuState::XMM_OFFSET + 8 * n;
+        cpu.fpu.image()[at..at + 8].iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte))
+    };
+    for n in 0..32 {
+        differ(if n % 2 == 0 { "XMM, low half" } else { "XMM, high half" }, xmm(a, n), xmm(b, n));
+    }
+    if trial.exception != interpreted.exception {
+        let _ = writeln!(text, "  exception: {:?}, interpreted {:?}", trial.exception, interpreted.exception);
+    }
+    (!text.is_empty()).then_some(text)
+}

@@ -1,0 +1,138 @@
+//! Executing code: block after block, interpreted or translated.
+//!
+//! ```text
+//!            ┌── hot? ── translated code ── Exit ──┐ the next instruction pointer
+//!  block ────┤                                     ├──▶ its block, or back to the run loop
+//!            └── cold ── its operations ───────────┘
+//! ```
+
+use std::ptr::NonNull;
+
+use tern_x86::cpu::Mode;
+use tern_x86::cpu::word::BLOCK;
+use tern_x86::decode::OpFlags;
+use tern_x86::environment::Processor;
+use tern_x86::exception::Stop;
+
+use super::{POLL_INTERVAL, SoftVcpu};
+use crate::blocks::Block;
+use crate::environment::{HOT_PREDECESSOR, SoftEnvironment, execute, finish};
+use crate::translator::{self, Exit, Translated};
+
+impl SoftVcpu {
+    /// Executes block after block.
+    pub(super) fn run_blocks(&mut self) -> Result<(), Stop> {
+        let top = self.p.top();
+        let p = &mut *self.p;
+        p.env.unchained = false;
+        p.env.translated.window = self.window;
+        let mut block = p.env.block(&mut p.cpu)?;
+        let (mut heat, mut plain) = (1, None);
+        loop {
+            while let Some(unit) = plain.or_else(|| p.env.translated(&p.cpu, block, heat)) {
+                let exit = if p.env.is_verified(block) {
+                    Self::run_verified(top, p, unit, &mut self.disagreement)?
+                } else {
+                    Self::run_translated(top, p, unit, self.next_poll, plain.is_none())?
+                };
+                plain = None;
+                if p.env.unchained
+                    || p.env.mailbox.attention()
+                    || p.env.statistics.instructions >= self.next_poll
+                {
+                    return Ok(());
+                }
+                block = p.env.block(&mut p.cpu)?;
+                match exit {
+                    Exit::Interpret => break,
+                    Exit::Link => {
+                        if let Some(unit) = p.env.translated(&p.cpu, block, HOT_PREDECESSOR) {
+                            p.env.link(unit);
+                        }
+                    }
+                    Exit::Plain => {
+                        plain = p.env.plain(&p.cpu, block);
+                        match plain {
+                            Some(unit) => p.env.link(unit),
+                            None => break,
+                        }
+                    }
+                    _ => heat = HOT_PREDECESSOR,
+                }
+            }
+            heat = 1;
+            let start = p.cpu.rip;
+            // SAFETY: the environment gave the block and drops blocks only when asked for another one or
+            // for a single operation, which is not while this one runs.
+            let last = unsafe { execute(p, block)? };
+            if last.contains(OpFlags::CHECK_INTERRUPTS)
+                || p.env.unchained
+                || p.env.mailbox.attention()
+                || p.env.statistics.instructions >= self.next_poll
+            {
+                return Ok(());
+            }
+            block = Self::successor(p, block, start)?;
+        }
+    }
+
+    /// Runs translated code from `unit`, which is at the present instruction pointer and may be remembered for it.
+    fn run_translated(
+        top: NonNull<Processor<SoftEnvironment>>,
+        p: &mut Processor<SoftEnvironment>,
+        unit: Translated,
+        next_poll: u64,
+        remember: bool,
+    ) -> Result<Exit, Stop> {
+        let entry = p.env.entry(&p.cpu, unit, remember);
+        let budget = next_poll.saturating_sub(p.env.statistics.instructions).clamp(1, POLL_INTERVAL) as i32;
+        // SAFETY: `p` is the processor at the stage's top; the unit is current, as its block is.
+        let (exit, instructions) = unsafe { translator::run(top, entry, budget) };
+        p.env.statistics.instructions += instructions.max(1);
+        p.env.translator.counters.exit(exit);
+        match exit {
+            Exit::Exception => Err(Stop::Exception),
+            Exit::Question => Err(Stop::Exit),
+            Exit::Restart => Err(Stop::Restart),
+            exit => Ok(exit),
+        }
+    }
+
+    /// Interprets the instruction at the instruction pointer.
+    pub(super) fn interpret_one(p: &mut Processor<SoftEnvironment>) -> Result<OpFlags, Stop> {
+        let op = p.env.single_op(&mut p.cpu)?;
+        p.env.block_end = std::ptr::null();
+        p.cpu.gpr[BLOCK] = p.cpu.rip;
+        (op.run)(p, &op).map(|()| finish(&mut p.cpu, &op))?;
+        Ok(op.flags)
+    }
+
+    /// The block to execute after `block`, which began at `start`.
+    #[inline(always)]
+    fn successor(
+        p: &mut Processor<SoftEnvironment>,
+        block: *mut Block,
+        start: u64,
+    ) -> Result<*mut Block, Stop> {
+        let delta = p.cpu.rip.wrapping_sub(start);
+        // SAFETY: links lead to blocks of the same environment, which keeps also stale ones; `block` itself is one.
+        unsafe {
+            for link in &(*block).links {
+                if link.delta == delta && !link.block.is_null() && (*link.block).origin.is_current() {
+                    return Ok(link.block);
+                }
+            }
+            let next = p.env.block(&mut p.cpu)?;
+            // A new lookup may have dropped all blocks, and says so.
+            // Only flat code's instruction pointers tell its linear pages.
+            let flat = p.cpu.mode.intersects(Mode::LONG | Mode::FLAT);
+            let same_page = flat && (start ^ p.cpu.rip) >> 12 == 0;
+            if same_page && !p.env.unchained && (*next).second.is_none() {
+                let links = &mut (*block).links;
+                links[1] = links[0];
+                links[0] = crate::blocks::Link { delta, block: next };
+            }
+            Ok(next)
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! Lockstep: the interpreter does what translated code did on trial, and both must agree.
+
+use std::ptr::NonNull;
+
+use tern_x86::environment::Processor;
+use tern_x86::exception::Stop;
+use tern_x86::state::{Activity, Rflags};
+
+use super::SoftVcpu;
+use crate::environment::SoftEnvironment;
+use crate::ram::PAGE;
+use crate::translator::{self, Defined, End, Exit, MAX_INSTRUCTIONS, Translated, compare, scan};
+
+impl SoftVcpu {
+    /// Runs a unit on trial, and has the interpreter do the same. What differs goes to `disagreement`, and the machine is
+    /// made to end.
+    pub(super) fn run_verified(
+        top: NonNull<Processor<SoftEnvironment>>,
+        p: &mut Processor<SoftEnvironment>,
+        unit: Translated,
+        disagreement: &mut Option<String>,
+    ) -> Result<Exit, Stop> {
+        let end = |p: &Processor<SoftEnvironment>, stopped: bool| End {
+            cpu: Box::new(p.cpu.clone()),
+            exception: stopped.then_some(p.cpu.exception),
+        };
+        let ran_to =
+            |p: &Processor<SoftEnvironment>, end: &End| end.exception.is_none() && p.cpu.rip == end.cpu.rip;
+        let before = p.cpu.clone();
+        let entry = p.env.entry(&p.cpu, unit, false);
+        let page = p.env.code_page(&mut p.cpu).unwrap_or_default();
+        let unit = scan(&mut p.env, p.cpu.mode, &page, (p.cpu.rip % PAGE) as usize);
+        p.env.begin_trial();
+        // SAFETY: `p` is the processor at the stage's top; the unit is current, as its block is.
+        let (exit, instructions) = unsafe { translator::run(top, entry, i32::MAX) };
+        let trial = p.env.end_trial();
+        let translated = end(p, exit == Exit::Exception);
+        p.cpu.clone_from(&before);
+        let (mut defined, mut done, mut ran) = (Defined::all(), 0, Ok(()));
+        // Where a unit breaks off in its middle, it has counted nothing.
+        let broken_off = instructions == 0;
+        let limit = if broken_off { MAX_INSTRUCTIONS as u64 } else { instructions };
+        let mut path = String::new();
+        while done < limit && ran.is_ok() && !(broken_off && ran_to(p, &translated)) {
+            let page = p.env.code_page(&mut p.cpu).unwrap_or_default();
+            let bytes = page.get((p.cpu.rip % PAGE) as usize..).unwrap_or_default();
+            path += &format!(" {:02x?}", &bytes[..bytes.len().min(8)]);
+            let next = defined.after(bytes, &p.cpu);
+            ran = Self::interpret_one(p).map(drop);
+            if ran.is_ok() {
+                (defined, done) = (next, done + 1);
+            }
+        }
+        p.env.statistics.instructions += done.max(1);
+        let interpreted = end(p, ran == Err(Stop::Exception));
+        // What is dead where control leaves its page is not known.
+        let same_page = (p.cpu.rip ^ before.rip) < PAGE;
+        let flags = if exit != Exit::Exception && same_page {
+            let inside = unit.as_ref().filter(|_| exit == Exit::Interpret);
+            defined.live(inside, &page, (p.cpu.rip % PAGE) as usize)
+        } else {
+            Rflags::empty()
+        };
+        let differs = compare(&translated, &interpreted, flags);
+        if let Some(what) = differs.or_else(|| trial.difference()) {
+            *disagreement = Some(format!(
+                "the translator and the interpreter disagree about the code at {:#x} after {done} instructions \
+                 (exit {exit:?}):\n{what}\n  instructions:{path}\n  before: {:x?}",
+                before.rip,
+                &before.gpr[..16]
+            ));
+            p.cpu.activity = Activity::Shutdown;
+            p.env.unchained = true;
+            return Ok(exit);
+        }
+        ran.map(|()| exit)
+    }
+}

@@ -1,0 +1,7 @@
+//! Accesses to the registers of a virtio device, whatever it does.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|input: &[u8]| tern_fuzz::virtio::transport(input));

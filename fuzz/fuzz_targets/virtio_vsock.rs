@@ -1,0 +1,7 @@
+//! A driver of the socket device, whatever it does.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|input: &[u8]| tern_fuzz::virtio::vsock(input));

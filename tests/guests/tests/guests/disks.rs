@@ -1,0 +1,180 @@
+//! Disks that guests use as they like, and what is in the host's files afterwards.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use sha2::{Digest as _, Sha256};
+use tempfile::TempDir;
+use tern_guests::debian::CMDLINE;
+use tern_guests::{Guest, PROMPT, Tern, host};
+
+const MIB: u64 = 1 << 20;
+
+/// Where Debian has its checker of file systems. The rig is no Debian.
+const CHECKER: &str = "/usr/sbin/e2fsck";
+
+/// What the tiny guest's first process says.
+const BANNER: &str = "busybox shell.";
+
+/// A raw image of zeros.
+fn image(directory: &TempDir, name: &str, size: u64) -> PathBuf {
+    let path = directory.path().join(name);
+    File::create(&path).unwrap().set_len(size).unwrap();
+    path
+}
+
+fn with_disk(run: Tern, path: &Path, options: &str) -> Tern {
+    run.arg("--disk").arg(format!("{},format=raw{options}", path.display()))
+}
+
+fn up(run: Tern) -> Guest {
+    let mut guest = run.arg("--cmdline").arg(CMDLINE).start();
+    guest.wait_for(PROMPT);
+    guest
+}
+
+/// The kernel has found nothing to complain about.
+#[track_caller]
+fn expect_calm(guest: &mut Guest) {
+    let complaints =
+        guest.ask("dmesg | grep -E 'I/O error|EXT4-fs error|EXT4-fs warning|virtio.*fail|hung|BUG|WARNING'");
+    if complaints.lines().any(|line| !host::explains(line)) {
+        guest.fail("the kernel complains");
+    }
+}
+
+#[test]
+fn what_is_synced_is_in_the_hosts_file_while_the_guest_still_runs() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = image(&directory, "disk.raw", 16 * MIB);
+    let mut guest = up(with_disk(Tern::run(), &path, ""));
+    assert_eq!(guest.ask("cat /sys/block/vda/size /sys/block/vda/serial"), "32768\ndisk.raw");
+    guest.ask("printf 'from the guest' | dd of=/dev/vda bs=512 seek=1000 conv=fsync,notrunc 2>/dev/null");
+    let mut seen = [0; 14];
+    File::open(&path).unwrap().read_exact_at(&mut seen, 1000 * 512).unwrap();
+    assert_eq!(&seen, b"from the guest");
+    expect_calm(&mut guest);
+    let _ = guest.power_off();
+}
+
+#[test]
+fn a_guest_reads_what_is_in_the_hosts_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = image(&directory, "disk.raw", 16 * MIB);
+    let bytes: Vec<u8> = (0..4 * MIB).map(|index| ((index * 31) >> 7) as u8).collect();
+    fs::write(&path, &bytes).unwrap();
+    let mut guest = up(with_disk(Tern::run(), &path, ""));
+    assert_eq!(
+        guest.ask("dd if=/dev/vda of=/copy bs=64k 2>/dev/null; wc -c </copy"),
+        bytes.len().to_string()
+    );
+    assert_eq!(guest.ask("cmp /copy /dev/vda && echo same"), "same");
+    let sum = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    assert_eq!(guest.ask("sha256sum </copy"), format!("{sum}  -"));
+    expect_calm(&mut guest);
+    let _ = guest.power_off();
+}
+
+#[test]
+fn a_file_system_survives_machines_that_come_and_go() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = image(&directory, "disk.raw", 64 * MIB);
+    let mut guest = up(with_disk(Tern::run().cpus(2), &path, ""));
+    assert_eq!(guest.ask("ls /sys/block/vda/mq | wc -l"), "2", "a queue for each processor");
+    guest.ask("mke2fs -q /dev/vda; mkdir /mnt; mount -t ext4 /dev/vda /mnt && echo mounted");
+    // Many files by both processors at once, each written through to the disk.
+    guest.ask(
+        "w() { n=0; while [ $n -lt 20 ]; do n=$((n+1)); dd if=/dev/urandom of=/mnt/$1.$n bs=16k count=8 conv=fsync 2>/dev/null; done; }",
+    );
+    guest.ask("w a & w b & wait; cat /mnt/* | md5sum >/mnt/sum; ls /mnt | wc -l");
+    let sum = guest.ask("cat /mnt/sum");
+    expect_calm(&mut guest);
+    // No unmounting: what matters was synced, and the rest is the file system's to repair.
+    guest.ask("sync");
+    let _ = guest.power_off();
+
+    let mut guest = up(with_disk(Tern::run(), &path, ""));
+    guest.ask("mkdir /mnt; mount -t ext4 /dev/vda /mnt");
+    assert_eq!(guest.ask("cat /mnt/[ab].* | md5sum"), sum);
+    guest.send("reboot\n");
+    guest.wait_for(BANNER);
+    guest.wait_for(PROMPT);
+    guest.ask("mkdir /mnt; mount -t ext4 /dev/vda /mnt");
+    assert_eq!(guest.ask("cat /mnt/[ab].* | md5sum"), sum, "after a reboot");
+    guest.ask("umount /mnt");
+    expect_calm(&mut guest);
+    let _ = guest.power_off();
+    if Path::new(CHECKER).exists() {
+        let output = Command::new(CHECKER).args(["-f", "-n"]).arg(&path).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    }
+}
+
+#[test]
+fn a_read_only_disk_stays_as_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = image(&directory, "disk.raw", MIB);
+    fs::write(&path, [b'x'; MIB as usize]).unwrap();
+    let mut guest = up(with_disk(Tern::run(), &path, ",ro"));
+    assert_eq!(guest.ask("cat /sys/block/vda/ro"), "1");
+    assert_eq!(guest.ask("dd if=/dev/vda bs=1 count=4 2>/dev/null"), "xxxx");
+    let refused = guest.ask("dd if=/dev/zero of=/dev/vda bs=512 count=1 conv=fsync");
+    assert!(refused.contains("not permitted") || refused.contains("Read-only"), "{refused}");
+    let _ = guest.power_off();
+    assert!(fs::read(&path).unwrap() == [b'x'; MIB as usize]);
+}
+
+#[test]
+fn several_disks_keep_their_order_and_an_overlay_leaves_its_image_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let names = ["first", "second", "third"];
+    let mut run = Tern::run();
+    for name in names {
+        let path = image(&directory, name, MIB);
+        run = with_disk(run, &path, if name == "second" { ",overlay" } else { "" });
+    }
+    let mut guest = up(run);
+    for (name, letter) in names.iter().zip(["a", "b", "c"]) {
+        assert_eq!(guest.ask(&format!("cat /sys/block/vd{letter}/serial")), *name);
+        guest.ask(&format!("echo {name} | dd of=/dev/vd{letter} conv=fsync,notrunc 2>/dev/null"));
+        assert_eq!(guest.ask(&format!("head -n 1 /dev/vd{letter}")), *name);
+    }
+    expect_calm(&mut guest);
+    let _ = guest.power_off();
+    for name in names {
+        let bytes = fs::read(directory.path().join(name)).unwrap();
+        let is_written = bytes.starts_with(name.as_bytes());
+        assert_eq!(is_written, name != "second", "{name}");
+    }
+}
+
+#[test]
+fn a_driver_that_goes_and_comes_finds_the_disk_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = image(&directory, "disk.raw", 16 * MIB);
+    let mut guest = up(with_disk(Tern::run(), &path, ""));
+    for round in 0..5 {
+        guest.ask(&format!("echo {round} | dd of=/dev/vda conv=fsync,notrunc 2>/dev/null; rmmod virtio_blk"));
+        assert_eq!(
+            guest.ask("ls /dev/vda; modprobe virtio_blk; head -n 1 /dev/vda").lines().last(),
+            Some(round.to_string().as_str())
+        );
+    }
+    expect_calm(&mut guest);
+    let _ = guest.power_off();
+}
+
+#[test]
+fn a_disk_that_cannot_be_used_is_refused_with_its_name() {
+    let end = Tern::run().arg("--disk").arg("/nowhere/disk.raw").finish().expect_code(66);
+    end.expect_errors(&["/nowhere/disk.raw"]);
+    let directory = tempfile::tempdir().unwrap();
+    let path = image(&directory, "disk.raw", MIB);
+    let mut guest = up(with_disk(Tern::run(), &path, ""));
+    let end = with_disk(Tern::run(), &path, "").finish().expect_code(66);
+    end.expect_errors(&["disk.raw"]);
+    assert_eq!(guest.ask("cat /sys/block/vda/size"), "2048");
+    let _ = guest.power_off();
+}

@@ -1,0 +1,50 @@
+//! The software engine's three ways with hot code: translated, interpreted, and both in lockstep.
+
+use std::time::Duration;
+
+use tern_guests::{Guest, PROMPT, Tern};
+
+/// Lockstep interprets all that runs, step by step, beside it.
+const PATIENCE: Duration = Duration::from_secs(400);
+
+fn guest(how: &str, more: &[&str]) -> Guest {
+    let run = Tern::new(["run", "--engine", "soft", "--translation", how, "--cmdline"]);
+    let run = run.arg(tern_guests::debian::CMDLINE).within(PATIENCE);
+    let mut guest = more.iter().fold(run, |run, word| run.arg(*word)).start();
+    guest.wait_for(PROMPT);
+    guest
+}
+
+/// Integers, strings, floating point, processes, pipes and files, as text that must always be the same.
+const WORK: &str = "n=0; while [ $n -lt 300 ]; do n=$((n+1)); echo $((n*n*7919%1009)); done | sort -n | md5sum; \
+    awk 'BEGIN { for (i = 1; i < 3000; i++) s += sqrt(i) / i; printf \"%.12f\\n\", s }'; \
+    cat /bin/busybox | gzip | gunzip | sha256sum; for i in 1 2 3; do (echo $i; /bin/true); done";
+
+#[test]
+fn translated_and_interpreted_guests_compute_the_same() {
+    let answers = ["on", "off"].map(|how| {
+        let mut guest = guest(how, &[]);
+        let answer = guest.ask(WORK);
+        let _ = guest.power_off();
+        answer
+    });
+    assert_eq!(answers[0], answers[1]);
+    assert_eq!(answers[0].lines().count(), 6, "{}", answers[0]);
+}
+
+#[test]
+fn no_translated_unit_differs_from_the_interpreter_while_linux_boots_and_works() {
+    let mut guest = guest("verify", &[]);
+    assert_eq!(guest.ask("echo $((6*7)); seq 50 | sort -r | head -1"), "42\n9");
+    let end = guest.power_off().expect_code(0);
+    assert_eq!(end.errors.lines().find(|line| line.contains("disagree")), None);
+}
+
+#[test]
+fn the_statistics_tell_what_the_translator_did() {
+    let guest = guest("on", &["--stats", "-o", "json"]);
+    let end = guest.power_off().expect_code(0);
+    for name in ["translations", "retranslations", "evictions", "tlb-misses", "left-to-interpret"] {
+        end.expect_errors(&[name]);
+    }
+}
