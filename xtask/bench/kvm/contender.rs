@@ -40,7 +40,8 @@ pub(crate) struct Files {
 fn tern(files: &Files, kernel: &Path) -> Result<Command> {
     let this = env::current_exe().context("cannot find out where this program is")?;
     let mut command = Command::new(this.with_file_name("tern"));
-    command.args(["run", "--engine", "kvm", "--quiet"]);
+    // The peers have no source of random numbers either.
+    command.args(["run", "--engine", "kvm", "--quiet", "--rng", "off"]);
     command.arg("--memory").arg(format!("{MEMORY}M"));
     command.arg("--kernel").arg(kernel);
     command.arg("--cmdline").arg(&files.image.cmdline);
