@@ -288,6 +288,8 @@ impl Director {
     fn direct(&mut self) -> Result<Ending, MachineError> {
         let mut is_wanted_running = true;
         while let Some(event) = self.crew.early_event() {
+            // A machine that leaves before its first instruction takes its time along.
+            self.vm.pause_time()?;
             match event {
                 Event::Pause(_) => is_wanted_running = false,
                 Event::Resume => is_wanted_running = true,
