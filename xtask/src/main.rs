@@ -47,6 +47,9 @@ enum Command {
         /// Only what runs on KVM, in the rig
         #[arg(long, conflicts_with = "quick")]
         kvm: bool,
+        /// With --kvm: also what is left out there only because it takes long, which is half an hour
+        #[arg(long, requires = "kvm")]
+        all: bool,
     },
 
     /// Check formatting, clippy's lints and the documentation; warnings are errors
@@ -81,7 +84,9 @@ enum Command {
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Run { arguments } => run::run(&arguments),
-        Command::Test { kvm: true, .. } => return test::on_kvm(),
+        Command::Test { kvm: true, all, .. } => {
+            return test::on_kvm(if all { test::Extent::All } else { test::Extent::Short });
+        }
         Command::Test { quick, .. } => return test::test(quick),
         Command::Lint => lint::lint(),
         Command::Bench { arguments } => bench::bench(&arguments),

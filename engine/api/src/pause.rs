@@ -5,7 +5,8 @@ use crate::EngineError;
 /// Stopping and starting an engine's time. The software engine has no other time than the machine's [`crate::Clock`]; the
 /// kernel's KVM has the guests' time-stamp counters, kvm-clock and timers.
 pub trait Standstill {
-    /// Notes what the guest's time shows. No processor runs; called right before [`crate::Clock::pause`].
+    /// Notes what the guest's time shows. No processor runs; called right before [`crate::Clock::pause`], or while the clock
+    /// stands still. Where the guest's time stands still already, it does nothing.
     ///
     /// # Errors
     /// The host refuses.

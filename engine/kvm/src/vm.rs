@@ -391,6 +391,9 @@ impl DirtyLog for KvmVm {
 
 impl Standstill for KvmVm {
     fn pause_time(&self) -> Result<(), EngineError> {
+        if self.stillness.look(|_| ()).is_some() {
+            return Ok(());
+        }
         let stopped = standstill::stop(&self.fd, &self.vcpus(), self.config.clock.now())?;
         self.stillness.replace(Some(stopped));
         Ok(())

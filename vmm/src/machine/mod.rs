@@ -288,7 +288,7 @@ impl Director {
     fn direct(&mut self) -> Result<Ending, MachineError> {
         let mut is_wanted_running = true;
         while let Some(event) = self.crew.early_event() {
-            // Time has not begun, which engines are to know before they tell their state.
+            // A machine that leaves before its first instruction takes its time along.
             self.vm.pause_time()?;
             match event {
                 Event::Pause(_) => is_wanted_running = false,

@@ -21,6 +21,8 @@ use anyhow::{Context, Result};
 use self::report::{Report, Section, Tally};
 use crate::{install, lint, step};
 
+pub(crate) use self::rig::Extent;
+
 /// The package whose tests run real guests.
 const GUESTS: &str = "tern-guests";
 
@@ -51,14 +53,14 @@ pub(crate) fn test(quick: bool) -> ExitCode {
     }
     if !quick {
         tally += counted(guest_tests());
-        tally += counted(rig_tests());
+        tally += counted(rig_tests(Extent::Short));
     }
     summed_up(tally)
 }
 
 /// Runs what runs on KVM, and prints the count.
-pub(crate) fn on_kvm() -> ExitCode {
-    summed_up(counted(rig_tests()))
+pub(crate) fn on_kvm(extent: Extent) -> ExitCode {
+    summed_up(counted(rig_tests(extent)))
 }
 
 /// Prints the last line, and says by the exit code what it says.
@@ -108,9 +110,9 @@ fn guest_tests() -> Result<Tally> {
     run_tests(tests.args(["--package", GUESTS]).args(ALL_AND_PLAIN).env(TERN, tern), Shown::Tests)
 }
 
-/// Everything that runs on KVM, on computers that have it.
-fn rig_tests() -> Result<Tally> {
-    let tests = rig::tests(&WORKSPACE)?;
+/// What runs on KVM, on computers that have it.
+fn rig_tests(extent: Extent) -> Result<Tally> {
+    let tests = rig::tests(&WORKSPACE, extent)?;
     step::announce("running small kernels and real guests on KVM, on emulated computers (a few minutes)");
     thread::scope(|scope| {
         let run = |mut tests| scope.spawn(move || counted(run_tests(&mut tests, Shown::Sections)));

@@ -2,12 +2,15 @@
 //!
 //! A list is a text file beside this one: a line that begins in the first column is a reason, the indented lines below are
 //! the tests that it holds for. They count as skipped, and a name that no test has is an error, so that the list cannot
-//! outlive what it is about.
+//! outlive what it is about. Reasons that begin with `time:` hold for who cannot wait.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use anyhow::{Result, ensure};
+
+/// How reasons begin that are about how long a test takes there, and not about what cannot be.
+const TIME: &str = "time:";
 
 /// One test program's list.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +52,12 @@ impl<'a> LeftOut<'a> {
             ensure!(known.contains(name), "'{name}' is to be left out, and there is no such test");
         }
         Ok(())
+    }
+
+    /// The list of somebody who can wait: without what is only there because of its time.
+    pub(super) fn patient(mut self) -> Self {
+        self.tests.retain(|(_, reason)| !reason.starts_with(TIME));
+        self
     }
 
     /// What the program is to be told.
@@ -108,6 +117,12 @@ mod tests {
         list.check(tests).unwrap();
         let error = list.check(&tests.replace("avx:", "avx512:")).unwrap_err();
         assert!(error.to_string().contains("'state::avx'"), "{error}");
+    }
+
+    #[test]
+    fn who_can_wait_leaves_out_what_cannot_be_and_nothing_else() {
+        let list = LeftOut::parse("time: slow\n  one\nthe emulator loses XCR0\n  two\n").unwrap();
+        assert_eq!(list.patient().tests, [("two", "the emulator loses XCR0")]);
     }
 
     #[test]
