@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use tern_disk::DiskOptions;
 use tern_vmm::config::CpuModel;
 
+use crate::command::CommandArguments;
 use crate::devices::{ConsoleOptions, VsockOptions};
 use crate::engines::{EngineChoice, TranslationChoice};
 use crate::exit;
@@ -53,6 +54,10 @@ Examples:
       a guest that a script drives: its serial console is standard input and output
   tern run --kernel kernel.elf --module 'root.img first' --debug-exit
       a Multiboot kernel with a module; its exit status is the command's
+  tern run debian -- make -C /src test
+      one command in a fresh guest: its input, output and exit code are the command's
+  tern run -t -- top
+      the same with this terminal
   tern run --kernel boot.bin --memory 1M
       a boot sector
 
@@ -130,6 +135,10 @@ pub(crate) struct RunArguments {
     /// offline afterwards. What the guest writes to the disk is gone at the end, unless there is --keep
     #[arg(value_name = "IMAGE")]
     pub image: Option<String>,
+
+    /// A command in place of a shell.
+    #[command(flatten)]
+    pub command: CommandArguments,
 
     /// Keep what the guest writes to its disk, under this name: the next run with the same name goes on with it. `tern image
     /// list` shows it, `tern image rm` removes it
@@ -240,7 +249,7 @@ pub(crate) struct RunArguments {
     pub name: Option<String>,
 
     /// Run in the background: print the machine's name when it runs. `tern console` shows it, `tern stop` ends it
-    #[arg(short, long)]
+    #[arg(short, long, conflicts_with = "words")]
     pub detach: bool,
 
     /// At the end, tell what the machine did: instructions, speed, exits by kind
