@@ -30,6 +30,7 @@ pub(crate) struct Cli {
 const EXAMPLES: &str = "\
 Examples:
   tern run                              a small Linux, at a shell on this terminal
+  tern run -- uname -a                  one command in it; its output and exit code are the command's
   tern run debian                       a whole Debian, logged in on this terminal
   tern run debian --detach --name web   the same in the background; then: tern ps, tern console web, tern stop web
   tern run --kernel vmlinuz             a kernel of your own
@@ -401,6 +402,17 @@ mod tests {
         assert_eq!((arguments.engine, arguments.cpus, arguments.quiet), (EngineChoice::Kvm, Some(1), true));
         let arguments = run(&["--kernel", "k", "--module", "a", "--module", "b"]).unwrap();
         assert_eq!(arguments.modules.len(), 2);
+    }
+
+    #[test]
+    fn a_command_follows_two_hyphens_with_or_without_an_image() {
+        let arguments = run(&["debian", "-e", "A=b", "--", "ls", "-l", "--quiet"]).unwrap();
+        assert_eq!(arguments.image.as_deref(), Some("debian"));
+        assert_eq!(arguments.command.words, ["ls", "-l", "--quiet"]);
+        assert!(!arguments.quiet);
+        assert_eq!(run(&["--", "true"]).unwrap().image, None);
+        assert!(run(&["--detach", "--", "true"]).is_err());
+        assert!(run(&["-t"]).is_err());
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub(super) struct Outbox {
 #[derive(Debug, Default)]
 struct State {
     start: Option<Start>,
+    /// The command was sent; the agent has no use for anything before that.
+    is_open: bool,
     signals: VecDeque<u8>,
     size: Option<Size>,
     /// By stream.
@@ -158,7 +160,11 @@ impl Outbox {
 impl State {
     fn take(&mut self) -> Option<ToGuest> {
         if let Some(start) = self.start.take() {
+            self.is_open = true;
             return Some(ToGuest::Start(start));
+        }
+        if !self.is_open {
+            return None;
         }
         if let Some(signal) = self.signals.pop_front() {
             return Some(ToGuest::Signal(signal));
@@ -194,9 +200,28 @@ impl State {
 mod tests {
     use super::*;
 
+    fn open() -> Outbox {
+        let outbox = Outbox::default();
+        outbox.start(Start::default());
+        assert_eq!(outbox.next(), Some(ToGuest::Start(Start::default())));
+        outbox
+    }
+
+    #[test]
+    fn what_comes_before_the_command_waits_for_it() {
+        let outbox = Outbox::default();
+        assert_eq!(outbox.offer(b"early"), 5);
+        outbox.end_input();
+        assert_eq!(outbox.lock().take(), None);
+        outbox.start(Start::default());
+        assert!(matches!(outbox.next(), Some(ToGuest::Start(_))));
+        assert_eq!(outbox.next(), Some(ToGuest::Input(b"early".to_vec())));
+        assert_eq!(outbox.next(), Some(ToGuest::InputEnd));
+    }
+
     #[test]
     fn input_waits_for_the_agent_and_ends_after_its_last_byte() {
-        let outbox = Outbox::default();
+        let outbox = open();
         let mut sent = 0;
         let mut offered = 0;
         while sent < WINDOW as usize {
