@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use tern_disk::DiskOptions;
 use tern_vmm::config::CpuModel;
 
+use crate::command::CommandArguments;
 use crate::devices::{ConsoleOptions, VsockOptions};
 use crate::engines::{EngineChoice, TranslationChoice};
 use crate::exit;
@@ -29,6 +30,7 @@ pub(crate) struct Cli {
 const EXAMPLES: &str = "\
 Examples:
   tern run                              a small Linux, at a shell on this terminal
+  tern run -- uname -a                  one command in it; its output and exit code are the command's
   tern run debian                       a whole Debian, logged in on this terminal
   tern run debian --detach --name web   the same in the background; then: tern ps, tern console web, tern stop web
   tern run --kernel vmlinuz             a kernel of your own
@@ -53,6 +55,10 @@ Examples:
       a guest that a script drives: its serial console is standard input and output
   tern run --kernel kernel.elf --module 'root.img first' --debug-exit
       a Multiboot kernel with a module; its exit status is the command's
+  tern run debian -- make -C /src test
+      one command in a fresh guest: its input, output and exit code are the command's
+  tern run -t -- top
+      the same with this terminal
   tern run --kernel boot.bin --memory 1M
       a boot sector
 
@@ -130,6 +136,10 @@ pub(crate) struct RunArguments {
     /// offline afterwards. What the guest writes to the disk is gone at the end, unless there is --keep
     #[arg(value_name = "IMAGE")]
     pub image: Option<String>,
+
+    /// A command in place of a shell.
+    #[command(flatten)]
+    pub command: CommandArguments,
 
     /// Keep what the guest writes to its disk, under this name: the next run with the same name goes on with it. `tern image
     /// list` shows it, `tern image rm` removes it
@@ -241,7 +251,7 @@ pub(crate) struct RunArguments {
 
     /// Run in the background: print the machine's name when it runs. `tern console` shows it, `tern stop` ends it.
     /// Errors that come later are in `logs/NAME.log` in $TERN_STATE_DIR or ~/.local/state/tern
-    #[arg(short, long)]
+    #[arg(short, long, conflicts_with = "words")]
     pub detach: bool,
 
     /// At the end, tell what the machine did: instructions, speed, exits by kind
@@ -393,6 +403,17 @@ mod tests {
         assert_eq!((arguments.engine, arguments.cpus, arguments.quiet), (EngineChoice::Kvm, Some(1), true));
         let arguments = run(&["--kernel", "k", "--module", "a", "--module", "b"]).unwrap();
         assert_eq!(arguments.modules.len(), 2);
+    }
+
+    #[test]
+    fn a_command_follows_two_hyphens_with_or_without_an_image() {
+        let arguments = run(&["debian", "-e", "A=b", "--", "ls", "-l", "--quiet"]).unwrap();
+        assert_eq!(arguments.image.as_deref(), Some("debian"));
+        assert_eq!(arguments.command.words, ["ls", "-l", "--quiet"]);
+        assert!(!arguments.quiet);
+        assert_eq!(run(&["--", "true"]).unwrap().image, None);
+        assert!(run(&["--detach", "--", "true"]).is_err());
+        assert!(run(&["-t"]).is_err());
     }
 
     #[test]

@@ -24,7 +24,7 @@ use crate::terminal;
 const MOST_DISK_QUEUES: u32 = 8;
 
 /// The devices that the command line asks for, in the order in which the guest finds them; before them the disk `system`, if the
-/// guest's image has one.
+/// guest's image has one. The console device has the port `joined`, too.
 ///
 /// # Errors
 /// A disk cannot be opened.
@@ -32,6 +32,7 @@ pub(crate) fn of(
     arguments: &RunArguments,
     system: Option<&DiskOptions>,
     cpus: u32,
+    joined: Option<PortConfig>,
 ) -> Result<Vec<DeviceConfig>, Failure> {
     let mut devices = Vec::new();
     for (number, options) in system.into_iter().chain(&arguments.disks).enumerate() {
@@ -42,8 +43,8 @@ pub(crate) fn of(
         let device = Block::new(disk, &serial(options), queues);
         devices.push(named(format!("disk{number}"), device));
     }
-    if !arguments.consoles.is_empty() {
-        let device = console(&arguments.consoles)?;
+    if !arguments.consoles.is_empty() || joined.is_some() {
+        let device = console(&arguments.consoles, joined)?;
         devices.push(DeviceConfig { name: "console".to_owned(), device });
     }
     if let Some(VsockOptions { path, cid }) = &arguments.vsock {
@@ -65,7 +66,7 @@ pub(crate) fn of(
 }
 
 /// The console device with all its ports. The guest's terminals are as large as the user's.
-fn console(options: &[ConsoleOptions]) -> Result<Arc<Console>, Failure> {
+fn console(options: &[ConsoleOptions], joined: Option<PortConfig>) -> Result<Arc<Console>, Failure> {
     let refused =
         |error: anyhow::Error| Failure::input(error).context("cannot give the guest terminals and channels");
     let mut ports = Vec::new();
@@ -76,6 +77,7 @@ fn console(options: &[ConsoleOptions]) -> Result<Arc<Console>, Failure> {
         };
         ports.push(port.map_err(|error| refused(error.into()))?);
     }
+    ports.extend(joined);
     let console = Arc::new(Console::new(ports).map_err(|error| refused(error.into()))?);
     follow_size(&console, options.len());
     Ok(console)

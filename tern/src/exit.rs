@@ -27,6 +27,13 @@ impl Code {
     pub const HOST: Self = Self(74);
     /// The user left with Ctrl-], or whoever read the output went away.
     pub const LEFT: Self = Self(130);
+    /// There was to be a command in a guest, and none was run (docker(1)'s code).
+    pub const NOT_RUN: Self = Self(125);
+
+    /// That of a command in a guest.
+    pub fn of_command(code: u8) -> Self {
+        Self(code)
+    }
 
     /// The status that a guest gave through the debug-exit port.
     pub fn of_guest(status: u8) -> Self {
@@ -59,12 +66,21 @@ const TABLE: [(&str, &str); 8] = [
     ("odd", "the guest's own, through --debug-exit: (value << 1) | 1"),
 ];
 
+/// Those of `tern run -- COMMAND`.
+const OF_COMMANDS: &str = "\
+With a command (`tern run -- COMMAND`) they are the command's own, 128 and the number of the signal that ended it, and:
+  125  it was not run, or the machine ended under it
+  126  the guest has it and cannot run it
+  127  the guest does not have it
+";
+
 /// The table as a section of a help text.
 pub(crate) fn help() -> String {
     let mut text = "Exit codes:\n".to_owned();
     for (code, meaning) in TABLE {
         writeln!(text, "  {code:<4} {meaning}").expect("a string takes everything");
     }
+    text.push_str(OF_COMMANDS);
     text
 }
 
@@ -94,6 +110,11 @@ impl Failure {
     /// Puts what was wanted before what went wrong.
     pub fn context(self, wanted: &'static str) -> Self {
         Self { code: self.code, error: self.error.context(wanted) }
+    }
+
+    /// With another exit code.
+    pub fn with_code(self, code: Code) -> Self {
+        Self { code, ..self }
     }
 
     /// The first cause of this kind.

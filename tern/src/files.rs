@@ -82,6 +82,8 @@ pub(crate) struct Files {
     /// What the kernel is; without it, its bytes tell.
     pub kind: Option<KernelKind>,
     pub initrd: Option<Input>,
+    /// An archive that is put behind it.
+    pub appended: Vec<u8>,
     /// If nobody gives one, the kernel decides.
     pub cmdline: Option<String>,
     /// Each with its command line.
@@ -92,7 +94,12 @@ impl Files {
     fn read(&self) -> anyhow::Result<Guest> {
         let kernel = Kernel::parse(self.kernel.read()?, self.kind)
             .with_context(|| format!("cannot boot the kernel '{}'", self.kernel.path.display()))?;
-        let initrd = self.initrd.as_ref().map(Input::read).transpose()?;
+        let mut initrd = self.initrd.as_ref().map(Input::read).transpose()?;
+        if let Some(initrd) = initrd.as_mut().filter(|_| !self.appended.is_empty()) {
+            // Linux passes over zeros, and finds an archive at a multiple of four.
+            initrd.resize(initrd.len().next_multiple_of(4), 0);
+            initrd.extend_from_slice(&self.appended);
+        }
         let command_line = self.cmdline.clone().unwrap_or_else(|| default_cmdline(&kernel));
         let mut modules = Vec::new();
         for (input, command_line) in &self.modules {
@@ -166,7 +173,8 @@ mod tests {
         fs::write(&path, [0xf4]).unwrap();
         let kernel = Input::open("kernel", &path, 1, "no kernel has").unwrap();
         let kind = Some(KernelKind::BootSector);
-        let files = Files { kernel, kind, initrd: None, cmdline: None, modules: Vec::new() };
+        let files =
+            Files { kernel, kind, initrd: None, appended: Vec::new(), cmdline: None, modules: Vec::new() };
         let source = FromFiles::new(files).unwrap();
         let first = Arc::downgrade(&source.guest().unwrap());
         assert!(first.upgrade().is_none(), "nothing is kept after the start");

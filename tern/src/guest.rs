@@ -63,8 +63,13 @@ impl FromStr for Module {
 }
 
 /// Reads the files of the guest for the first time: those of `source`, and those that the command line puts in their places.
-/// What does not fit into `memory`, in bytes, need not be read.
-pub(crate) fn load(arguments: &RunArguments, source: &Source, memory: u64) -> Result<FromFiles, Failure> {
+/// What does not fit into `memory`, in bytes, need not be read. The archive `appended` is put behind the initramfs, if there is one.
+pub(crate) fn load(
+    arguments: &RunArguments,
+    source: &Source,
+    memory: u64,
+    appended: Vec<u8>,
+) -> Result<FromFiles, Failure> {
     let kernel = arguments.kernel.as_ref().or(source.kernel.as_ref());
     let kernel = kernel
         .ok_or_else(|| Failure::input(anyhow!("there is no kernel to start: name one with --kernel FILE")))?;
@@ -78,7 +83,7 @@ pub(crate) fn load(arguments: &RunArguments, source: &Source, memory: u64) -> Re
         modules.push((fitting("module", &module.file)?, module.cmdline.clone()));
     }
     let cmdline = arguments.cmdline.clone().or_else(|| source.cmdline.clone());
-    FromFiles::new(Files { kernel, kind: arguments.format.kind(), initrd, cmdline, modules })
+    FromFiles::new(Files { kernel, kind: arguments.format.kind(), initrd, appended, cmdline, modules })
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@
 //! heap.rs       the allocator, told to keep nothing large
 //! statistics.rs what a machine did, for people
 //! engines.rs    the engines, and `tern engines`
+//! command/      `tern run -- COMMAND`: one command in a guest
 //! images.rs     `tern image`: systems, kept machines and the rest of the cache
 //! disks/        `tern image`: disk images
 //! terminal/     the user's terminal as the guest's serial console
@@ -21,6 +22,7 @@
 #![deny(unsafe_code)]
 
 mod cli;
+mod command;
 mod control;
 mod devices;
 mod disks;
@@ -47,7 +49,7 @@ use exit::{Code, Failure};
 fn main() -> ExitCode {
     heap::give_back_large_blocks();
     let done = match Cli::parse().command {
-        Command::Run(arguments) => run::run(&arguments),
+        Command::Run(arguments) => command::judged(&arguments, run::run(&arguments)),
         Command::Engines { output } => engines::list(output).map(|()| Code::SUCCESS),
         Command::Ps { output } => control::list(output).map(|()| Code::SUCCESS),
         Command::Stop(arguments) => control::stop(&arguments).map(|()| Code::SUCCESS),

@@ -14,6 +14,7 @@ use tern_vmm::console::ConsoleInput;
 use tern_vmm::machine::{End, Machine, MachineError, Outcome};
 
 use crate::cli::{OutputForm, RunArguments};
+use crate::command::{self, Ended, LastLines, Prepared, Talk};
 use crate::control::{self, Claim, Detached, Hub, Served, State, Status};
 use crate::engines::Chosen;
 use crate::exit::{Code, Failure};
@@ -43,13 +44,27 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<Code, Failure> {
         }
         control => Some(control?),
     };
-    let guest = guest::load(arguments, &source, memory.size)?;
-    let devices = devices::of(arguments, source.disk.as_ref(), cpus)?;
+    let (prepared, port) = command::prepare(arguments, &source)?.unzip();
+    let segment = prepared.as_ref().map_or_else(Vec::new, |prepared| prepared.segment().to_vec());
+    let guest = guest::load(arguments, &source, memory.size, segment)?;
+    let devices = devices::of(arguments, source.disk.as_ref(), cpus, port)?;
     let config = config(arguments, guest, devices, memory, cpus);
     if let Some(note) = note
         && !arguments.quiet
     {
         eprintln!("tern: {note}");
+    }
+    if let Some(prepared) = prepared {
+        let lines = LastLines::default();
+        let machine = Machine::new(config, engine, hub.output(lines.clone()))?;
+        let (ended, outcome) = run_command(machine, prepared, control.as_ref())?;
+        if let Some(control) = &control {
+            control.served.ends();
+        }
+        hub.end();
+        tell_statistics(arguments, engine.name(), cpus, &outcome);
+        drop((source, control));
+        return code_of_command(ended, &outcome.end, &lines, arguments.quiet);
     }
     let console = Console::open(arguments.quiet, "Ctrl-] leaves and ends the machine")
         .context("cannot use standard input and output as a console")
@@ -64,18 +79,84 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<Code, Failure> {
     // Errors and statistics are for a terminal that is itself again.
     let leaving = console.close();
     let outcome = outcome?;
-    if arguments.stats {
-        let tell = match arguments.output {
-            OutputForm::Text => statistics::text,
-            OutputForm::Json => statistics::json,
-        };
-        eprint!("{}", tell(engine.name(), cpus, outcome.wall, &outcome.statistics));
-    }
+    tell_statistics(arguments, engine.name(), cpus, &outcome);
     // Whatever is to be put in order is, before a signal may end the process.
     drop((source, control));
     match leaving {
         None => code_of(outcome.end),
         Some(why) => code_of_leaving(why, arguments.quiet),
+    }
+}
+
+fn tell_statistics(arguments: &RunArguments, engine: &str, cpus: u32, outcome: &Outcome) {
+    if arguments.stats {
+        let tell = match arguments.output {
+            OutputForm::Text => statistics::text,
+            OutputForm::Json => statistics::json,
+        };
+        eprint!("{}", tell(engine, cpus, outcome.wall, &outcome.statistics));
+    }
+}
+
+/// Runs a machine for a command, and tells how both ended.
+fn run_command(
+    machine: Machine,
+    prepared: Prepared,
+    control: Option<&Control>,
+) -> Result<((Ended, Option<Leaving>), Outcome), Failure> {
+    let handle = machine.handle();
+    let talk = Talk::start(prepared, Arc::new(move || handle.stop()))
+        .context("cannot pass on the command's input and output")
+        .map_err(Failure::host)?;
+    if let Some(Control { served, .. }) = control {
+        served.runs(machine.handle(), machine.console_input());
+    }
+    let outcome = machine.run();
+    let ended = talk.finish();
+    Ok((ended, outcome?))
+}
+
+/// What a command's end means. The machine's own end counts only if it came first.
+fn code_of_command(
+    (ended, leaving): (Ended, Option<Leaving>),
+    end: &End,
+    lines: &LastLines,
+    quiet: bool,
+) -> Result<Code, Failure> {
+    if let Some(why) = leaving {
+        return code_of_leaving(why, quiet);
+    }
+    let with_lines = |what: String| {
+        let told = lines.told();
+        let told = if told.is_empty() {
+            String::new()
+        } else {
+            format!("; its console's last lines:\n{}", told.trim_end())
+        };
+        Failure::crash(anyhow!("{what}{told}"))
+    };
+    match ended {
+        Ended::Command { code, reason } => {
+            if let Some(reason) = reason {
+                eprintln!("tern: {reason}");
+            }
+            Ok(Code::of_command(code))
+        }
+        Ended::Broken(why) => {
+            Err(with_lines(format!("what the guest says about the command makes no sense: {why}")))
+        }
+        Ended::OutputFailed(error) => {
+            Err(Failure::host(anyhow::Error::new(error).context("the command's output cannot be written")))
+        }
+        Ended::Machine { had_started } => {
+            let when = if had_started { "under the command" } else { "before the command started" };
+            Err(with_lines(match end {
+                End::Crash(report) => format!("the guest crashed {when}: {report}"),
+                End::Stopped => format!("the machine was ended {when}"),
+                End::Reboot => format!("the guest asked for a reboot {when}"),
+                _ => format!("the guest powered off {when}"),
+            }))
+        }
     }
 }
 
@@ -126,7 +207,12 @@ fn config(
         cpu_model: CpuModel::by_name(&arguments.cpu).unwrap_or_default(),
         devices,
         debug_exit: arguments.debug_exit,
-        on_reboot: if arguments.no_reboot { OnReboot::End } else { OnReboot::Restart },
+        // A command is run once.
+        on_reboot: if arguments.no_reboot || arguments.command.is_there() {
+            OnReboot::End
+        } else {
+            OnReboot::Restart
+        },
         ..MachineConfig::new(guest)
     }
 }

@@ -90,6 +90,11 @@ impl Source {
         (arguments.memory.unwrap_or(usual), arguments.cpus.unwrap_or(cpus))
     }
 
+    /// Whether it is the tiny guest.
+    pub(crate) fn is_tiny(&self) -> bool {
+        self.label == TINY && self.disk.is_none()
+    }
+
     fn bare(label: &str) -> Self {
         Self {
             label: label.to_owned(),

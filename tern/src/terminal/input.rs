@@ -107,7 +107,7 @@ impl Reader {
 }
 
 /// Waits until something can be read; without a bound if `patience` is `None`.
-fn is_ready(source: &impl AsFd, patience: Option<Duration>) -> bool {
+pub(super) fn is_ready(source: &impl AsFd, patience: Option<Duration>) -> bool {
     let timeout = patience.and_then(|patience| Timespec::try_from(patience).ok());
     let mut descriptors = [PollFd::new(source, PollFlags::IN)];
     // An error is for the read that follows to meet.

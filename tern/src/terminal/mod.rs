@@ -22,7 +22,9 @@ use std::time::Duration;
 
 pub(crate) use output::Output;
 
-use raw::RawMode;
+pub(crate) use output::write_all;
+pub(crate) use raw::RawMode;
+pub(crate) use signals::{end_later, ignored};
 
 /// Where typed bytes go: the receiving side of the guest's serial port.
 pub(crate) trait ConsoleInput: Send + Sync {
@@ -46,6 +48,23 @@ pub(crate) enum Leaving {
 
 /// Ends the machine, from whatever thread; more than one call does no harm.
 pub(crate) type Stop = Arc<dyn Fn() + Send + Sync>;
+
+/// Splits what was typed at the first Ctrl-], and says whether there was one.
+pub(crate) fn split(bytes: &[u8]) -> (&[u8], bool) {
+    let escape::Typed { guest, leave } = escape::split(bytes);
+    (guest, leave)
+}
+
+/// Waits until something can be read.
+pub(crate) fn wait_readable(source: impl std::os::fd::AsFd) {
+    input::is_ready(&source, None);
+}
+
+/// Makes the terminal raw again if it was, when the process goes on after it was stopped.
+pub(crate) fn take_again() {
+    // If the terminal is gone, the reader of the input will find out.
+    let _ = raw::apply();
+}
 
 /// The columns and lines of the terminal that shows the console, if one does and tells.
 pub(crate) fn size() -> Option<(u16, u16)> {

@@ -182,7 +182,7 @@ impl Shared {
 }
 
 /// Writes everything, also to a descriptor that someone made non-blocking.
-fn write_all(target: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<(), Errno> {
+pub(crate) fn write_all(target: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<(), Errno> {
     while !bytes.is_empty() {
         match rustix::io::write(target, bytes) {
             Ok(count) => bytes = &bytes[count..],

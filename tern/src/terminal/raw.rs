@@ -15,7 +15,7 @@ static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
 
 /// Keeps the terminal raw until dropped.
 #[derive(Debug)]
-pub(super) struct RawMode(());
+pub(crate) struct RawMode(());
 
 impl RawMode {
     /// Makes standard input raw if it is a terminal.

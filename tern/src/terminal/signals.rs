@@ -70,7 +70,7 @@ pub(super) fn end_by(signal: i32) {
 }
 
 /// Ends the process if it is still there after a while.
-fn end_later(signal: i32) {
+pub(crate) fn end_later(signal: i32) {
     let wait = move || {
         thread::sleep(PATIENCE);
         end_by(signal);
@@ -81,7 +81,7 @@ fn end_later(signal: i32) {
 }
 
 /// Which signals whoever started this process wants ignored, as nohup(1) does.
-fn ignored() -> impl Fn(i32) -> bool {
+pub(crate) fn ignored() -> impl Fn(i32) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);

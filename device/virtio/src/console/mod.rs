@@ -1,5 +1,5 @@
 //! The console device (virtio 1.2, section 5.3) with several ports. Each leads to a Unix socket of the host, where one program at
-//! a time may connect; a port is a terminal of the guest's (`/dev/hvc0`) or a channel with a name (`/dev/vport0p1`).
+//! a time may connect, or to whoever made the device; a port is a terminal of the guest's (`/dev/hvc0`) or a channel with a name (`/dev/vport0p1`).
 //!
 //! ```text
 //!  control.rs  messages about ports
@@ -16,6 +16,7 @@ mod worker;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -50,7 +51,16 @@ const MOST_MESSAGES: usize = 128;
 pub struct PortConfig {
     /// Its name; a console has none.
     name: Option<String>,
-    listener: Listener,
+    host: HostEnd,
+}
+
+/// Where a port leads on the host.
+#[derive(Debug)]
+enum HostEnd {
+    /// To whoever connects.
+    Listener(Listener),
+    /// To whoever made the device, for good.
+    Joined(UnixStream),
 }
 
 impl PortConfig {
@@ -59,7 +69,17 @@ impl PortConfig {
     /// # Errors
     /// There can be no such socket.
     pub fn channel(name: &str, path: &Path) -> Result<Self, ListenError> {
-        Ok(Self { name: Some(name.to_owned()), listener: Listener::bind(path)? })
+        Ok(Self { name: Some(name.to_owned()), host: HostEnd::Listener(Listener::bind(path)?) })
+    }
+
+    /// A channel with a name that leads to the stream that is returned, and to nobody else.
+    ///
+    /// # Errors
+    /// The host has no descriptors left.
+    pub fn joined(name: &str) -> io::Result<(Self, UnixStream)> {
+        let (ours, theirs) = UnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        Ok((Self { name: Some(name.to_owned()), host: HostEnd::Joined(ours) }, theirs))
     }
 
     /// A terminal of the guest's, reached at the Unix socket `path`.
@@ -67,7 +87,7 @@ impl PortConfig {
     /// # Errors
     /// There can be no such socket.
     pub fn terminal(path: &Path) -> Result<Self, ListenError> {
-        Ok(Self { name: None, listener: Listener::bind(path)? })
+        Ok(Self { name: None, host: HostEnd::Listener(Listener::bind(path)?) })
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::control::{SIZE, Said, Say};
 use super::port::Port;
-use super::{F_MULTIPORT, MOST_MESSAGES, PortConfig, PortState, Shared};
+use super::{F_MULTIPORT, HostEnd, MOST_MESSAGES, PortConfig, PortState, Shared};
 use crate::device::{Served, Worker};
 use crate::queue::{Chain, Violation};
 use crate::session::Session;
@@ -77,6 +77,10 @@ impl Talking {
         for (config, state) in configs.iter().zip(&shared.lock().ports) {
             let mut port = Port::new(config.name.is_none());
             port.state = state.clone();
+            if let HostEnd::Joined(stream) = &config.host {
+                // The device keeps its own for the time after a reset.
+                port.connect(stream.try_clone()?);
+            }
             ports.push(port);
         }
         if !session.has(F_MULTIPORT) {
@@ -288,8 +292,13 @@ impl Talking {
                 self.waiting.arm(socket, events, socket_token(index))
             }
             None => {
-                let listener = self.configs[index].listener.socket();
-                self.waiting.arm(listener, Events::IN, listener_token(index))
+                match &self.configs[index].host {
+                    HostEnd::Listener(listener) => {
+                        self.waiting.arm(listener.socket(), Events::IN, listener_token(index))
+                    }
+                    // Nobody comes any more.
+                    HostEnd::Joined(_) => Ok(()),
+                }
             }
         };
         self.shared.lock().ports[index].clone_from(&port.state);
@@ -298,7 +307,8 @@ impl Talking {
     fn accept(&mut self, index: usize) {
         let (Some(config), Some(port)) = (self.configs.get(index), self.ports.get_mut(index)) else { return };
         if port.socket.is_none()
-            && let Ok(socket) = config.listener.accept()
+            && let HostEnd::Listener(listener) = &config.host
+            && let Ok(socket) = listener.accept()
         {
             port.connect(socket);
         }

@@ -10,6 +10,7 @@ mod bad_input;
 mod balloon;
 mod boot;
 mod channels;
+mod command;
 mod console;
 mod disks;
 mod endings;

@@ -1,0 +1,55 @@
+//! What a guest's initramfs gets in addition: the agent, and what starts it.
+//!
+//! Linux unpacks one archive after the other (initramfs buffer format), so that this one needs no change to the guest's own. The tiny
+//! guest looks for the agent itself. A distribution's initramfs made by initramfs-tools(7) runs the scripts that
+//! `scripts/init-bottom/ORDER` names when the system's disk is there: ours is one more. A later file replaces an earlier one, so the new
+//! ORDER runs whatever is in the folder.
+
+use tern_image::cpio::Archive;
+
+/// The agent, as the build made it.
+const AGENT: &[u8] = include_bytes!(env!("TERN_AGENT"));
+
+/// Runs every script of the folder, as the file did that this replaces.
+const ORDER: &str = include_str!("order.sh");
+
+/// Has the agent put itself where the system finds it.
+const SCRIPT: &str = include_str!("place.sh");
+
+/// The archive that is put behind a guest's own.
+pub(super) fn segment(is_tiny: bool) -> Vec<u8> {
+    let mut archive = Archive::default();
+    archive.directory("tern");
+    archive.file("tern/agent", 0o755, AGENT);
+    if !is_tiny {
+        for directory in ["scripts", "scripts/init-bottom"] {
+            archive.directory(directory);
+        }
+        archive.file("scripts/init-bottom/ORDER", 0o644, ORDER.as_bytes());
+        archive.file("scripts/init-bottom/tern", 0o755, SCRIPT.as_bytes());
+    }
+    archive.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_agent_is_a_program_that_needs_no_other_file() {
+        assert!(AGENT.starts_with(b"\x7fELF\x02\x01\x01"));
+        let interpreter = b"ld-linux";
+        assert!(
+            !AGENT.windows(interpreter.len()).any(|bytes| bytes == interpreter),
+            "it is linked dynamically"
+        );
+        assert!(AGENT.len() < 2 << 20, "{} bytes", AGENT.len());
+    }
+
+    #[test]
+    fn only_a_distributions_initramfs_gets_scripts() {
+        let has_scripts = |segment: Vec<u8>| segment.windows(12).any(|bytes| bytes == b"scripts/init");
+        assert!(has_scripts(segment(false)));
+        assert!(!has_scripts(segment(true)));
+    }
+}
