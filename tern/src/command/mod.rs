@@ -51,7 +51,13 @@ pub(crate) struct CommandArguments {
     pub environment: Vec<OsString>,
 
     /// Start the command in this folder of the guest's
-    #[arg(short, long = "workdir", value_name = "FOLDER", requires = "words", help_heading = "Command")]
+    #[arg(
+        short = 'w',
+        long = "workdir",
+        value_name = "FOLDER",
+        requires = "words",
+        help_heading = "Command"
+    )]
     pub directory: Option<OsString>,
 }
 
