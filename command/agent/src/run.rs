@@ -72,7 +72,7 @@ pub(crate) fn run() -> io::Result<()> {
     let end = match Running::start(&start) {
         Ok(running) => {
             sender.send(&FromGuest::Started)?;
-            let status = running.to_the_end(host, &sender)?;
+            let status = running.serve(host, &sender)?;
             end_of(status)
         }
         Err((code, reason)) => FromGuest::Failed { code, reason },
@@ -159,7 +159,7 @@ impl Running {
     }
 
     /// Passes on what is to be passed on until it is over.
-    fn to_the_end(self, host: Host, sender: &Arc<Sender>) -> io::Result<ExitStatus> {
+    fn serve(self, host: Host, sender: &Arc<Sender>) -> io::Result<ExitStatus> {
         let Self { mut child, group, over, input, outputs, terminal } = self;
         let feed = Arc::new(Feed::default());
         let allowances = Arc::new([Allowance::new()?, Allowance::new()?]);

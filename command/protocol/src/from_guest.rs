@@ -128,7 +128,7 @@ mod tests {
         ];
         let bytes: Vec<u8> = said.iter().flat_map(FromGuest::bytes).collect();
         for step in [1, 3, 4096, bytes.len()] {
-            let mut decoder = Decoder::default();
+            let mut decoder = Decoder::<FromGuest>::default();
             let mut heard = Vec::new();
             for piece in bytes.chunks(step) {
                 decoder.push(piece);
