@@ -249,7 +249,8 @@ pub(crate) struct RunArguments {
     #[arg(long, value_name = "NAME", help_heading = "Machine")]
     pub name: Option<String>,
 
-    /// Run in the background: print the machine's name when it runs. `tern console` shows it, `tern stop` ends it
+    /// Run in the background: print the machine's name when it runs. `tern console` shows it, `tern stop` ends it.
+    /// Errors that come later are in `logs/NAME.log` in $TERN_STATE_DIR or ~/.local/state/tern
     #[arg(short, long, conflicts_with = "words")]
     pub detach: bool,
 

@@ -20,10 +20,10 @@ const LARGEST_KERNEL: u64 = 1 << 30;
 pub(crate) enum Format {
     /// Whatever the file turns out to be
     Auto,
-    /// A Linux bzImage: unpacked and entered through PVH, or through its 64-bit entry without that
+    /// A Linux bzImage: unpacked here, and entered as its own unpacker would
     #[value(name = "bzimage")]
     BzImage,
-    /// An ELF file with a PVH entry, or an unpacked Linux kernel
+    /// An unpacked Linux kernel, or another ELF file with a PVH entry
     Elf,
     /// A multiboot 1 kernel
     Multiboot,

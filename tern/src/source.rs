@@ -64,7 +64,7 @@ impl Source {
         let progress: &dyn Progress = if arguments.quiet { &Silent } else { &shown };
         let image = arguments.image.as_deref();
         if let Some(name) = &arguments.keep {
-            return kept(name, image, progress);
+            return kept(name, arguments, progress);
         }
         match image {
             None if arguments.kernel.is_some() => Ok(Self::bare("kernel")),
@@ -73,7 +73,7 @@ impl Source {
                 Some(release) => {
                     let system = System::get(&Cache::of_user()?, release, progress).map_err(cannot_get)?;
                     let disk = thrown_away(&system.disk, Some(Format::Qcow2));
-                    Ok(Self::system(system, disk))
+                    Ok(Self::system(system, disk, arguments))
                 }
                 None => disk(image, arguments.kernel.is_some()),
             },
@@ -107,8 +107,8 @@ impl Source {
         }
     }
 
-    fn system(system: System, disk: DiskOptions) -> Self {
-        let cmdline = format!("{}{}", system.cmdline(), console());
+    fn system(system: System, disk: DiskOptions, arguments: &RunArguments) -> Self {
+        let cmdline = format!("{}{}", system.cmdline(), console(arguments));
         Self {
             label: system.about.name,
             kernel: Some(system.kernel),
@@ -140,19 +140,26 @@ fn tiny(progress: &dyn Progress) -> Result<Source, Failure> {
 }
 
 /// What a system with systemd is to know of the terminal, systemd(1), so that it need not ask. Where there is none escape sequences
-/// are noise, and lines are not to be broken.
-fn console() -> String {
-    let Some((columns, lines)) = terminal::size() else {
-        return " systemd.tty.columns.ttyS0=500 systemd.tty.rows.ttyS0=24 systemd.tty.term.ttyS0=dumb"
-            .to_owned();
-    };
-    let size = format!(" systemd.tty.columns.ttyS0={columns} systemd.tty.rows.ttyS0={lines}");
+/// are noise, and lines are not to be broken; in the background one is to come, like the one that it is started from.
+fn console(arguments: &RunArguments) -> String {
     let is_plain =
         |kind: &String| kind.chars().all(|letter| letter.is_ascii_alphanumeric() || "-+._".contains(letter));
-    match std::env::var("TERM").ok().filter(is_plain) {
-        Some(kind) if !kind.is_empty() => format!("{size} systemd.tty.term.ttyS0={kind}"),
-        _ => size,
+    let kind = std::env::var("TERM").ok().filter(is_plain).filter(|kind| !kind.is_empty());
+    let (columns, lines) = terminal::size().unwrap_or(if arguments.detach { (80, 24) } else { (500, 24) });
+    let kind = if arguments.detach || terminal::size().is_some() {
+        kind.as_deref().unwrap_or("vt220")
+    } else {
+        "dumb"
+    };
+    let mut words = String::new();
+    for place in ["console", "ttyS0"] {
+        for (what, value) in
+            [("term", kind), ("columns", &*columns.to_string()), ("rows", &*lines.to_string())]
+        {
+            write!(words, " systemd.tty.{what}.{place}={value}").expect("a string takes everything");
+        }
     }
+    words
 }
 
 /// A disk image of the user's.
@@ -184,9 +191,9 @@ fn thrown_away(path: &Path, format: Option<Format>) -> DiskOptions {
 }
 
 /// A machine that is kept, or is to be kept from now on.
-fn kept(name: &str, image: Option<&str>, progress: &dyn Progress) -> Result<Source, Failure> {
+fn kept(name: &str, arguments: &RunArguments, progress: &dyn Progress) -> Result<Source, Failure> {
     let kept = Kept::of_user()?;
-    let release = image.map(|image| {
+    let release = arguments.image.as_deref().map(|image| {
         Release::named(image).ok_or_else(|| {
             Failure::input(anyhow!(
                 "--keep is for systems such as 'debian', not for '{image}': what a machine writes to a disk of your own is kept if you \
@@ -216,5 +223,5 @@ fn kept(name: &str, image: Option<&str>, progress: &dyn Progress) -> Result<Sour
     let KeptSystem { name, system } = machine;
     let mut disk = DiskOptions::new(&system.disk);
     disk.format = Some(Format::Qcow2);
-    Ok(Source { kept: Some(name), _in_use: Some(in_use), ..Source::system(system, disk) })
+    Ok(Source { kept: Some(name), _in_use: Some(in_use), ..Source::system(system, disk, arguments) })
 }

@@ -20,6 +20,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
 use tern_image::debian::{self, Flavour, Suite};
+use tern_image::system::{Release, System};
 use tern_image::{Cache, OnStderr};
 
 use emulator::{Ended, Rig};
@@ -57,6 +58,10 @@ struct Cli {
     /// Bring along Debian's kernels and the tiny guest, where tern and its tests look for them
     #[arg(long)]
     kernels: bool,
+
+    /// Bring along a whole system, `debian`, where tern and its tests look for it
+    #[arg(long)]
+    system: bool,
 
     /// End a command that takes longer, in seconds
     #[arg(long, default_value_t = 300, value_name = "SECONDS")]
@@ -128,6 +133,11 @@ fn run(cli: &Cli) -> Result<ExitCode> {
     }
     if cli.kernels {
         others.extend(kernels(&cache, &progress)?);
+    }
+    if cli.system {
+        let release = Release::ALL[0];
+        let system = System::get(&cache, release, &progress)?;
+        others.extend(Placed::entry(system.disk.parent().context("an entry of the cache is a directory")?)?);
     }
     let initramfs = files::initramfs(&host, &guest, &programs, &others, &command)?;
     let timeout = (!cli.shell).then(|| Duration::from_secs(cli.timeout));

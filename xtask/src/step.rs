@@ -42,10 +42,14 @@ pub(crate) fn cargo_build(subcommand: &str) -> Command {
     command
 }
 
+/// How `tern` is linked: with the C library inside. Shared libraries are mapped in whole neighbourhoods of what is used of
+/// them, and cost each machine a mebibyte, and its start the work of the dynamic linker.
+const STATIC: [&str; 2] = ["--", "-Ctarget-feature=+crt-static"];
+
 /// Builds the release `tern`, which lies beside this program, and returns its path.
 pub(crate) fn build_tern() -> Result<PathBuf> {
     announce("building tern");
-    run(cargo_build("build").args(["--release", "--package", "tern"]))?;
+    run(cargo_build("rustc").args(["--release", "--package", "tern", "--bin", "tern"]).args(STATIC))?;
     let this = env::current_exe().context("cannot find out where this program is")?;
     Ok(this.with_file_name("tern"))
 }

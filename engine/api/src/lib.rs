@@ -34,7 +34,7 @@ pub use coalesce::{Coalescing, GatheredWrite, WriteRange, WriteSink};
 pub use dirty::{DirtyLog, DirtyRegion, LOG_PAGE};
 pub use engine::{Availability, Engine, EngineError};
 pub use exit::{VmEntry, VmExit};
-pub use mapping::{HUGE_PAGE, advise_huge_pages, discard, map_memory};
+pub use mapping::{HUGE_PAGE, THREAD_STACK, advise_huge_pages, discard, map_memory};
 pub use pause::Standstill;
 pub use saved::VmState;
 pub use statistics::{ExitKind, Statistics};

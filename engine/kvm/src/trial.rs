@@ -6,9 +6,10 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread;
 use std::time::Duration;
 
-use tern_engine::{Clock, EngineError, GuestMemory, Vcpu, VmConfig, VmEntry, VmExit};
+use tern_engine::{Clock, EngineError, GuestMemory, THREAD_STACK, Vcpu, VmConfig, VmEntry, VmExit};
 use tern_x86::cpuid::CpuModel;
 use tern_x86::state::{Attributes, Cr0, Cr4, DescriptorTable, Efer, Segment, SegmentRegister, VcpuState};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
@@ -125,12 +126,16 @@ fn outcome(host: Host) -> Result<VmExit, EngineError> {
     vcpu.set_state(&first_state());
     let kick = vcpu.kicker();
     let (done, waiting) = channel::<()>();
-    std::thread::scope(|scope| {
-        scope.spawn(move || {
+    thread::scope(|scope| {
+        let watch = move || {
             if waiting.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
                 kick.kick();
             }
-        });
+        };
+        thread::Builder::new()
+            .stack_size(THREAD_STACK)
+            .spawn_scoped(scope, watch)
+            .map_err(|source| EngineError::Host { action: "start a thread", source })?;
         let exit = vcpu.run(VmEntry::Resume);
         drop(done);
         exit

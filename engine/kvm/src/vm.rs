@@ -69,6 +69,7 @@ impl KvmVm {
         // Port 0x61 belongs to the timer here, as in a PC: KVM calls that the speaker's dummy.
         let pit = kvm_pit_config { flags: KVM_PIT_SPEAKER_DUMMY, ..Default::default() };
         fd.create_pit2(pit).map_err(refused("make the interval timer"))?;
+        chipset::set_lines(fd, &power_on::pic(), &power_on::ioapic())?;
         Ok(vm)
     }
 

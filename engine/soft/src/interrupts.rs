@@ -175,6 +175,13 @@ fn power_on_apic(id: u32) -> LocalApic {
     apic
 }
 
+/// The 8259s and the IO-APIC as firmware would leave them.
+fn power_on_lines() -> Lines {
+    let mut ioapic = IoApic::new();
+    ioapic.enter_virtual_wire_mode();
+    Lines { pic: Pic::new(), ioapic }
+}
+
 /// Is called when the guest has ended the interrupt of a line.
 pub type EndObserver = Box<dyn Fn() + Send + Sync>;
 
@@ -240,7 +247,7 @@ impl Interrupts {
     /// The controllers of a machine with `cpus` processors, after power-on.
     pub fn new(cpus: u32, clock: Arc<Clock>) -> Self {
         Self {
-            lines: Mutex::new(Lines { pic: Pic::new(), ioapic: IoApic::new() }),
+            lines: Mutex::new(power_on_lines()),
             pit: Mutex::new(Pit::new()),
             pit_deadline: AtomicU64::new(NEVER),
             processors: (0..cpus).map(|id| Arc::new(Mailbox::new(id))).collect(),
@@ -252,7 +259,7 @@ impl Interrupts {
 
     /// Back to the state after power-on.
     pub fn reset(&self) {
-        *lock(&self.lines) = Lines { pic: Pic::new(), ioapic: IoApic::new() };
+        *lock(&self.lines) = power_on_lines();
         *lock(&self.pit) = Pit::new();
         self.pit_deadline.store(NEVER, Ordering::Relaxed);
         for (id, mailbox) in (0..).zip(&self.processors) {

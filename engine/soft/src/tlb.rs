@@ -3,14 +3,16 @@
 //! One subtraction and one comparison answer both "is it this page" and "does it stay inside the page": an access of
 //! `size` bytes hits if `linear - tag <= 4096 - size`, unsigned.
 //!
-//! There are two levels. The *tables*, one for each kind of access, are indexed by the linear address. A *site* is a
-//! translated instruction's own entry: it remembers the page that the instruction accessed last, so that its address need
-//! not be known before the entry can be read. Translated code looks at its site, then at the table, and then asks.
+//! There are two levels. The *tables*, one for each kind of access, are indexed by the linear address. A *site* is an entry
+//! of its own that an instruction has in code that most of the time is spent in: it remembers the page that the instruction
+//! accessed last, so that its address need not be known before the entry can be read. Translated code looks at its site, if
+//! it has one, then at the table, and then asks.
 
 use std::mem::offset_of;
 use std::ptr::NonNull;
 
 use crate::ram::{CodePage, PAGE};
+use crate::translator::Place;
 
 /// Entries of each table, a power of two.
 pub const ENTRIES: usize = 1024;
@@ -68,8 +70,8 @@ pub struct Site {
     pub tag: u64,
     /// The first offset in the page at which the instruction's access would leave it; 0 if nothing is remembered.
     pub limit: u64,
-    /// How far the host's page is from the linear one.
-    pub delta: u64,
+    /// A single access's: the host's page, to which the offset is added. A group's: how far that is from the linear page.
+    pub base: u64,
     /// Where writers look for decoded code.
     pub code: *const CodePage,
 }
@@ -195,7 +197,7 @@ impl Tlb {
     /// Empty tables.
     #[cfg(test)]
     pub const fn new() -> Self {
-        let nothing = Site { tag: 0, limit: 0, delta: 0, code: std::ptr::null() };
+        let nothing = Site { tag: 0, limit: 0, base: 0, code: std::ptr::null() };
         Self { tables: [Table::new(), Table::new(), Table::new(), Table::new()], sites: [nothing; ALL_SITES] }
     }
 
@@ -249,7 +251,9 @@ impl Tlb {
                 }
             }
         }
-        for site in self.sites.iter_mut().filter(|site| site.tag.wrapping_add(site.delta) == host) {
+        // Whether they are single accesses' or groups'.
+        let leads_there = |site: &&mut Site| site.base == host || site.tag.wrapping_add(site.base) == host;
+        for site in self.sites.iter_mut().filter(leads_there) {
             site.limit = 0;
         }
     }
@@ -298,24 +302,20 @@ impl Tlb {
         table.code[n] = found.code;
     }
 
-    /// What site `number` remembers.
-    pub fn site(&self, number: usize) -> Site {
-        self.sites[number]
+    /// Where an access of `size` bytes hits.
+    pub fn find(&self, view: View, linear: u64, size: u64, write: bool) -> Option<Hit> {
+        let (table, n) = (&self.tables[view as usize], index(linear));
+        match write {
+            true => self.write(view, linear, size),
+            false => self.read(view, linear, size).map(|host| Hit { host, code: table.code[n] }),
+        }
     }
 
-    /// Has site `number` remember the page of an access of `size` bytes at `linear` if it hits. Says whether
-    /// it does.
-    pub fn fill_site(&mut self, number: usize, view: View, linear: u64, size: u64, write: bool) -> bool {
-        let (table, n) = (&self.tables[view as usize], index(linear));
-        let tag = if write { table.write_tags[n] } else { table.read_tags[n] };
-        let offset = linear.wrapping_sub(tag);
-        if offset > PAGE - size {
-            return false;
-        }
-        let delta = table.hosts[n].wrapping_sub(tag);
-        let site = Site { tag, limit: PAGE + 1 - size, delta, code: table.code[n] };
-        self.sites[number] = site;
-        true
+    /// Has the site of `place` remember the page of its access at `linear`, which hits.
+    pub fn fill_site(&mut self, place: Place, linear: u64, hit: Hit) {
+        let (tag, host) = (linear & !(PAGE - 1), hit.host & !(PAGE - 1));
+        let base = if place.is_group() { host.wrapping_sub(tag) } else { host };
+        self.sites[place.site()] = Site { tag, limit: PAGE + 1 - place.size(), base, code: hit.code };
     }
 }
 
@@ -325,6 +325,11 @@ mod tests {
 
     fn found(host: u64, read: bool, write: bool, global: bool) -> Found {
         Found { host, code: std::ptr::null(), read, write, global }
+    }
+
+    fn fill(tlb: &mut Tlb, place: Place, view: View, linear: u64) {
+        let hit = tlb.find(view, linear, place.size(), true).expect("the table knows it");
+        tlb.fill_site(place, linear, hit);
     }
 
     #[test]
@@ -352,9 +357,11 @@ mod tests {
     #[test]
     fn a_site_remembers_what_the_table_knows_until_the_page_is_forgotten() {
         let mut tlb = Tlb::new();
-        assert!(!tlb.fill_site(3, View::User, 0x5010, 4, true));
+        assert!(tlb.find(View::User, 0x5010, 4, true).is_none());
         tlb.insert(View::User, 0x5000, found(0x10_0000, true, true, false));
-        assert!(tlb.fill_site(3, View::User, 0x5010, 4, true));
+        let hit = tlb.find(View::User, 0x5010, 4, true).expect("the table knows it");
+        assert_eq!(hit.host, 0x10_0010);
+        tlb.fill_site(Place::new(0, 3, 4, false), 0x5010, hit);
         assert_eq!((tlb.sites[3].tag, tlb.sites[3].limit), (0x5000, 4093));
         tlb.flush_page(0x5fff);
         assert_eq!(tlb.sites[3].limit, 0);
@@ -366,8 +373,8 @@ mod tests {
         let kernel = 0xffff_8000_0000_5000;
         tlb.insert(View::Supervisor, kernel, found(0x10_0000, true, true, true));
         tlb.insert(View::User, 0x5000, found(0x20_0000, true, true, true));
-        assert!(tlb.fill_site(FIRST_SITE[1], View::Supervisor, kernel, 8, true));
-        assert!(tlb.fill_site(2, View::User, 0x5000, 8, true));
+        fill(&mut tlb, Place::new(0, FIRST_SITE[1], 8, false), View::Supervisor, kernel);
+        fill(&mut tlb, Place::new(0, 2, 8, false), View::User, 0x5000);
         tlb.flush_local();
         assert!(tlb.read(View::Supervisor, kernel, 8).is_some() && tlb.read(View::User, 0x5000, 8).is_none());
         assert!(tlb.sites[FIRST_SITE[1]].limit != 0 && tlb.sites[2].limit == 0);
@@ -382,12 +389,13 @@ mod tests {
         let mut tlb = Tlb::new();
         tlb.insert(View::User, 0x5000, found(0x10_0000, true, true, false));
         tlb.insert(View::Supervisor, 0x9000, found(0x10_0000, true, true, false));
-        assert!(tlb.fill_site(0, View::User, 0x5000, 8, true));
+        fill(&mut tlb, Place::new(0, 0, 8, false), View::User, 0x5000);
+        fill(&mut tlb, Place::new(0, 1, 64, false).for_group(), View::User, 0x5000);
         tlb.forbid_writes(0x10_0000);
         assert!(
             tlb.write(View::User, 0x5000, 1).is_none() && tlb.write(View::Supervisor, 0x9000, 1).is_none()
         );
         assert!(tlb.read(View::User, 0x5000, 1).is_some());
-        assert_eq!(tlb.sites[0].limit, 0);
+        assert_eq!((tlb.sites[0].limit, tlb.sites[1].limit), (0, 0));
     }
 }

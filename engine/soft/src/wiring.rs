@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use tern_chipset::interrupt;
-use tern_engine::{EngineError, EventFd, LineInterrupt, Message, MessageInterrupt};
+use tern_engine::{EngineError, EventFd, LineInterrupt, Message, MessageInterrupt, THREAD_STACK};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
 use crate::interrupts::Interrupts;
@@ -169,8 +169,10 @@ impl Events {
         let waiting = Arc::new(Waiting { epoll, end, targets: Mutex::default() });
         let work = Arc::clone(&waiting);
         let interrupts = Arc::clone(&self.interrupts);
-        let started =
-            thread::Builder::new().name("interrupts".to_owned()).spawn(move || work.run(&interrupts));
+        let started = thread::Builder::new()
+            .name("interrupts".to_owned())
+            .stack_size(THREAD_STACK)
+            .spawn(move || work.run(&interrupts));
         let no_thread = |source| EngineError::Host { action: "start the interrupts' thread", source };
         *thread = Some(started.map_err(no_thread)?);
         Ok(self.waiting.get_or_init(|| waiting))

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use tern_engine::THREAD_STACK;
 
 use super::ConsoleInput;
 use super::escape;
@@ -26,7 +27,7 @@ const PATIENCE: Duration = Duration::from_millis(20);
 /// a read cannot be called off.
 pub(super) fn start(input: Arc<dyn ConsoleInput>, leave: impl FnOnce() + Send + 'static) -> io::Result<()> {
     let reader = Reader { input, pending: Vec::new(), terminal: io::stdin().is_terminal() };
-    thread::Builder::new().name("console-input".to_owned()).spawn(move || {
+    thread::Builder::new().name("console-input".to_owned()).stack_size(THREAD_STACK).spawn(move || {
         if reader.run(&rustix::stdio::stdin()) == End::Escape {
             leave();
         }

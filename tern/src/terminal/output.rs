@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
+use tern_engine::THREAD_STACK;
 
 /// How many bytes may be on their way.
 const CAPACITY: usize = 64 << 10;
@@ -57,7 +58,10 @@ impl Output {
     pub(super) fn start(target: BorrowedFd<'static>) -> io::Result<Self> {
         let shared = Arc::new(Shared { state: Mutex::default(), work: Condvar::new(), room: Condvar::new() });
         let output = Self(Arc::clone(&shared));
-        thread::Builder::new().name("console-output".to_owned()).spawn(move || shared.write_out(target))?;
+        thread::Builder::new()
+            .name("console-output".to_owned())
+            .stack_size(THREAD_STACK)
+            .spawn(move || shared.write_out(target))?;
         Ok(output)
     }
 

@@ -31,7 +31,7 @@ pub enum BootError {
     Unpack(#[from] UnpackError),
     /// The bzImage offers no way in that Tern has.
     #[error(
-        "the bzImage has neither a PVH entry nor a 64-bit one: configure its kernel with CONFIG_PVH or for x86-64"
+        "the bzImage has neither a 64-bit entry nor a PVH one: configure its kernel for x86-64 or with CONFIG_PVH"
     )]
     BzimageWithoutEntry,
     /// The ELF file cannot be loaded.
@@ -53,8 +53,16 @@ pub enum BootError {
 /// The ways into a kernel.
 #[derive(Debug)]
 pub(super) enum Entry {
-    Pvh { elf: Elf, entry: u32 },
-    LinuxElf { elf: Elf, entry: u32 },
+    Pvh {
+        elf: Elf,
+        entry: u32,
+    },
+    /// With the header of the bzImage that it was packed in, if it was.
+    LinuxElf {
+        elf: Elf,
+        entry: u32,
+        header: Option<Vec<u8>>,
+    },
     LinuxBzimage(Bzimage),
     Multiboot(Multiboot),
     BootSector,
@@ -75,8 +83,8 @@ pub struct Kernel<'a> {
 impl<'a> Kernel<'a> {
     /// Reads a kernel file. Its kind shows by its bytes if `kind` is `None`.
     ///
-    /// A bzImage is unpacked, which takes a moment, and entered through PVH, or as it is through its 64-bit entry
-    /// point if it has no PVH entry or an unknown compression.
+    /// A bzImage is unpacked, which takes a moment, and entered where its own unpacker would; through PVH if it is a 32-bit
+    /// kernel, and as it is, through the file's 64-bit entry point, if its compression is unknown.
     ///
     /// # Errors
     /// The file is not of this kind or no kernel at all, is truncated or corrupt, or asks for what Tern cannot do.
@@ -113,71 +121,107 @@ impl<'a> Kernel<'a> {
 
     fn elf(file: Cow<'a, [u8]>) -> Result<Self, BootError> {
         let elf = Elf::parse(&file)?;
+        // A Linux that is entered through PVH first looks for Xen, by 256 CPUIDs: on hardware each leaves the guest.
         let entry = match elf.pvh_entry {
+            _ if elf.has_linux_note && elf.is_64_bit => Self::linux(elf, None)?,
             Some(entry) => Entry::Pvh { elf, entry },
-            None if elf.is_linux(&file) => Entry::LinuxElf { entry: elf.physical_entry()?, elf },
+            None if elf.is_linux(&file) => Self::linux(elf, None)?,
             None => return Err(BootError::ElfWithoutEntry),
         };
         Ok(Self::new(file, entry, LINUX_COMMAND_LINE_LIMIT))
     }
 
+    fn linux(elf: Elf, header: Option<Vec<u8>>) -> Result<Entry, BootError> {
+        Ok(Entry::LinuxElf { entry: elf.physical_entry()?, elf, header })
+    }
+
     fn bzimage(file: Cow<'a, [u8]>) -> Result<Self, BootError> {
         let bzimage = Bzimage::parse(&file)?;
         let fields = bzimage.fields;
-        let inner = match unpack(&file) {
-            Ok(inner) => Self::elf(Cow::Owned(inner)),
-            Err(UnpackError::UnknownCompression) => Err(BootError::ElfWithoutEntry),
+        let mut kernel = match unpack(&file) {
+            Ok(inner) => Self::unpacked(inner, &file[bzimage.header.clone()], fields.has_64_bit_entry)?,
+            Err(UnpackError::UnknownCompression) if fields.has_64_bit_entry => {
+                Self::new(file, Entry::LinuxBzimage(bzimage), 0)
+            }
+            Err(UnpackError::UnknownCompression) => return Err(BootError::BzimageWithoutEntry),
             Err(error) => return Err(error.into()),
-        };
-        let mut kernel = match inner {
-            Ok(kernel) if matches!(kernel.entry, Entry::Pvh { .. }) => kernel,
-            _ if fields.has_64_bit_entry => Self::new(file, Entry::LinuxBzimage(bzimage), 0),
-            Err(error @ BootError::Elf(_)) => return Err(error),
-            _ => return Err(BootError::BzimageWithoutEntry),
         };
         kernel.command_line_limit = usize::try_from(fields.command_line_limit)
             .map_or(COMMAND_LINE_LIMIT, |limit| limit.min(COMMAND_LINE_LIMIT));
         kernel.initrd_ceiling = u64::from(fields.initrd_address_max) + 1;
         Ok(kernel)
     }
+
+    /// The kernel that was in a bzImage with this header.
+    fn unpacked(inner: Vec<u8>, header: &[u8], has_64_bit_entry: bool) -> Result<Self, BootError> {
+        let elf = Elf::parse(&inner)?;
+        let entry = match elf.pvh_entry {
+            _ if elf.is_64_bit && has_64_bit_entry => Self::linux(elf, Some(header.to_vec()))?,
+            Some(entry) => Entry::Pvh { elf, entry },
+            None => return Err(BootError::BzimageWithoutEntry),
+        };
+        Ok(Self::new(Cow::Owned(inner), entry, 0))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::boot::samples::{bzimage, elf, load, multiboot, pvh_note};
+    use crate::boot::parse::bzimage::HEADER_START;
+    use crate::boot::samples::{bzimage, elf, elf32, linux_note, load, multiboot, pvh_note};
 
     fn protocol(file: &[u8]) -> Result<&'static str, BootError> {
         Kernel::parse(file, None).map(|kernel| kernel.protocol())
     }
 
     #[test]
-    fn the_kernel_in_a_bzimage_is_entered_through_pvh() {
-        let inner = elf(&[load(0x100_0000, b"code", 0x1000), pvh_note(0x100_0000)]);
-        let file = bzimage(&inner);
-        let kernel = Kernel::parse(&file[..], None).unwrap();
-        assert_eq!(kernel.protocol(), "PVH");
-        assert_eq!(*kernel.image, inner);
-        assert_eq!((kernel.command_line_limit, kernel.initrd_ceiling), (2047, 0x8000_0000));
-    }
-
-    #[test]
-    fn a_bzimage_without_pvh_is_entered_as_it_is() {
-        let inner = elf(&[load(0x100_0000, b"Linux version 6", 0x1000)]);
-        for payload in [&inner[..], b"unknown compression"] {
-            let file = bzimage(payload);
+    fn the_kernel_in_a_bzimage_is_unpacked_and_entered_with_the_bzimages_header() {
+        let code = load(0x100_0000, b"code", 0x1000);
+        for inner in [elf(&[code.clone(), pvh_note(0x100_0000)]), elf(&[code])] {
+            let file = bzimage(&inner);
             let kernel = Kernel::parse(&file[..], None).unwrap();
             assert_eq!(kernel.protocol(), "64-bit Linux");
-            assert_eq!(*kernel.image, file);
-            assert_eq!(kernel.command_line_limit, 2047);
+            assert_eq!(*kernel.image, inner);
+            assert_eq!((kernel.command_line_limit, kernel.initrd_ceiling), (2047, 0x8000_0000));
+            let Entry::LinuxElf { entry, header: Some(header), .. } = kernel.entry else {
+                panic!("{:?}", kernel.entry)
+            };
+            assert_eq!((entry, &header[0x202 - HEADER_START..][..4]), (0x100_0000, &b"HdrS"[..]));
         }
     }
 
     #[test]
-    fn a_32_bit_bzimage_without_pvh_is_refused() {
-        let mut file = bzimage(&elf(&[load(0x100_0000, b"code", 0x1000)]));
-        file[0x236] = 0;
-        assert!(matches!(protocol(&file), Err(BootError::BzimageWithoutEntry)));
+    fn a_bzimage_of_unknown_compression_is_entered_as_it_is() {
+        let file = bzimage(b"unknown compression");
+        let kernel = Kernel::parse(&file[..], None).unwrap();
+        assert_eq!(kernel.protocol(), "64-bit Linux");
+        assert_eq!(*kernel.image, file);
+        assert_eq!(kernel.command_line_limit, 2047);
+    }
+
+    #[test]
+    fn a_32_bit_bzimage_is_entered_through_pvh_or_refused() {
+        let code = load(0x100_0000, b"code", 0x1000);
+        for (inner, is_taken) in
+            [(elf32(&[code.clone(), pvh_note(0x100_0000)]), true), (elf32(&[code]), false)]
+        {
+            let mut file = bzimage(&inner);
+            file[0x236] = 0;
+            match protocol(&file) {
+                Ok(protocol) => assert_eq!((protocol, is_taken), ("PVH", true)),
+                Err(error) => {
+                    assert!(matches!(error, BootError::BzimageWithoutEntry) && !is_taken, "{error}")
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_linux_with_a_pvh_entry_is_entered_as_a_linux() {
+        let code = load(0x100_0000, b"code", 0x1000);
+        let parts = |note| elf(&[code.clone(), pvh_note(0x100_0000), note]);
+        assert_eq!(protocol(&parts(linux_note())).unwrap(), "64-bit Linux");
+        assert_eq!(protocol(&parts(pvh_note(0x100_0000))).unwrap(), "PVH");
     }
 
     #[test]

@@ -7,9 +7,9 @@
 //!
 //! | file | how it is entered | source |
 //! |---|---|---|
-//! | bzImage | unpacked here, then as an ELF file through PVH; without PVH, its own 64-bit entry point | Linux, `Documentation/arch/x86/boot.rst` |
-//! | ELF with Xen's note 18 | PVH | Xen, `docs/misc/pvh.pandoc`, `xen/include/public/arch-x86/hvm/start_info.h` |
+//! | bzImage | unpacked here, then as an ELF file of a Linux; of unknown compression, through its own 64-bit entry point | Linux, `Documentation/arch/x86/boot.rst` |
 //! | ELF of an x86-64 Linux | 64-bit Linux protocol | as bzImage |
+//! | other ELF with Xen's note 18 | PVH | Xen, `docs/misc/pvh.pandoc`, `xen/include/public/arch-x86/hvm/start_info.h` |
 //! | multiboot 1 | 32-bit protected mode | Multiboot Specification 0.6.96 |
 //! | boot sector, flat image | real mode at 0000:7C00 | what PC firmware does |
 //!

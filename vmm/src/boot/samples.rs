@@ -42,6 +42,16 @@ pub(super) fn pvh_note(entry: u32) -> Part {
     Part { kind: 4, virtual_address: 0, address: 0, bytes, memory_size: 20 }
 }
 
+/// A note of Linux's own.
+pub(super) fn linux_note() -> Part {
+    let mut bytes = Vec::new();
+    for field in [6, 4, 0x100] {
+        bytes.extend(u32::to_le_bytes(field));
+    }
+    bytes.extend(b"Linux\0\0\0\0\0\0\0");
+    Part { kind: 4, virtual_address: 0, address: 0, memory_size: bytes.len() as u64, bytes }
+}
+
 /// A 64-bit executable, entered at its first part.
 pub(super) fn elf(parts: &[Part]) -> Vec<u8> {
     build_elf(parts, true)

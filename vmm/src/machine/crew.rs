@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 
-use tern_engine::{Clock, Kick, Statistics, Vcpu};
+use tern_engine::{Clock, Kick, Statistics, THREAD_STACK, Vcpu};
 use tern_x86::state::{Activity, VcpuState};
 
 use super::Event;
@@ -60,7 +60,10 @@ impl Crew {
                 commands: receiver,
                 events: sender.clone(),
             };
-            let thread = thread::Builder::new().name(format!("vcpu{index}")).spawn(move || work.run())?;
+            let thread = thread::Builder::new()
+                .name(format!("vcpu{index}"))
+                .stack_size(THREAD_STACK)
+                .spawn(move || work.run())?;
             members.push(Member { commands, kick, thread });
         }
         Ok(Self { members, events, deferred: VecDeque::new() })

@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 
 use tern_chipset::{InvalidState, Time};
-use tern_engine::{Clock, Engine, EngineError, GuestMemory, Statistics, Vcpu, Vm, VmConfig};
+use tern_engine::{Clock, Engine, EngineError, GuestMemory, Statistics, THREAD_STACK, Vcpu, Vm, VmConfig};
 use tern_x86::cpuid::CpuModel;
 use tern_x86::state::VcpuState;
 
@@ -247,7 +247,10 @@ impl Machine {
         let Self { config, memory, clock, schedule, vm, vcpus, devices, first_state, events } = self;
         let crew = Crew::start(vcpus, &devices, &clock, events).map_err(MachineError::Thread)?;
         let timer = Arc::clone(&schedule);
-        let timer = thread::Builder::new().name("timer".to_owned()).spawn(move || timer.run());
+        let timer = thread::Builder::new()
+            .name("timer".to_owned())
+            .stack_size(THREAD_STACK)
+            .spawn(move || timer.run());
         let timer = timer.map_err(MachineError::Thread)?;
         let mut director = Director { config, memory, clock, schedule, vm, devices, crew, paused: true };
         if let Some(first_state) = &first_state {
@@ -285,6 +288,8 @@ impl Director {
     fn direct(&mut self) -> Result<Ending, MachineError> {
         let mut is_wanted_running = true;
         while let Some(event) = self.crew.early_event() {
+            // Time has not begun, which engines are to know before they tell their state.
+            self.vm.pause_time()?;
             match event {
                 Event::Pause(_) => is_wanted_running = false,
                 Event::Resume => is_wanted_running = true,

@@ -40,7 +40,8 @@ pub(crate) struct Files {
 fn tern(files: &Files, kernel: &Path) -> Result<Command> {
     let this = env::current_exe().context("cannot find out where this program is")?;
     let mut command = Command::new(this.with_file_name("tern"));
-    command.args(["run", "--engine", "kvm", "--quiet"]);
+    // The peers have no source of random numbers either.
+    command.args(["run", "--engine", "kvm", "--quiet", "--rng", "off"]);
     command.arg("--memory").arg(format!("{MEMORY}M"));
     command.arg("--kernel").arg(kernel);
     command.arg("--cmdline").arg(&files.image.cmdline);
@@ -54,7 +55,8 @@ fn qemu(files: &Files, kernel: &Path) -> Command {
     let mut command = Command::new("qemu-system-x86_64");
     // In the rig the program is not where it was installed, and would not find its firmware.
     command.args(["-L", "/usr/share/qemu", "-L", "/usr/share/seabios"]);
-    command.args(["-machine", "microvm,x-option-roms=off,pic=off,pit=off,rtc=off,isa-serial=on"]);
+    // A clock there must be: Linux waits long for one that is not, by ten thousand exits.
+    command.args(["-machine", "microvm,x-option-roms=off,pic=off,pit=off,rtc=on,isa-serial=on"]);
     command.args(["-accel", "kvm", "-cpu", "host", "-m", &MEMORY.to_string()]);
     command.args(["-no-user-config", "-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio"]);
     command.arg("-kernel").arg(kernel);

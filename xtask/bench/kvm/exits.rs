@@ -25,6 +25,11 @@ pub(crate) struct Exit {
 /// Exits by the kernel's names of their reasons.
 pub(crate) type Exits = BTreeMap<String, Exit>;
 
+/// How many there are of all kinds.
+pub(crate) fn total(exits: &Exits) -> u64 {
+    exits.values().map(|exit| exit.count).sum()
+}
+
 /// The kernel's trace. Dropping it leaves it as it is by default: off.
 #[derive(Debug)]
 pub(crate) struct Trace {

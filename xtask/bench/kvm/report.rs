@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use super::contender::{PEERS, TERN};
-use super::exits::{Exit, Exits};
+use super::exits::{Exit, Exits, total};
 use super::sample::Sample;
 use crate::numbers::median;
 use crate::table::align;
@@ -49,7 +49,7 @@ impl Measured {
     /// All exits until the guest's init.
     #[expect(clippy::cast_precision_loss, reason = "a count for people to read")]
     fn exits(&self) -> Option<f64> {
-        Some(self.exits.as_ref()?.values().map(|exit| exit.count).sum::<u64>() as f64)
+        Some(total(self.exits.as_ref()?) as f64)
     }
 }
 

@@ -32,6 +32,8 @@ struct Program {
 struct Rig {
     /// Its memory, in MiB.
     memory: &'static str,
+    /// What it brings along beside Debian's kernels.
+    further: &'static [&'static str],
     programs: &'static [Program],
 }
 
@@ -39,6 +41,7 @@ struct Rig {
 const RIGS: [Rig; 2] = [
     Rig {
         memory: "2048",
+        further: &[],
         programs: &[
             // The engine's own tests that need a /dev/kvm.
             Program { name: "tern_kvm", arguments: "--ignored", left_out: "" },
@@ -53,6 +56,8 @@ const RIGS: [Rig; 2] = [
     Rig {
         // The largest guest has 4 GiB, and takes a tenth of it.
         memory: "4096",
+        // One boot of a whole system takes as long as ten of the tiny guest.
+        further: &["--system"],
         // Real guests, as on `soft`.
         programs: &[Program { name: "guests", arguments: "", left_out: include_str!("rig/guests.txt") }],
     },
@@ -84,7 +89,7 @@ pub(super) fn tests(workspace: &[&str]) -> Result<Vec<Command>> {
 fn command(rig: &Rig, built: &HashMap<String, String>) -> Result<Command> {
     let this = env::current_exe().context("cannot find out where this program is")?;
     let mut command = Command::new(this.with_file_name("tern-rig"));
-    command.args(["kvm", "--memory", rig.memory, "--timeout", TIMEOUT, "--kernels"]);
+    command.args(["kvm", "--memory", rig.memory, "--timeout", TIMEOUT, "--kernels"]).args(rig.further);
     let mut script = "export TERN=/bin/tern TERN_ENGINE=kvm; cd /tmp; failed=0".to_owned();
     write!(script, "; echo {HUGE_PAGES} >/proc/sys/vm/nr_hugepages").expect("a string takes everything");
     for Program { name, arguments, left_out } in rig.programs {

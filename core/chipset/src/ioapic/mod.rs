@@ -35,6 +35,8 @@ const IOREDTBL: u8 = 0x10;
 const REMOTE_IRR: u64 = 1 << 14;
 const LEVEL_TRIGGERED: u64 = 1 << 15;
 const MASKED: u64 = 1 << 16;
+/// Delivery mode: the vector is the 8259s'.
+const EXTINT: u64 = 7 << 8;
 const LOGICAL: u64 = 1 << 11;
 /// What a guest may write: all but the delivery status, the remote IRR and the reserved bits.
 const WRITABLE: u64 = 0xff00_0000_0001_afff;
@@ -62,6 +64,13 @@ impl IoApic {
     /// The controller after reset: every pin masked.
     pub fn new() -> Self {
         Self { state: State { ioregsel: 0, id: 0, lines: 0, redirection: [MASKED; PINS as usize] } }
+    }
+
+    /// What PC firmware leaves ("virtual wire mode", MultiProcessor Specification § 3.6.2.2): pin 0 passes on what the 8259s ask
+    /// for. No line leads there, because the 8259s reach the bootstrap processor by LINT0; but systems look for the pin that
+    /// does so, pin by pin, until they find it. Machines that boot without firmware call this before the first instruction.
+    pub fn enter_virtual_wire_mode(&mut self) {
+        self.state.redirection[0] = EXTINT;
     }
 
     /// Answers a 32-bit read at `offset` from the controller's base.

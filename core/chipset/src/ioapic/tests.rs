@@ -40,6 +40,16 @@ fn every_pin_is_masked_after_reset() {
 }
 
 #[test]
+fn virtual_wire_mode_is_found_at_the_first_pin() {
+    let mut io_apic = IoApic::new();
+    io_apic.enter_virtual_wire_mode();
+    assert_eq!(entry(&mut io_apic, 0), 0x700);
+    assert_eq!(entry(&mut io_apic, 1), MASKED);
+    let state = io_apic.save();
+    IoApic::new().restore(&state).unwrap();
+}
+
+#[test]
 fn an_edge_sends_one_message() {
     let mut io_apic = IoApic::new();
     program(&mut io_apic, 4, 0x0200_0000_0000_0034);

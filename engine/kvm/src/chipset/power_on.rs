@@ -14,7 +14,9 @@ pub fn pic() -> pic::State {
 /// The IO-APIC.
 #[must_use]
 pub fn ioapic() -> ioapic::State {
-    IoApic::new().save()
+    let mut ioapic = IoApic::new();
+    ioapic.enter_virtual_wire_mode();
+    ioapic.save()
 }
 
 /// The interval timer.

@@ -21,11 +21,11 @@ enum Place {
     Device(u64),
 }
 
-/// What a site's question came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SiteAccess {
-    /// RAM, and the site knows it now.
-    Hit,
+/// What a question of translated code for a page came to.
+#[derive(Debug, Clone, Copy)]
+pub enum Answer {
+    /// RAM, and the table knows it now.
+    Hit(Hit),
     /// A device, two pages, or RAM that must be asked about every time: the interpreter's.
     Interpret,
     /// It is not permitted.
@@ -461,22 +461,24 @@ impl SoftEnvironment {
         Ok(Place::Ram(Hit { host: host + translation.physical % PAGE, code }))
     }
 
-    /// A translated instruction's site does not know the page of its access of `place.size()` bytes at `linear`.
-    pub fn site_access(&mut self, cpu: &mut Cpu, linear: u64, place: Site, write: bool) -> SiteAccess {
+    /// Neither the table nor, if there is one, its site knows the page of a translated instruction's access at `linear`.
+    pub fn find_page(&mut self, cpu: &mut Cpu, linear: u64, place: Site, write: bool) -> Answer {
         // What reaches into a second page is not to be asked about there: it may be more than is accessed.
         if linear % PAGE + place.size() > PAGE {
-            return SiteAccess::Interpret;
+            return Answer::Interpret;
         }
         let kind = if write { AccessKind::Write } else { AccessKind::Read };
         let access = Access::explicit(cpu, kind);
         match self.places(cpu, place.segment(), linear, place.size(), access) {
             // The code that runs may just have become stale.
             Ok((Place::Ram(_), None)) if code_changes() == self.code_changes => {
-                let filled = self.tlb.fill_site(place.site(), self.view, linear, place.size(), write);
-                if filled { SiteAccess::Hit } else { SiteAccess::Interpret }
+                match self.tlb.find(self.view, linear, place.size(), write) {
+                    Some(hit) => Answer::Hit(hit),
+                    None => Answer::Interpret,
+                }
             }
-            Ok(_) => SiteAccess::Interpret,
-            Err(stop) => SiteAccess::Stop(stop),
+            Ok(_) => Answer::Interpret,
+            Err(stop) => Answer::Stop(stop),
         }
     }
 

@@ -17,7 +17,7 @@ mod strikes;
 mod translation;
 
 pub use fetch::{execute, finish};
-pub use memory::SiteAccess;
+pub use memory::Answer;
 pub use translation::HOT_PREDECESSOR;
 
 use std::sync::Arc;

@@ -52,7 +52,7 @@ impl SoftEnvironment {
             self.must_drop_code = true;
             return None;
         }
-        let unit = self.make_unit(cpu, block, true).map_or(Unit::Untranslatable, Unit::Translated);
+        let unit = self.make_unit(cpu, block, true, false).map_or(Unit::Untranslatable, Unit::Translated);
         // SAFETY: `self.blocks` owns it, and nothing was dropped meanwhile.
         unsafe { (*block).units[self.view as usize] = unit };
         match unit {
@@ -61,7 +61,7 @@ impl SoftEnvironment {
         }
     }
 
-    fn make_unit(&mut self, cpu: &Cpu, block: *mut Block, grouped: bool) -> Option<Translated> {
+    fn make_unit(&mut self, cpu: &Cpu, block: *mut Block, grouped: bool, sited: bool) -> Option<Translated> {
         // SAFETY: `self.blocks` owns it.
         let (origin, physical, second) = unsafe { ((*block).origin, (*block).physical, (*block).second) };
         if !is_translatable(cpu.mode) || second.is_some() || self.native.room() < MAX_INSTRUCTIONS {
@@ -79,22 +79,36 @@ impl SoftEnvironment {
                 return None;
             }
         }
-        self.translator.translate(&unit, block, physical, self.view, grouped)
+        self.translator.translate(&unit, block, physical, self.view, grouped, sited)
     }
 
     /// A miss of a translated instruction's site is looked at: if they are too many, its unit is translated anew.
     #[cold]
     pub fn sample_miss(&mut self, cpu: &Cpu, place: Place, from: u64) {
         let instructions = self.statistics.instructions + self.translated.instructions();
-        let Some((block, old)) = self.translator.sample_miss(place, from, instructions) else {
-            return;
-        };
+        if let Some((block, old)) = self.translator.sample_miss(place, from, instructions) {
+            self.translate_anew(cpu, block, old);
+        }
+    }
+
+    /// Time was up in translated code: if that happens often in this unit, it is translated anew, with sites.
+    pub fn sample_time(&mut self, cpu: &Cpu) {
+        let from = std::mem::take(&mut self.translated.timed);
+        if from != 0
+            && let Some((block, old)) = self.translator.sample_time(from)
+        {
+            self.translate_anew(cpu, block, old);
+        }
+    }
+
+    #[cold]
+    fn translate_anew(&mut self, cpu: &Cpu, block: *mut Block, old: Translated) {
         // SAFETY: blocks live as long as their units do.
         let (current, known) = unsafe { ((*block).origin.is_current(), (*block).units[self.view as usize]) };
         if !current || known != Unit::Translated(old) || !self.translator.has_room() {
             return;
         }
-        if let Some(new) = self.make_unit(cpu, block, true) {
+        if let Some(new) = self.make_unit(cpu, block, true, true) {
             // SAFETY: as above.
             unsafe { (*block).units[self.view as usize] = Unit::Translated(new) };
             self.translator.supersede(old, new);
@@ -202,7 +216,7 @@ impl SoftEnvironment {
             }
             Unit::Cold => {}
         }
-        let unit = self.make_unit(cpu, block, false);
+        let unit = self.make_unit(cpu, block, false, false);
         // SAFETY: as above, and nothing was dropped meanwhile.
         unsafe { (*block).plain_units[view] = unit.map_or(Unit::Untranslatable, Unit::Translated) };
         unit

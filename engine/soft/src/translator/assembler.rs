@@ -84,13 +84,35 @@ pub const ABOVE: Condition = Condition(7);
 /// Negative.
 pub const SIGN: Condition = Condition(8);
 
-/// A four-byte distance that is filled in when both ends are known.
+/// Four bytes that are filled in when the place of the new code is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fixup {
     /// Where the four bytes are, from the start of the new code.
     pub at: usize,
-    /// Where they lead, from the start of the code memory.
-    pub target: u32,
+    /// What they tell.
+    pub value: Value,
+}
+
+/// What a [`Fixup`]'s bytes tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Value {
+    /// The distance to code that exists already, from the start of the code memory.
+    DistanceOut(u32),
+    /// The distance to the new code's other part, from the start of the new code.
+    DistanceAcross(usize),
+    /// Where this place of the new code will be, from the start of the code memory.
+    Place(usize),
+}
+
+/// Code without a place. Its two parts lie apart: what often runs, and behind `split` what seldom does.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Code<'a> {
+    /// All bytes.
+    pub bytes: &'a [u8],
+    /// Where the part begins that seldom runs.
+    pub split: usize,
+    /// What is to be filled in.
+    pub fixups: &'a [Fixup],
 }
 
 /// A place in the new code that is jumped to before it is known.
@@ -101,6 +123,7 @@ pub struct Label(usize);
 #[derive(Debug, Default)]
 pub struct Assembler {
     bytes: Vec<u8>,
+    split: Option<usize>,
     fixups: Vec<Fixup>,
     labels: Vec<Option<usize>>,
     /// Four-byte distances to labels.
@@ -113,13 +136,33 @@ impl Assembler {
         self.bytes.len()
     }
 
-    /// The code and its distances to code elsewhere. Every label must have been placed.
-    pub fn finish(mut self) -> (Vec<u8>, Vec<Fixup>) {
-        for (at, Label(n)) in std::mem::take(&mut self.waiting) {
+    /// Forgets everything, for code anew.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.split = None;
+        self.fixups.clear();
+        self.labels.clear();
+        self.waiting.clear();
+    }
+
+    /// What follows seldom runs.
+    pub fn begin_cold(&mut self) {
+        self.split = Some(self.bytes.len());
+    }
+
+    /// The code. Every label must have been placed.
+    pub fn finish(&mut self) -> Code<'_> {
+        let split = self.split.unwrap_or(self.bytes.len());
+        for (at, Label(n)) in self.waiting.drain(..) {
             let target = self.labels[n].expect("every label is placed before the code is used");
-            self.set_distance(at, target);
+            if (at < split) == (target < split) {
+                let distance = target.wrapping_sub(at + 4) as u32;
+                self.bytes[at..at + 4].copy_from_slice(&distance.to_le_bytes());
+            } else {
+                self.fixups.push(Fixup { at, value: Value::DistanceAcross(target) });
+            }
         }
-        (self.bytes, self.fixups)
+        Code { bytes: &self.bytes, split, fixups: &self.fixups }
     }
 
     /// Appends encoded instructions.
@@ -144,18 +187,19 @@ impl Assembler {
         Label(self.labels.len() - 1)
     }
 
-    fn set_distance(&mut self, at: usize, target: usize) {
-        let distance = target.wrapping_sub(at + 4) as u32;
-        self.bytes[at..at + 4].copy_from_slice(&distance.to_le_bytes());
-    }
-
     fn distance_to(&mut self, label: Label) {
         self.waiting.push((self.bytes.len(), label));
         self.raw(&[0; 4]);
     }
 
     fn distance_out(&mut self, target: u32) {
-        self.fixups.push(Fixup { at: self.bytes.len(), target });
+        self.fixups.push(Fixup { at: self.bytes.len(), value: Value::DistanceOut(target) });
+        self.raw(&[0; 4]);
+    }
+
+    /// Four bytes that tell where the place at `offset` of this code will be, from the start of the code memory.
+    pub fn place_of(&mut self, offset: usize) {
+        self.fixups.push(Fixup { at: self.bytes.len(), value: Value::Place(offset) });
         self.raw(&[0; 4]);
     }
 
@@ -273,11 +317,6 @@ impl Assembler {
         self.mov_immediate(reg, 0);
         self.rex(true, exponent, 0, reg.0);
         self.raw(&[0x0f, 0xab, 0xc0 | (exponent.0 & 7) << 3 | reg.0 & 7]);
-    }
-
-    /// `add reg, reg`, of 64 bits.
-    pub fn add(&mut self, a: Host, b: Host) {
-        self.pair(true, 0x01, b, a);
     }
 
     /// `xor reg, reg`, of 64 bits.

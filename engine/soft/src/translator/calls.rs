@@ -11,9 +11,9 @@ use tern_x86::state::SegmentRegister;
 use super::frame::Exit;
 use super::restless::SAMPLED;
 use crate::blocks::SoftOp;
-use crate::environment::{SiteAccess, SoftEnvironment, finish};
+use crate::environment::{Answer, SoftEnvironment, finish};
 use crate::ram::CodePage;
-use crate::tlb::ALL_SITES;
+use crate::tlb::{ALL_SITES, Hit};
 
 /// What a site must tell: where in the page its instruction is, which site it is and how wide its access.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,17 +124,28 @@ pub unsafe extern "sysv64" fn miss(
     } else {
         p.env.translator.counters.misses += 1;
     }
-    match p.env.site_access(&mut p.cpu, linear, place, write != 0) {
-        SiteAccess::Hit => return 1,
-        // What a group's members do one by one is the interpreter's to find out.
-        _ if place.is_group() => leave(p, Exit::Interpret, place.offset()),
-        SiteAccess::Interpret => leave(p, Exit::Interpret, place.offset()),
-        SiteAccess::Stop(stop) => leave(p, stop.into(), place.offset()),
+    match ask(p, linear, place, write != 0) {
+        Some(hit) => {
+            p.env.tlb.fill_site(place, linear, hit);
+            1
+        }
+        None => 0,
     }
-    0
 }
 
-/// The table does not know the page of a restless access at `linear`. Returns its host address; or `u64::MAX` to leave.
+/// Where an access hits; `None` to leave.
+fn ask(p: &mut Processor<SoftEnvironment>, linear: u64, place: Place, write: bool) -> Option<Hit> {
+    match p.env.find_page(&mut p.cpu, linear, place, write) {
+        Answer::Hit(hit) => return Some(hit),
+        // What a group's members do one by one is the interpreter's to find out.
+        _ if place.is_group() => leave(p, Exit::Interpret, place.offset()),
+        Answer::Interpret => leave(p, Exit::Interpret, place.offset()),
+        Answer::Stop(stop) => leave(p, stop.into(), place.offset()),
+    }
+    None
+}
+
+/// The table does not know the page of an access without a site at `linear`. Returns its host address; or `u64::MAX` to leave.
 ///
 /// # Safety
 /// As [`miss`].
@@ -145,14 +156,11 @@ pub unsafe extern "sysv64" fn table_miss(
     write: u64,
 ) -> u64 {
     // SAFETY: the caller's promise.
-    if unsafe { miss(p, linear, place, write, 0) } == 0 {
-        return u64::MAX;
-    }
-    // SAFETY: the caller's promise.
     let p = unsafe { &mut *p };
-    let site = p.env.tlb.site(Place(place as u32).site());
-    p.env.translated.note_written(site.code);
-    linear.wrapping_add(site.delta)
+    p.env.translator.counters.misses += 1;
+    let Some(hit) = ask(p, linear, Place(place as u32), write != 0) else { return u64::MAX };
+    p.env.translated.note_written(hit.code);
+    hit.host
 }
 
 /// The interpreter executes an operation. Returns 0 to go on behind it, 1 to leave.

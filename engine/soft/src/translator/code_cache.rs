@@ -2,15 +2,30 @@
 //!
 //! Nothing but two mappings at the start is asked of the host, so translated code also grows and is patched under a
 //! system call filter. Code is appended until the memory is full; then all of it but the stubs at its start is dropped.
+//!
+//! ```text
+//!  stubs │ what often runs ──▶      free      ◀── what seldom runs
+//! ```
+//!
+//! What often runs is kept together: the host's caches of instructions are small beside what a large program becomes.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::ptr::NonNull;
 
-use super::assembler::Fixup;
+use super::assembler::{Code, Fixup, Value};
 
 /// Code starts at multiples of this.
 const ALIGNMENT: usize = 16;
+
+/// Where code was put: offsets in the code memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Placed {
+    /// Of what often runs.
+    pub hot: u32,
+    /// Of what seldom does.
+    pub cold: u32,
+}
 
 /// An area that holds code.
 #[derive(Debug)]
@@ -18,7 +33,10 @@ pub struct CodeCache {
     writable: NonNull<u8>,
     executable: NonNull<u8>,
     size: usize,
+    /// Where the free memory begins.
     used: usize,
+    /// Where it ends.
+    cold: usize,
     /// What is kept when the rest is dropped.
     kept: usize,
 }
@@ -49,17 +67,17 @@ impl CodeCache {
             // SAFETY: the mapping was just made with this size, and nothing uses it.
             unsafe { libc::munmap(writable.as_ptr().cast(), size) };
         })?;
-        Ok(Self { writable, executable, size, used: 0, kept: 0 })
+        Ok(Self { writable, executable, size, used: 0, cold: size, kept: 0 })
     }
 
     /// Bytes that can still be appended.
     pub const fn free(&self) -> usize {
-        self.size - self.used
+        self.cold - self.used
     }
 
     /// Bytes that hold code.
     pub const fn used(&self) -> usize {
-        self.used
+        self.size - self.free()
     }
 
     /// Keeps what there is now when the rest is dropped.
@@ -70,35 +88,53 @@ impl CodeCache {
     /// Drops all code but what is kept. It stays executable until it is overwritten, but nobody may enter it any more.
     pub const fn clear(&mut self) {
         self.used = self.kept;
+        self.cold = self.size;
     }
 
-    /// Adds code whose distances to other code are `fixups`, and returns its offset; `None` if it does not fit.
-    pub fn append(&mut self, mut code: Vec<u8>, fixups: &[Fixup]) -> Option<u32> {
-        let (start, end) = (self.used, self.used.checked_add(code.len())?);
-        if end > self.size {
+    /// Adds code and returns where its two parts begin; `None` if it does not fit.
+    pub fn append(&mut self, code: Code<'_>) -> Option<Placed> {
+        let (hot, cold) = code.bytes.split_at_checked(code.split)?;
+        let start = self.used;
+        let end = start.checked_add(hot.len())?.next_multiple_of(ALIGNMENT);
+        let cold_start = self.cold.checked_sub(cold.len())?;
+        if end > cold_start {
             return None;
         }
-        for &Fixup { at, target } in fixups {
-            let distance = (target as usize).wrapping_sub(start + at + 4) as u32;
-            code.get_mut(at..at + 4)?.copy_from_slice(&distance.to_le_bytes());
-        }
-        // SAFETY: the range lies in the mapping, which nothing else writes; `code` is not in it, and no code that is
+        // SAFETY: both ranges lie in the mapping, which nothing else writes; `code` is not in it, and no code that is
         // entered lies there.
         unsafe {
-            std::ptr::copy_nonoverlapping(code.as_ptr(), self.writable.as_ptr().add(start), code.len())
+            let memory = self.writable.as_ptr();
+            std::ptr::copy_nonoverlapping(hot.as_ptr(), memory.add(start), hot.len());
+            std::ptr::copy_nonoverlapping(cold.as_ptr(), memory.add(cold_start), cold.len());
+        }
+        (self.used, self.cold) = (end, cold_start);
+        let place = |offset: usize| match offset.checked_sub(code.split) {
+            Some(offset) => cold_start + offset,
+            None => start + offset,
         };
-        self.used = end.next_multiple_of(ALIGNMENT).min(self.size);
-        u32::try_from(start).ok()
+        for &Fixup { at, value } in code.fixups {
+            let at = place(at);
+            let value = match value {
+                Value::DistanceOut(target) => (target as usize).wrapping_sub(at + 4),
+                Value::DistanceAcross(target) => place(target).wrapping_sub(at + 4),
+                Value::Place(offset) => place(offset),
+            };
+            self.write(at, value as u32);
+        }
+        Some(Placed { hot: u32::try_from(start).ok()?, cold: u32::try_from(cold_start).ok()? })
+    }
+
+    fn write(&mut self, at: usize, value: u32) {
+        assert!(at + 4 <= self.size, "code lies in the mapping");
+        // SAFETY: the four bytes lie in the mapping; nothing executes there while `self` is borrowed mutably.
+        unsafe { self.writable.as_ptr().add(at).cast::<u32>().write_unaligned(value.to_le()) };
     }
 
     /// Makes the four-byte distance at offset `at` lead to offset `target`. The processor's own thread does this between
     /// two runs of translated code.
     pub fn redirect(&mut self, at: u32, target: u32) {
         let at = at as usize;
-        assert!(at + 4 <= self.used, "a distance lies in code");
-        let distance = (target as usize).wrapping_sub(at + 4) as u32;
-        // SAFETY: the four bytes lie in the mapping; nothing executes there while `self` is borrowed mutably.
-        unsafe { self.writable.as_ptr().add(at).cast::<u32>().write_unaligned(distance.to_le()) };
+        self.write(at, (target as usize).wrapping_sub(at + 4) as u32);
     }
 
     /// Replaces the first instructions of code at offset `at` by a jump to offset `target`. As [`CodeCache::redirect`]; and the
@@ -154,26 +190,56 @@ mod tests {
         function()
     }
 
+    fn append(cache: &mut CodeCache, bytes: &[u8], fixups: &[Fixup]) -> Option<u32> {
+        cache.append(Code { bytes, split: bytes.len(), fixups }).map(|placed| placed.hot)
+    }
+
+    fn jump_to(value: Value) -> ([u8; 5], [Fixup; 1]) {
+        ([0xe9, 0, 0, 0, 0], [Fixup { at: 1, value }])
+    }
+
     #[test]
     fn appended_code_runs_and_can_be_led_elsewhere() {
         let mut cache = CodeCache::new(1 << 16).expect("executable memory");
-        let first = cache.append(returns(1), &[]).expect("fits");
-        let second = cache.append(returns(2), &[]).expect("fits");
-        let jump = cache.append(vec![0xe9, 0, 0, 0, 0], &[Fixup { at: 1, target: first }]).expect("fits");
+        let first = append(&mut cache, &returns(1), &[]).expect("fits");
+        let second = append(&mut cache, &returns(2), &[]).expect("fits");
+        let (bytes, fixups) = jump_to(Value::DistanceOut(first));
+        let jump = append(&mut cache, &bytes, &fixups).expect("fits");
         assert_eq!(call(&cache, jump), 1);
         cache.redirect(jump + 1, second);
         assert_eq!(call(&cache, jump), 2);
     }
 
     #[test]
+    fn what_seldom_runs_lies_apart_and_is_reached_there() {
+        let mut cache = CodeCache::new(1 << 16).expect("executable memory");
+        let (mut bytes, [fixup]) = jump_to(Value::DistanceAcross(5));
+        let mut bytes = {
+            bytes[4] = 0;
+            bytes.to_vec()
+        };
+        bytes.extend(returns(3));
+        bytes.extend([0; 4]);
+        let told = Fixup { at: 11, value: Value::Place(1) };
+        let placed = cache.append(Code { bytes: &bytes, split: 5, fixups: &[fixup, told] }).expect("fits");
+        assert_eq!(call(&cache, placed.hot), 3);
+        assert_eq!(placed.cold as usize, (1 << 16) - 10);
+        assert_eq!(cache.used(), 16 + 10);
+        // SAFETY: the four bytes lie in the mapping.
+        let place = unsafe { cache.at(placed.cold + 6).cast::<u32>().read_unaligned() };
+        assert_eq!(place, placed.hot + 1);
+    }
+
+    #[test]
     fn what_is_kept_survives_clearing_and_what_does_not_fit_is_refused() {
         let mut cache = CodeCache::new(4096).expect("executable memory");
-        let kept = cache.append(returns(7), &[]).expect("fits");
+        let kept = append(&mut cache, &returns(7), &[]).expect("fits");
         cache.keep();
-        assert!(cache.append(vec![0xcc; 4080], &[]).is_some());
-        assert!(cache.append(returns(8), &[]).is_none());
+        let large = [0xcc; 4080];
+        assert!(cache.append(Code { bytes: &large, split: 2000, fixups: &[] }).is_some());
+        assert!(append(&mut cache, &returns(8), &[]).is_none());
         cache.clear();
-        assert!(cache.append(returns(8), &[]).is_some());
+        assert!(append(&mut cache, &returns(8), &[]).is_some());
         assert_eq!(call(&cache, kept), 7);
     }
 }

@@ -89,15 +89,47 @@ pub struct RunState {
     host_mxcsr: u32,
     /// For [`Exit::Link`], the address behind the call that asked.
     pub payload: u64,
+    /// When time was up, the address behind the call that said so, in the unit that ran then; else 0.
+    pub timed: u64,
     /// The stack pointer of whoever entered.
     host_stack: u64,
     scratch: [u64; 6],
+    groups: [Group; GROUPS],
     /// Indirect jumps of level 3.
     pub user: JumpTable<USER_JUMPS>,
     /// Indirect jumps of levels 0 to 2.
     pub supervisor: JumpTable<SUPERVISOR_JUMPS>,
     /// The same with the override of SMAP.
     pub supervisor_ac: JumpTable<SUPERVISOR_AC_JUMPS>,
+}
+
+/// How many groups of a unit have a place here.
+pub const GROUPS: usize = 16;
+
+/// What the first member of a group found, for the others.
+#[derive(Debug)]
+#[repr(C)]
+struct Group {
+    /// How far host addresses are from linear ones.
+    delta: u64,
+    /// Where writers look for decoded code.
+    code: *const CodePage,
+}
+
+/// Where a group's things are.
+#[derive(Debug, Clone, Copy)]
+pub struct GroupPlace {
+    /// How far host addresses are from linear ones.
+    pub delta: i32,
+    /// Where writers look for decoded code.
+    pub code: i32,
+}
+
+/// The place of group `number`, less than [`GROUPS`], of the running unit.
+pub const fn group(number: usize) -> GroupPlace {
+    assert!(number < GROUPS);
+    let place = STATE + offset_of!(RunState, groups) + number * size_of::<Group>();
+    GroupPlace { delta: at(place + offset_of!(Group, delta)), code: at(place + offset_of!(Group, code)) }
 }
 
 impl RunState {
@@ -198,6 +230,8 @@ pub const EXIT: i32 = at(STATE + offset_of!(RunState, exit));
 pub const HOST_MXCSR: i32 = at(STATE + offset_of!(RunState, host_mxcsr));
 /// [`RunState::payload`].
 pub const PAYLOAD: i32 = at(STATE + offset_of!(RunState, payload));
+/// [`RunState::timed`].
+pub const TIMED: i32 = at(STATE + offset_of!(RunState, timed));
 /// The stack pointer of whoever entered.
 pub const HOST_STACK: i32 = at(STATE + offset_of!(RunState, host_stack));
 /// MXCSR in the guest's FXSAVE image.

@@ -22,7 +22,8 @@
 //! | `counters` | what `--stats` tells |
 //! | `stubs` | entering, leaving, asking |
 //! | `calls` | what is asked of Rust |
-//! | `sites` | which site of the TLB a translated instruction has |
+//! | `hot_spots` | in which units most of the time is spent |
+//! | `sites` | which site of the TLB an instruction has there |
 //! | `restless` | which of them has none |
 //! | `jumps` | from instruction pointers to host code |
 //! | `frame` | what translated code shares with Rust |
@@ -42,6 +43,7 @@ mod emit;
 mod flags;
 mod frame;
 mod groups;
+mod hot_spots;
 mod jumps;
 mod restless;
 mod scan;
@@ -49,7 +51,6 @@ mod sites;
 mod stubs;
 mod verify;
 
-use std::collections::BTreeMap;
 use std::io;
 use std::ptr::NonNull;
 
@@ -70,8 +71,9 @@ use crate::environment::SoftEnvironment;
 use crate::ram::PAGE;
 use crate::tlb::View;
 use calls::Operations;
-use code_cache::CodeCache;
-use emit::Target;
+use code_cache::{CodeCache, Placed};
+use emit::{Target, Tools};
+use hot_spots::HotSpots;
 use restless::Restless;
 use sites::Sites;
 use stubs::{Enter, Stubs};
@@ -87,6 +89,15 @@ const MOST: usize = 64 << 10;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Translated(u32);
 
+/// A unit that was made.
+#[derive(Debug, Clone, Copy)]
+struct Made {
+    placed: Placed,
+    block: *mut Block,
+    /// Its accesses have sites.
+    sited: bool,
+}
+
 /// One processor's translated code.
 pub struct Translator {
     cache: CodeCache,
@@ -98,8 +109,10 @@ pub struct Translator {
     /// What was done so far.
     pub counters: Counters,
     restless: Restless,
-    /// The block of each unit, by the unit's offset.
-    owners: BTreeMap<u32, *mut Block>,
+    hot_spots: HotSpots,
+    /// The units, in the order in which they were made.
+    units: Vec<Made>,
+    tools: Tools,
 }
 
 // SAFETY: the blocks belong to the processor whose translator this is.
@@ -123,7 +136,9 @@ impl Translator {
             translation,
             counters: Counters::default(),
             restless: Restless::default(),
-            owners: BTreeMap::new(),
+            hot_spots: HotSpots::default(),
+            units: Vec::new(),
+            tools: Tools::default(),
         })
     }
 
@@ -141,7 +156,8 @@ impl Translator {
     pub fn clear(&mut self) {
         self.cache.clear();
         self.operations.clear();
-        self.owners.clear();
+        self.units.clear();
+        self.hot_spots.forget();
         self.restless.forget();
         self.counters.evictions += 1;
     }
@@ -152,7 +168,7 @@ impl Translator {
     }
 
     /// Translates a unit of `block` for a view of memory; `None` if it does not fit, or nothing of it would run.
-    /// `grouped`: with accesses that are checked together.
+    /// `grouped`: with accesses that are checked together. `sited`: with sites for them.
     pub fn translate(
         &mut self,
         unit: &Unit,
@@ -160,26 +176,28 @@ impl Translator {
         physical: u64,
         view: View,
         grouped: bool,
+        sited: bool,
     ) -> Option<Translated> {
         let first = &unit.instructions[0];
         let linked = self.translation == Translation::On;
         if self.translation == Translation::Off || first.kind == scan::Kind::Interpret && !linked {
             return None;
         }
-        let target = Target { view, several_processors: self.several_processors && linked, linked, grouped };
+        let target =
+            Target { view, several_processors: self.several_processors && linked, linked, grouped, sited };
         // SAFETY: the caller's block is alive.
         let version = unsafe { (*block).origin.version() };
         let page = physical & !(PAGE - 1);
         let is_restless = |offset| self.restless.has((page + offset as u64, version));
-        let emitted = emit::emit(unit, target, &self.stubs, &mut self.sites, &is_restless);
-        let offset = self.cache.append(emitted.code, &emitted.fixups)?;
-        self.operations.extend(emitted.operations);
-        self.owners.insert(offset, block);
+        let Self { tools, stubs, sites, operations, .. } = self;
+        let code = emit::emit(tools, unit, target, stubs, sites, &is_restless, operations);
+        let placed = self.cache.append(code)?;
+        self.units.push(Made { placed, block, sited });
         self.counters.translations += 1;
-        Some(Translated(offset))
+        Some(Translated(placed.hot))
     }
 
-    /// Notes a sampled miss of the site at `place`, by code that called from `from`, after so many guest instructions.
+    /// Notes a sampled miss of the site at `place`, by cold code that called from `from`, after so many guest instructions.
     /// Returns the block whose unit is to be translated anew because of it, and the unit.
     pub fn sample_miss(
         &mut self,
@@ -187,12 +205,26 @@ impl Translator {
         from: u64,
         instructions: u64,
     ) -> Option<(*mut Block, Translated)> {
-        let from = u32::try_from(from.wrapping_sub(self.cache.at(0) as u64)).ok()?;
-        let (&unit, &block) = self.owners.range(..=from).next_back()?;
+        let Made { placed: Placed { hot, .. }, block, .. } = self.unit_of(from)?;
         // SAFETY: blocks live as long as their units do.
         let (physical, version) = unsafe { ((*block).physical, (*block).origin.version()) };
         let instruction = (physical & !(PAGE - 1) | place.offset(), version);
-        self.restless.sample(instruction, instructions).then_some((block, Translated(unit)))
+        self.restless.sample(instruction, instructions).then_some((block, Translated(hot)))
+    }
+
+    /// Notes that time was up in a unit, whose cold code at `from` said so. Returns its block, and the unit, if that is to be
+    /// translated anew because most of the time is spent there.
+    pub fn sample_time(&mut self, from: u64) -> Option<(*mut Block, Translated)> {
+        let Made { placed: Placed { hot, .. }, block, sited } = self.unit_of(from)?;
+        (!sited && self.hot_spots.sample(hot)).then_some((block, Translated(hot)))
+    }
+
+    /// The unit that the cold code at this address belongs to.
+    fn unit_of(&self, from: u64) -> Option<Made> {
+        let from = u32::try_from(from.wrapping_sub(self.cache.at(0) as u64)).ok()?;
+        // Later units' cold code lies below.
+        let newest = self.units.partition_point(|unit| unit.placed.cold > from);
+        self.units.get(newest).copied()
     }
 
     /// Leads whoever enters `old` to `new`, which is the same code translated anew.
@@ -213,11 +245,13 @@ impl Translator {
 
     /// Leads the jump that asked for it ([`Exit::Link`]) to a unit of the same page.
     pub fn link(&mut self, payload: u64, Translated(target): Translated) {
-        let asked = payload.wrapping_sub(self.cache.at(0) as u64);
-        let Ok(asked) = u32::try_from(asked) else { return };
+        let asked = payload as *const u32;
+        if asked.is_null() {
+            return;
+        }
         // SAFETY: the address is behind the call in a unit's cold part, where four bytes of the unit follow.
-        let back = unsafe { self.cache.at(asked).cast::<u32>().read_unaligned() };
-        self.cache.redirect(asked - back, target + emit::LINK_ENTRY);
+        let jump = unsafe { asked.read_unaligned() };
+        self.cache.redirect(jump, target + emit::LINK_ENTRY);
     }
 
     /// How to run translated code from a unit on.

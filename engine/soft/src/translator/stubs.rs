@@ -4,6 +4,7 @@ use super::assembler::*;
 use super::calls;
 use super::code_cache::CodeCache;
 use super::frame::{self, Exit};
+use crate::ram::PAGE;
 use crate::tlb::{ENTRIES, REMEMBERED, Site, View};
 use std::mem::offset_of;
 
@@ -24,15 +25,19 @@ pub struct Stubs {
     pub enter: u32,
     /// Jumped to with a page offset in R10: [`Exit::Jump`].
     pub jump: u32,
-    /// Called with a page offset in R10; behind the call, four bytes say how far before them the distance lies that may
+    /// Called with a page offset in R10; behind the call, four bytes say where in the code memory the distance lies that may
     /// be led elsewhere: [`Exit::Link`].
     pub link: u32,
     /// As `link`: [`Exit::Plain`].
     pub plain: u32,
     /// Jumped to with a page offset in R10: [`Exit::Interpret`].
     pub interpret: u32,
-    /// Called by a site that does not know its page, by view and whether it writes.
-    pub miss: [[u32; 2]; REMEMBERED],
+    /// Called with a page offset in R10 when time is up: [`Exit::Jump`].
+    pub time_up: u32,
+    /// As `time_up`: [`Exit::Interpret`].
+    pub time_up_before: u32,
+    /// Called by a site that does not know its page, by view, whether it writes, and whether it is a group's.
+    pub miss: [[[u32; 2]; 2]; REMEMBERED],
     /// Called by a restless access whose page the table does not know, with its address in R10 and a [`calls::Place`] in R11;
     /// by whether it writes. Returns with the host address in R10.
     pub table_miss: [u32; 2],
@@ -56,8 +61,7 @@ impl Stubs {
         let mut add = |make: &dyn Fn(&mut Assembler)| {
             let mut a = Assembler::default();
             make(&mut a);
-            let (code, fixups) = a.finish();
-            cache.append(code, &fixups)
+            cache.append(a.finish()).map(|placed| placed.hot)
         };
         let leave = add(&leave)?;
         let leave_saved = add(&leave_saved)?;
@@ -72,9 +76,17 @@ impl Stubs {
                 leave_at_offset(a, exit, leave);
             })?;
         }
+        for (stub, exit) in [(&mut stubs.time_up, Exit::Jump), (&mut stubs.time_up_before, Exit::Interpret)] {
+            *stub = add(&|a| {
+                a.pop(R11);
+                a.store(frame::TIMED, R11);
+                leave_at_offset(a, exit, leave);
+            })?;
+        }
         for view in [View::User, View::Supervisor, View::SupervisorAc] {
-            for write in [false, true] {
-                stubs.miss[view as usize][usize::from(write)] = add(&|a| miss(a, view, write, leave_half))?;
+            for (write, group) in [(false, false), (false, true), (true, false), (true, true)] {
+                stubs.miss[view as usize][usize::from(write)][usize::from(group)] =
+                    add(&|a| miss(a, view, write, group, leave_half))?;
             }
         }
         for write in [false, true] {
@@ -223,11 +235,11 @@ fn call_rust(a: &mut Assembler, function: usize, pushed: i32, after: impl Fn(&mu
     a.place(loaded);
 }
 
-/// R10 is a linear address, R11 a [`calls::Place`]. The site is filled then.
-fn miss(a: &mut Assembler, view: View, write: bool, leave_half: u32) {
+/// R10 is a linear address, R11 a [`calls::Place`]. The site is filled then, and R10 the address's offset in its page.
+fn miss(a: &mut Assembler, view: View, write: bool, group: bool, leave_half: u32) {
     const TAG: usize = offset_of!(Site, tag);
     const LIMIT: usize = offset_of!(Site, limit);
-    const DELTA: usize = offset_of!(Site, delta);
+    const BASE: usize = offset_of!(Site, base);
     const CODE: usize = offset_of!(Site, code);
     const RETURN: i32 = 8;
     // Return address, three registers.
@@ -261,12 +273,14 @@ fn miss(a: &mut Assembler, view: View, write: bool, leave_half: u32) {
     a.sub_immediate32(frame::MISS_TICK + PUSHED, 1);
     a.jcc(SIGN, slow);
     a.store_table(RAX, 0, site(LIMIT), R11);
-    a.neg(RDX);
-    a.add(RDX, R10);
-    a.store_table(RAX, 0, site(TAG), RDX);
+    a.sub(R10, RDX);
+    a.store_table(RAX, 0, site(TAG), R10);
     a.load_table(R11, RCX, 3, frame::hosts(view) + PUSHED);
-    a.sub(R11, RDX);
-    a.store_table(RAX, 0, site(DELTA), R11);
+    if group {
+        a.sub(R11, R10);
+    }
+    a.store_table(RAX, 0, site(BASE), R11);
+    a.mov(R10, RDX);
     if write {
         a.load_table(R11, RCX, 3, frame::code(view) + PUSHED);
         a.store_table(RAX, 0, site(CODE), R11);
@@ -296,6 +310,8 @@ fn miss(a: &mut Assembler, view: View, write: bool, leave_half: u32) {
     });
     load_volatile_but_r10(a, RETURN);
     a.load(R10, KEPT_R10 + RETURN);
+    // What is in one page with its address has the address's offset.
+    a.and_immediate(R10, PAGE as i32 - 1);
     a.ret();
 }
 

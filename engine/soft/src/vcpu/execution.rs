@@ -90,6 +90,7 @@ impl SoftVcpu {
         let (exit, instructions) = unsafe { translator::run(top, entry, budget) };
         p.env.statistics.instructions += instructions.max(1);
         p.env.translator.counters.exit(exit);
+        p.env.sample_time(&p.cpu);
         match exit {
             Exit::Exception => Err(Stop::Exception),
             Exit::Question => Err(Stop::Exit),

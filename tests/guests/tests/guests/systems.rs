@@ -95,17 +95,37 @@ fn check(file: &Path, how: &str) -> (i32, String) {
 
 #[test]
 fn debian_13_comes_up_whole_and_keeps_nothing() {
-    for cpus in [1, 2] {
-        let mut guest = up(run("debian").cpus(cpus));
-        assert!(ask(&mut guest, "cat /etc/debian_version").starts_with("13"));
-        assert_eq!(ask(&mut guest, "nproc; findmnt -no SOURCE,FSTYPE /"), format!("{cpus}\n/dev/vda ext4"));
-        expect_sound(&mut guest);
-        assert_eq!(
-            ask(&mut guest, "ls /was-here 2>&1; touch /was-here; sync"),
-            "ls: cannot access '/was-here': No such file or directory"
-        );
-        power_off(guest);
-    }
+    let own = Own::new();
+    let overlays = own.0.path().join("overlays");
+    fs::create_dir(&overlays).unwrap();
+    let run = own.with(run("debian")).environment("TMPDIR", &overlays).cpus(1);
+    let mut guest = up(run);
+    assert!(ask(&mut guest, "cat /etc/debian_version").starts_with("13"));
+    assert_eq!(ask(&mut guest, "nproc; findmnt -no SOURCE,FSTYPE /"), "1\n/dev/vda ext4");
+    expect_sound(&mut guest);
+    let disk = debian::system("debian").disk;
+    let before = fs::metadata(&disk).unwrap().modified().unwrap();
+    assert_eq!(ask(&mut guest, "touch /was-here; sync; ls /was-here"), "/was-here");
+    power_off(guest);
+    assert_eq!(
+        fs::metadata(&disk).unwrap().modified().unwrap(),
+        before,
+        "the system's own disk was written to"
+    );
+    assert_eq!(fs::read_dir(&overlays).unwrap().count(), 0, "a layer stays");
+}
+
+#[test]
+fn debian_13_comes_up_whole_on_two_processors_and_with_a_kernel_that_the_user_names() {
+    let system = debian::system("debian");
+    let run =
+        Tern::run().arg(&system.disk).arg("--kernel").arg(&system.kernel).arg("--initrd").arg(&system.initrd);
+    let cmdline =
+        "console=ttyS0 quiet root=/dev/vda systemd.tty.columns.ttyS0=500 systemd.tty.term.ttyS0=dumb";
+    let mut guest = up(run.arg("--cmdline").arg(cmdline).cpus(2).within(LIMIT));
+    assert_eq!(ask(&mut guest, "nproc; ls /was-here 2>/dev/null"), "2");
+    expect_sound(&mut guest);
+    power_off(guest);
 }
 
 #[test]

@@ -84,6 +84,8 @@ pub struct Elf {
     pub entry: u64,
     /// The PVH entry point, a physical address inside a segment, if the file has Xen's note of it.
     pub pvh_entry: Option<u32>,
+    /// Whether a note says that it is a Linux.
+    pub has_linux_note: bool,
     /// At least one; ascending by address, disjoint.
     pub segments: Vec<Segment>,
 }
@@ -114,7 +116,13 @@ impl Elf {
         let table = range_within(table_offset, u64::from(size) * u64::from(count), file.len())
             .ok_or(header("program headers"))?;
 
-        let mut elf = Self { is_64_bit: layout.is_64_bit, entry, pvh_entry: None, segments: Vec::new() };
+        let mut elf = Self {
+            is_64_bit: layout.is_64_bit,
+            entry,
+            pvh_entry: None,
+            has_linux_note: false,
+            segments: Vec::new(),
+        };
         for (index, header) in (0..count).zip(file[table].chunks_exact(layout.program_header_size)) {
             let header = layout.program_header(header).ok_or(ElfError::Truncated("program headers"))?;
             elf.add(file, index, &header)?;
@@ -129,8 +137,9 @@ impl Elf {
         let bytes = range_within(header.offset, header.file_size, file.len())
             .ok_or(ElfError::SegmentOutsideFile(index))?;
         if header.kind == PT_NOTE {
-            let found = note::pvh_entry(&file[bytes], header.align).map_err(|_| ElfError::Notes(index))?;
-            self.pvh_entry = self.pvh_entry.or(found);
+            let found = note::read(&file[bytes], header.align).map_err(|_| ElfError::Notes(index))?;
+            self.pvh_entry = self.pvh_entry.or(found.pvh_entry);
+            self.has_linux_note |= found.is_linux;
             return Ok(());
         }
         if header.file_size > header.memory_size {
@@ -186,7 +195,8 @@ impl Elf {
     }
 
     /// Whether `file`, which this was read from, is an x86-64 Linux kernel: then its entry point follows the 64-bit
-    /// boot protocol. It is known by its version banner, which every Linux kernel carries in its read-only data.
+    /// boot protocol. It is known by its notes, or by its version banner, which every Linux kernel carries in its read-only
+    /// data.
     #[must_use]
     pub fn is_linux(&self, file: &[u8]) -> bool {
         const BANNER: &[u8] = b"Linux version ";
@@ -194,7 +204,7 @@ impl Elf {
             let bytes = file.get(segment.file.clone()).unwrap_or_default();
             memchr::memmem::find(bytes, BANNER).is_some()
         };
-        self.is_64_bit && self.segments.iter().any(has_banner)
+        self.is_64_bit && (self.has_linux_note || self.segments.iter().any(has_banner))
     }
 }
 

@@ -37,26 +37,39 @@ pub(super) fn load_bzimage(
     loader.claims.claim("kernel", BZIMAGE, end - BZIMAGE)?;
     loader.write(code, BZIMAGE)?;
 
-    let mut zero_page = [0; PAGE as usize];
-    let header = &image[bzimage.header.clone()];
-    zero_page[HEADER_START..HEADER_START + header.len()].copy_from_slice(header);
+    let mut zero_page = with_header(&image[bzimage.header.clone()]);
     set(&mut zero_page, 0x214, (BZIMAGE as u32).to_le_bytes()); // code32_start
     enter(loader, zero_page, BZIMAGE as u32 + ENTRY_64, initrd_ceiling)
 }
 
+/// Loads an unpacked kernel, with the header of the bzImage that it came from, if it did.
 pub(super) fn load_elf(
     loader: &mut Loader<'_>,
     image: &[u8],
     elf: &Elf,
     entry: u32,
+    header: Option<&[u8]>,
+    initrd_ceiling: u64,
 ) -> Result<VcpuState, PlaceError> {
     loader.load_segments(image, &elf.segments)?;
-    // There is no header to copy: these fields say that the loader filled the page.
+    let zero_page = header.map_or_else(without_header, with_header);
+    enter(loader, zero_page, entry, initrd_ceiling)
+}
+
+/// A zero page with a header, which fits there.
+fn with_header(header: &[u8]) -> ZeroPage {
+    let mut zero_page = [0; PAGE as usize];
+    zero_page[HEADER_START..HEADER_START + header.len()].copy_from_slice(header);
+    zero_page
+}
+
+/// A zero page of which these fields say that the loader filled it.
+fn without_header() -> ZeroPage {
     let mut zero_page = [0; PAGE as usize];
     set(&mut zero_page, 0x1fe, 0xaa55_u16.to_le_bytes()); // boot_flag
     set(&mut zero_page, 0x202, *b"HdrS");
     set(&mut zero_page, 0x206, 0x020f_u16.to_le_bytes()); // version
-    enter(loader, zero_page, entry, u64::MAX)
+    zero_page
 }
 
 fn enter(

@@ -164,7 +164,9 @@ pub fn load(
     let image = &kernel.image;
     match &kernel.entry {
         Entry::Pvh { elf, entry } => pvh::load(&mut loader, image, elf, *entry, kernel.initrd_ceiling),
-        Entry::LinuxElf { elf, entry } => linux::load_elf(&mut loader, image, elf, *entry),
+        Entry::LinuxElf { elf, entry, header } => {
+            linux::load_elf(&mut loader, image, elf, *entry, header.as_deref(), kernel.initrd_ceiling)
+        }
         Entry::LinuxBzimage(bzimage) => {
             linux::load_bzimage(&mut loader, image, bzimage, kernel.initrd_ceiling)
         }

@@ -13,32 +13,50 @@ use crate::translator::frame;
 /// A cold part, and where it is entered from.
 #[derive(Debug, Clone, Copy)]
 pub enum Cold {
-    /// A site does not know the page of the address in R10.
+    /// A site does not know the page of the address that R10 plus the site's tag are.
     Miss { at: Label, back: Label, place: Place, write: bool },
     /// A group's site does not know the page of the address that R10 plus the site's tag are.
     GroupMiss { at: Label, back: Label, place: Place, write: bool, count: i8 },
-    /// The table does not know a restless access's page. R10 is the address less the entry's tag, R11 the entry's index; back
+    /// The table does not know an access's page. R10 is the address less the entry's tag, R11 the entry's index; back
     /// there R10 is the host address.
     TableMiss { at: Label, back: Label, place: Place, write: bool },
+    /// The same for a group.
+    GroupTableMiss { at: Label, back: Label, place: Place, write: bool, count: i8 },
     /// The interpreter executes the instruction at `offset`, which is number `count`.
     Interpret { at: Label, offset: usize, count: i8 },
     /// A jump table does not know the instruction pointer in R10.
     Resolve { at: Label, back: Label, otherwise: Otherwise },
-    /// Goes on at `target`, an offset from the page's start, by way of Rust.
-    Leave { at: Label, target: i64 },
-    /// As [`Cold::Leave`], but asks for the distance at `jump`, which led here, to be led to the target's code.
+    /// Time is up: goes on at `target`, an offset from the page's start, by way of Rust.
+    TimeUp { at: Label, target: i64 },
+    /// As [`Cold::TimeUp`] before an instruction that the interpreter executes then.
+    TimeUpBefore { at: Label, offset: usize },
+    /// Goes on at `target`, an offset from the page's start, by way of Rust, but asks for the distance at `jump`, which led here, to be led to the target's code.
     Link { at: Label, jump: usize, target: i64 },
-    /// A branch is taken: leads to `target` after `count` instructions.
-    Taken { at: Label, target: i64, live: FlagSet, flags: Flags, count: i8 },
     /// The guest's vectors are needed. The unit is at `offset`.
     LoadVectors { at: Label, back: Label, offset: usize },
     /// A store hit a page with code.
     CodeWritten { at: Label, back: Label, place: Place },
 }
 
+/// A branch that is taken, and leads to `target` after `count` instructions.
+#[derive(Debug, Clone, Copy)]
+pub struct Taken {
+    pub at: Label,
+    pub target: i64,
+    pub live: FlagSet,
+    pub flags: Flags,
+    pub count: i8,
+}
+
 impl Emitter<'_> {
-    /// Emits all cold parts, and those that they need themselves.
+    /// Emits all parts that are out of the way: taken branches, and apart from them what really is cold.
     pub fn cold_parts(&mut self) {
+        while let Some(Taken { at, target, live, flags, count }) = self.taken.pop() {
+            self.a.place(at);
+            (self.flags, self.count) = (flags, count);
+            self.lead_to(target, live);
+        }
+        self.a.begin_cold();
         while let Some(cold) = self.cold.pop() {
             self.cold_part(cold);
         }
@@ -47,49 +65,75 @@ impl Emitter<'_> {
     /// Asks by `stub` for the distance at `jump` to be led elsewhere.
     fn call_link(&mut self, stub: u32, jump: usize) {
         self.a.call_out(stub);
-        let back = (self.a.len() - jump) as u32;
-        self.a.raw(&back.to_le_bytes());
+        self.a.place_of(jump);
+    }
+
+    fn call_miss(&mut self, place: Place, write: bool) {
+        self.a.mov_immediate(R11, u64::from(place.0));
+        let stubs = &self.stubs.miss[self.target.view as usize][usize::from(write)];
+        self.a.call_out(stubs[usize::from(place.is_group())]);
+    }
+
+    fn call_table_miss(&mut self, place: Place, write: bool) {
+        self.a.mov_immediate(R11, u64::from(place.0));
+        self.a.call_out(self.stubs.table_miss[usize::from(write)]);
+    }
+
+    /// Where it jumps to if a group at R10 lies in two pages: the bit above a page's tells. R11 is lost.
+    fn leads_to_two_pages(&mut self, place: Place) -> Label {
+        let two_pages = self.a.label();
+        self.a.lea(R11, R10, place.size() as i32 - 1);
+        self.a.xor(R11, R10);
+        self.a.and_immediate32(R11, PAGE as i32);
+        self.a.jcc(NOT_EQUAL, two_pages);
+        two_pages
+    }
+
+    /// From `at`, goes on in code whose accesses are checked one by one.
+    fn plain(&mut self, at: Label, place: Place, count: i8) {
+        self.a.place(at);
+        self.a.sub_immediate32(frame::BUDGET, count - 1);
+        if !self.target.linked {
+            self.a.mov_immediate(R10, place.offset());
+            self.a.jmp_out(self.stubs.interpret);
+            return;
+        }
+        let plain = self.a.label();
+        self.a.jmp(plain);
+        let jump = self.a.len() - 4;
+        self.a.place(plain);
+        self.a.mov_immediate(R10, place.offset());
+        self.call_link(self.stubs.plain, jump);
     }
 
     fn cold_part(&mut self, cold: Cold) {
         match cold {
             Cold::Miss { at, back, place, write } => {
                 self.a.place(at);
-                self.a.mov_immediate(R11, u64::from(place.0));
-                self.a.call_out(self.stubs.miss[self.target.view as usize][usize::from(write)]);
+                self.a.add_frame(R10, frame::site(place.site(), offset_of!(Site, tag)));
+                self.call_miss(place, write);
                 self.a.jmp(back);
             }
             Cold::GroupMiss { at, back, place, write, count } => {
                 self.a.place(at);
                 self.a.add_frame(R10, frame::site(place.site(), offset_of!(Site, tag)));
-                // Two pages, one by one: the bit above a page's tells.
-                let two_pages = self.a.label();
-                self.a.lea(R11, R10, place.size() as i32 - 1);
-                self.a.xor(R11, R10);
-                self.a.and_immediate32(R11, PAGE as i32);
-                self.a.jcc(NOT_EQUAL, two_pages);
-                self.a.mov_immediate(R11, u64::from(place.0));
-                self.a.call_out(self.stubs.miss[self.target.view as usize][usize::from(write)]);
+                let two_pages = self.leads_to_two_pages(place);
+                self.call_miss(place, write);
                 self.a.jmp(back);
-                self.a.place(two_pages);
-                self.a.sub_immediate32(frame::BUDGET, count - 1);
-                if !self.target.linked {
-                    self.a.mov_immediate(R10, place.offset());
-                    self.a.jmp_out(self.stubs.interpret);
-                    return;
-                }
-                let plain = self.a.label();
-                self.a.jmp(plain);
-                let jump = self.a.len() - 4;
-                self.a.place(plain);
-                self.a.mov_immediate(R10, place.offset());
-                self.call_link(self.stubs.plain, jump);
+                self.plain(two_pages, place, count);
+            }
+            Cold::GroupTableMiss { at, back, place, write, count } => {
+                self.a.place(at);
+                self.a.add_table(R10, R11, 3, frame::tags(self.target.view, write));
+                let two_pages = self.leads_to_two_pages(place);
+                self.call_table_miss(place, write);
+                self.a.jmp(back);
+                self.plain(two_pages, place, count);
             }
             Cold::TableMiss { at, back, place, write } => {
                 self.a.place(at);
                 self.a.add_table(R10, R11, 3, frame::tags(self.target.view, write));
-                self.a.mov_immediate(R11, u64::from(place.0));
-                self.a.call_out(self.stubs.table_miss[usize::from(write)]);
+                self.call_table_miss(place, write);
                 self.a.jmp(back);
             }
             Cold::Interpret { at, offset, count } => {
@@ -104,20 +148,20 @@ impl Emitter<'_> {
                 self.a.call_out(self.stubs.resolve);
                 self.a.jmp(back);
             }
-            Cold::Leave { at, target } => {
+            Cold::TimeUp { at, target } => {
                 self.a.place(at);
                 self.a.mov_immediate(R10, target as u64);
-                self.a.jmp_out(self.stubs.jump);
+                self.a.call_out(self.stubs.time_up);
+            }
+            Cold::TimeUpBefore { at, offset } => {
+                self.a.place(at);
+                self.a.mov_immediate(R10, offset as u64);
+                self.a.call_out(self.stubs.time_up_before);
             }
             Cold::Link { at, jump, target } => {
                 self.a.place(at);
                 self.a.mov_immediate(R10, target as u64);
                 self.call_link(self.stubs.link, jump);
-            }
-            Cold::Taken { at, target, live, flags, count } => {
-                self.a.place(at);
-                (self.flags, self.count) = (flags, count);
-                self.lead_to(target, live);
             }
             Cold::LoadVectors { at, back, offset } => {
                 self.a.place(at);

@@ -6,7 +6,7 @@
 
 use super::super::calls::{Otherwise, Place};
 use super::super::jumps;
-use super::cold::Cold;
+use super::cold::{Cold, Taken};
 use super::memory::Access;
 use super::stack::free_beside;
 use super::{Emitter, Flags, Guest, host};
@@ -21,7 +21,7 @@ impl Emitter<'_> {
         let at = self.a.label();
         self.a.sub_immediate32(frame::BUDGET, self.count);
         self.a.jcc(SIGN, at);
-        self.cold.push(Cold::Leave { at, target });
+        self.cold.push(Cold::TimeUp { at, target });
     }
 
     /// As [`Emitter::charge`] before an instruction that the interpreter executes when time is up.
@@ -29,7 +29,7 @@ impl Emitter<'_> {
         let at = self.a.label();
         self.a.sub_immediate32(frame::BUDGET, self.count);
         self.a.jcc(SIGN, at);
-        self.cold.push(Cold::Interpret { at, offset: guest.offset(), count: 1 });
+        self.cold.push(Cold::TimeUpBefore { at, offset: guest.offset() });
     }
 
     /// Goes on at `target`, an offset from the page's start, where `live` flags may be read.
@@ -98,7 +98,7 @@ impl Emitter<'_> {
             self.a.place(at);
         } else {
             self.a.jcc(condition, at);
-            self.cold.push(Cold::Taken { at, target, live, flags, count: self.count });
+            self.taken.push(Taken { at, target, live, flags, count: self.count });
         }
     }
 

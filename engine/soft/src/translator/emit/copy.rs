@@ -48,6 +48,7 @@ impl Emitter<'_> {
             self.a.load(scratch, frame::gpr(number));
         }
         self.a.raw(&bytes);
+        self.done_with(bytes);
         if guest.flags.changes {
             self.flags = Flags::Host;
         }
@@ -139,6 +140,12 @@ impl Emitter<'_> {
         encoded.is_ok().then_some(bytes)
     }
 
+    /// The encoder goes on with the memory of its last instruction's bytes.
+    fn done_with(&mut self, mut bytes: Vec<u8>) {
+        bytes.clear();
+        self.encoder.set_buffer(bytes);
+    }
+
     /// LEA.
     pub fn lea(&mut self, guest: &Guest) {
         let instruction = &guest.instruction;
@@ -192,6 +199,7 @@ impl Emitter<'_> {
         self.a.and_immediate32(R11, (1 << word_bits) - 1);
         self.need_flags_keeping_r11(live);
         self.a.raw(&bytes);
+        self.done_with(bytes);
         self.flags = Flags::Host;
         if write {
             self.stored(guest, Memory::Checked, site, size, guest.live_after);

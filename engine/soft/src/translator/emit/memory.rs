@@ -2,18 +2,31 @@
 //!
 //! ```text
 //!   lea r10, [address]
-//!   mov r11, r10
-//!   sub r11, [site.tag]        the access's offset in the page that the instruction accessed last
-//!   cmp r11, [site.limit]      another page, or across its end? then ask
+//!   mov r11d, r10d
+//!   shr r11d, 12
+//!   and r11d, ENTRIES - 1      the page's entry in the table
+//!   sub r10, [tags + 8*r11]    the access's offset in the page
+//!   cmp r10, 4096 - size       another page, or across its end? then ask
+//!   ja  cold
+//!   add r10, [hosts + 8*r11]
+//!   OP  [r10]
+//! ```
+//!
+//! In code that most of the time is spent in, the instruction has a site, which is an entry of its own:
+//!
+//! ```text
+//!   lea r10, [address]
+//!   sub r10, [site.tag]        the access's offset in the page that the instruction accessed last
+//!   cmp r10, [site.limit]      another page, or across its end? then ask
 //!   jae cold
-//!   add r10, [site.delta]
+//!   add r10, [site.base]
 //!   OP  [r10]
 //! ```
 //!
 //! The first access of a group checks for all of them, and each of them is
 //!
 //! ```text
-//!   mov r11, [site.delta]
+//!   mov r11, [delta]           how far host addresses are from linear ones
 //!   OP  [base + r11 + displacement]
 //! ```
 
@@ -50,13 +63,35 @@ impl Access {
     }
 }
 
-/// Who knows an access's page.
+/// Who found an access's page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Site {
+pub enum Finder {
     /// A site of the TLB.
-    Of(usize),
-    /// The table; a restless access has noted its code page.
-    None,
+    Site(usize),
+    /// The table, for this access alone.
+    Table,
+    /// The table, for a group, whose place in the frame this is.
+    Group(usize),
+}
+
+impl Finder {
+    /// Where a group has how far host addresses are from linear ones.
+    const fn delta(self) -> i32 {
+        match self {
+            Self::Site(site) => frame::site(site, offset_of!(TlbSite, base)),
+            Self::Group(group) => frame::group(group).delta,
+            Self::Table => unreachable!(),
+        }
+    }
+
+    /// Where it says which page of code was written.
+    const fn code(self) -> i32 {
+        match self {
+            Self::Site(site) => frame::site(site, offset_of!(TlbSite, code)),
+            Self::Group(group) => frame::group(group).code,
+            Self::Table => frame::WRITTEN,
+        }
+    }
 }
 
 /// The parts of an address, each in a host register. R10 and R11 may be among them.
@@ -123,7 +158,7 @@ impl Emitter<'_> {
 
     /// Makes the memory operand accessible: where it is, and whose site knows its page. `live` flags are kept. If it is
     /// [`Memory::Checked`], R11 is free, else R10.
-    pub fn operand(&mut self, guest: &Guest, access: Access, live: FlagSet) -> (Memory, Site) {
+    pub fn operand(&mut self, guest: &Guest, access: Access, live: FlagSet) -> (Memory, Finder) {
         let instruction = &guest.instruction;
         if let Some(member) = self.groups.member(self.present, Part::Operand) {
             let base = host(instruction.memory_base().number()).expect("groups have bases in host registers");
@@ -143,7 +178,7 @@ impl Emitter<'_> {
         displacement: i32,
         write: bool,
         live: FlagSet,
-    ) -> (Memory, Site) {
+    ) -> (Memory, Finder) {
         let access = Access::stack(write);
         if let Some(member) = self.groups.member(self.present, Part::Stack) {
             return self.member(guest, access, member, base, displacement, live);
@@ -161,43 +196,66 @@ impl Emitter<'_> {
         base: Host,
         displacement: i32,
         live: FlagSet,
-    ) -> (Memory, Site) {
+    ) -> (Memory, Finder) {
         let (group, at) = match member {
             Member::First { group, from, extent, at } => {
                 self.spare_flags(live);
-                self.groups_known[group].site = self.check_group(guest, access, base, from, extent);
+                self.groups_known[group].finder = self.check_group(guest, access, base, group, from, extent);
                 (group, at)
             }
             Member::Later { group, at } => (group, at),
         };
-        let Known { site, aligned } = self.groups_known[group];
+        let Known { finder, aligned } = self.groups_known[group];
         if access.aligned && aligned.is_none_or(|aligned| at.wrapping_sub(aligned) % 16 != 0) {
             self.spare_flags(live);
             self.a.lea(R10, base, displacement);
             self.require_alignment(guest);
             self.groups_known[group].aligned = Some(at);
         }
-        if self.delta_in_r11 != Some(site) {
-            self.a.load(R11, frame::site(site, offset_of!(TlbSite, delta)));
-            self.delta_in_r11 = Some(site);
+        if self.delta_in_r11 != Some(group) {
+            self.a.load(R11, finder.delta());
+            self.delta_in_r11 = Some(group);
         }
-        (Memory::Grouped { base, displacement }, Site::Of(site))
+        (Memory::Grouped { base, displacement }, finder)
     }
 
-    /// All `extent` bytes at this distance from `base` must lie in the site's page. Flags and R10 are lost.
-    fn check_group(&mut self, guest: &Guest, access: Access, base: Host, from: i32, extent: usize) -> usize {
+    /// All `extent` bytes at this distance from `base` must lie in one page, which is found. Flags and R10 are lost.
+    fn check_group(
+        &mut self,
+        guest: &Guest,
+        access: Access,
+        base: Host,
+        group: usize,
+        from: i32,
+        extent: usize,
+    ) -> Finder {
         self.delta_in_r11 = None;
-        let site = self.sites.next(self.target.view, extent, access.write);
         let (miss, back) = (self.a.label(), self.a.label());
+        let (write, count) = (access.write, self.count);
         self.a.lea(R10, base, from);
+        if !self.target.sited && group < frame::GROUPS {
+            let place = Place::new(guest.offset(), 0, extent, access.stack).for_group();
+            self.look_at_table(write, extent, miss);
+            self.a.place(back);
+            self.cold.push(Cold::GroupTableMiss { at: miss, back, place, write, count });
+            if write && self.target.several_processors {
+                self.a.load(R11, frame::WRITTEN);
+                self.a.store(frame::group(group).code, R11);
+            }
+            self.a.sub(R10, base);
+            self.a.lea(R11, R10, from.wrapping_neg());
+            self.a.store(frame::group(group).delta, R11);
+            self.delta_in_r11 = Some(group);
+            return Finder::Group(group);
+        }
+        let site = self.sites.next(self.target.view, extent, access.write);
         self.a.sub_frame(R10, frame::site(site, offset_of!(TlbSite, tag)));
         self.a.cmp_frame(R10, frame::site(site, offset_of!(TlbSite, limit)));
         self.a.jcc(ABOVE_OR_EQUAL, miss);
         self.a.place(back);
         let place = Place::new(guest.offset(), site, extent, access.stack).for_group();
-        let count = self.count;
-        self.cold.push(Cold::GroupMiss { at: miss, back, place, write: access.write, count });
-        site
+        self.cold.push(Cold::GroupMiss { at: miss, back, place, write, count });
+        Finder::Site(site)
     }
 
     fn require_alignment(&mut self, guest: &Guest) {
@@ -208,55 +266,53 @@ impl Emitter<'_> {
     }
 
     /// The linear address in R10 becomes a host address. Flags and R11 are lost.
-    pub fn check(&mut self, guest: &Guest, access: Access) -> Site {
-        let site = self.sites.next(self.target.view, access.size, access.write);
+    pub fn check(&mut self, guest: &Guest, access: Access) -> Finder {
         if access.aligned {
             self.require_alignment(guest);
         }
-        if (self.is_restless)(guest.offset()) {
-            self.check_by_table(guest, access, site);
-            return Site::None;
-        }
         let (miss, back) = (self.a.label(), self.a.label());
-        self.a.mov(R11, R10);
-        self.a.sub_frame(R11, frame::site(site, offset_of!(TlbSite, tag)));
-        self.a.cmp_frame(R11, frame::site(site, offset_of!(TlbSite, limit)));
+        if !self.target.sited || (self.is_restless)(guest.offset()) {
+            self.look_at_table(access.write, access.size, miss);
+            self.a.place(back);
+            let place = Place::new(guest.offset(), 0, access.size, access.stack);
+            self.cold.push(Cold::TableMiss { at: miss, back, place, write: access.write });
+            return Finder::Table;
+        }
+        let site = self.sites.next(self.target.view, access.size, access.write);
+        self.a.sub_frame(R10, frame::site(site, offset_of!(TlbSite, tag)));
+        self.a.cmp_frame(R10, frame::site(site, offset_of!(TlbSite, limit)));
         self.a.jcc(ABOVE_OR_EQUAL, miss);
         self.a.place(back);
-        self.a.add_frame(R10, frame::site(site, offset_of!(TlbSite, delta)));
+        self.a.add_frame(R10, frame::site(site, offset_of!(TlbSite, base)));
         let place = Place::new(guest.offset(), site, access.size, access.stack);
         self.cold.push(Cold::Miss { at: miss, back, place, write: access.write });
-        Site::Of(site)
+        Finder::Site(site)
     }
 
-    /// As [`Emitter::check`] for a restless access. `site` is only filled.
-    fn check_by_table(&mut self, guest: &Guest, access: Access, site: usize) {
-        let (miss, back) = (self.a.label(), self.a.label());
+    /// The linear address of `size` bytes in R10 becomes a host address if the table knows its page. Flags and R11 are lost.
+    fn look_at_table(&mut self, write: bool, size: usize, miss: Label) {
         let view = self.target.view;
         self.a.mov32(R11, R10);
         self.a.shr32(R11, 12);
         self.a.and_immediate32(R11, ENTRIES as i32 - 1);
-        self.a.sub_table(R10, R11, 3, frame::tags(view, access.write));
-        self.a.cmp_immediate(R10, 4096 - access.size as i32);
+        self.a.sub_table(R10, R11, 3, frame::tags(view, write));
+        self.a.cmp_immediate(R10, 4096 - size as i32);
         self.a.jcc(ABOVE, miss);
         self.a.add_table(R10, R11, 3, frame::hosts(view));
-        if access.write && self.target.several_processors {
+        if write && self.target.several_processors {
             self.a.load_table(R11, R11, 3, frame::code(view));
             self.a.store(frame::WRITTEN, R11);
         }
-        self.a.place(back);
-        let place = Place::new(guest.offset(), site, access.size, access.stack);
-        self.cold.push(Cold::TableMiss { at: miss, back, place, write: access.write });
     }
 
     /// After a store to the host address in R10: code may have been decoded from there. `live` flags are kept.
-    pub fn stored(&mut self, guest: &Guest, memory: Memory, site: Site, size: usize, live: FlagSet) {
+    pub fn stored(&mut self, guest: &Guest, memory: Memory, finder: Finder, size: usize, live: FlagSet) {
         if !self.target.several_processors {
             return;
         }
         self.written_address(memory);
         self.spare_flags(live);
-        self.look_for_code(Place::new(guest.next_offset(), 0, size, false), Memory::Checked, site);
+        self.look_for_code(Place::new(guest.next_offset(), 0, size, false), Memory::Checked, finder);
     }
 
     /// The host address of what was written into R10. Flags are kept.
@@ -267,19 +323,13 @@ impl Emitter<'_> {
     }
 
     /// As [`Emitter::stored`], with the flags lost.
-    pub fn look_for_code(&mut self, place: Place, memory: Memory, site: Site) {
+    pub fn look_for_code(&mut self, place: Place, memory: Memory, finder: Finder) {
         if !self.target.several_processors {
             return;
         }
         self.written_address(memory);
         let (hit, back) = (self.a.label(), self.a.label());
-        self.a.load(
-            R11,
-            match site {
-                Site::Of(site) => frame::site(site, offset_of!(TlbSite, code)),
-                Site::None => frame::WRITTEN,
-            },
-        );
+        self.a.load(R11, finder.code());
         self.a.cmp_r11_memory_zero();
         self.a.jcc(NOT_EQUAL, hit);
         self.a.place(back);

@@ -4,6 +4,8 @@
 //!  entry for jumps by table    R10 is the instruction pointer: note its page
 //!  entry for links             vectors loaded?
 //!  guest instructions          each with the check of its memory access before, branches out of the unit between
+//!  taken branches              where they lead
+//!  - - -                       apart from all this:
 //!  cold parts                  what seldom happens: misses, faults, links that are not made yet, time that is up
 //! ```
 //!
@@ -34,7 +36,8 @@ use super::scan::{Guest, Kind, Unit};
 use super::sites::Sites;
 use super::stubs::Stubs;
 use crate::tlb::View;
-use cold::Cold;
+use cold::{Cold, Taken};
+use memory::Finder;
 
 /// Bytes from a unit's entry for jumps by table to its entry for links.
 pub const LINK_ENTRY: u32 = 16;
@@ -59,27 +62,46 @@ pub struct Target {
     pub linked: bool,
     /// Accesses are checked together.
     pub grouped: bool,
+    /// Accesses have sites, as in code that most of the time is spent in.
+    pub sited: bool,
 }
 
-/// Host code for a unit.
-pub struct Emitted {
-    /// Its bytes; the first is the entry for jumps by table.
-    pub code: Vec<u8>,
-    /// Distances to code elsewhere.
-    pub fixups: Vec<Fixup>,
-    /// Operations that its code refers to.
-    pub operations: Operations,
+/// What units are emitted with, one after the other. It keeps its memory.
+pub struct Tools {
+    assembler: Assembler,
+    encoder: Encoder,
+    facts: InstructionInfoFactory,
+    cold: Vec<Cold>,
+    taken: Vec<Taken>,
+    groups_known: Vec<Known>,
 }
 
-/// Emits a unit. Its accesses get their sites from `sites`, but for those of the instructions at offsets that are restless.
-pub fn emit(
+impl Default for Tools {
+    fn default() -> Self {
+        Self {
+            assembler: Assembler::default(),
+            encoder: Encoder::new(64),
+            facts: InstructionInfoFactory::new(),
+            cold: Vec::new(),
+            taken: Vec::new(),
+            groups_known: Vec::new(),
+        }
+    }
+}
+
+/// Emits a unit: its code, whose first byte is the entry for jumps by table; what its code refers to goes to `operations`. Its
+/// accesses get their sites from `sites`, but for those of the instructions at offsets that are restless.
+pub fn emit<'a>(
+    tools: &'a mut Tools,
     unit: &Unit,
     target: Target,
     stubs: &Stubs,
     sites: &mut Sites,
     is_restless: &dyn Fn(usize) -> bool,
-) -> Emitted {
-    let mut a = Assembler::default();
+    operations: &mut Operations,
+) -> Code<'a> {
+    let mut a = std::mem::take(&mut tools.assembler);
+    a.clear();
     a.and_immediate(R10, -4096);
     a.store(frame::PAGE_BASE, R10);
     while a.len() < LINK_ENTRY as usize {
@@ -88,15 +110,16 @@ pub fn emit(
     let entry = a.here();
     let mut emitter = Emitter {
         a,
-        encoder: Encoder::new(64),
-        facts: InstructionInfoFactory::new(),
+        encoder: &mut tools.encoder,
+        facts: &mut tools.facts,
         stubs,
         target,
         sites,
         is_restless,
-        operations: Vec::new(),
+        operations,
         flags: Flags::Memory,
-        cold: Vec::new(),
+        cold: std::mem::take(&mut tools.cold),
+        taken: std::mem::take(&mut tools.taken),
         entry,
         start: unit.instructions[0].offset(),
         count: 0,
@@ -106,27 +129,30 @@ pub fn emit(
             true => Groups::find(&unit.instructions, is_restless),
             false => Groups::default(),
         },
-        groups_known: Vec::new(),
+        groups_known: std::mem::take(&mut tools.groups_known),
         delta_in_r11: None,
     };
-    emitter.groups_known.resize(emitter.groups.count, Known::default());
+    emitter.groups_known.clear();
+    emitter.groups_known.resize(emitter.groups.count, Known { finder: Finder::Table, aligned: None });
     emitter.unit(unit);
-    let Emitter { a, operations, .. } = emitter;
-    let (code, fixups) = a.finish();
-    Emitted { code, fixups, operations }
+    let Emitter { a, cold, taken, groups_known, .. } = emitter;
+    tools.assembler = a;
+    (tools.cold, tools.taken, tools.groups_known) = (cold, taken, groups_known);
+    tools.assembler.finish()
 }
 
 struct Emitter<'a> {
     a: Assembler,
-    encoder: Encoder,
-    facts: InstructionInfoFactory,
+    encoder: &'a mut Encoder,
+    facts: &'a mut InstructionInfoFactory,
     stubs: &'a Stubs,
     target: Target,
     sites: &'a mut Sites,
     is_restless: &'a dyn Fn(usize) -> bool,
-    operations: Operations,
+    operations: &'a mut Operations,
     flags: Flags,
     cold: Vec<Cold>,
+    taken: Vec<Taken>,
     /// The entry for links.
     entry: Label,
     /// The unit's offset in its page.
@@ -139,15 +165,15 @@ struct Emitter<'a> {
     present: usize,
     groups: Groups,
     groups_known: Vec<Known>,
-    /// The site whose delta R11 holds, if it does.
+    /// The group whose delta R11 holds, if it does.
     delta_in_r11: Option<usize>,
 }
 
 /// What is known of a group behind its first member.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 struct Known {
-    /// Its site.
-    site: usize,
+    /// What its first member found.
+    finder: Finder,
     /// Where a member was found to be aligned.
     aligned: Option<i64>,
 }
