@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::symlink;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -46,7 +47,19 @@ impl Host {
     }
 }
 
+/// Names that scripts use, and that a small guest's `/dev` lacks.
+const NAMES: [(&str, &str); 4] = [
+    ("/dev/fd", "/proc/self/fd"),
+    ("/dev/stdin", "/proc/self/fd/0"),
+    ("/dev/stdout", "/proc/self/fd/1"),
+    ("/dev/stderr", "/proc/self/fd/2"),
+];
+
 pub(crate) fn run() -> io::Result<()> {
+    for (name, target) in NAMES {
+        // Most systems have them.
+        let _ = symlink(target, name);
+    }
     let port = port::open()?;
     let sender = Arc::new(Sender::new(port.try_clone()?));
     let mut host = Host { port, decoder: Decoder::default() };
@@ -59,7 +72,7 @@ pub(crate) fn run() -> io::Result<()> {
     let end = match Running::start(&start) {
         Ok(running) => {
             sender.send(&FromGuest::Started)?;
-            let status = running.to_the_end(host, &sender)?;
+            let status = running.serve(host, &sender)?;
             end_of(status)
         }
         Err((code, reason)) => FromGuest::Failed { code, reason },
@@ -146,7 +159,7 @@ impl Running {
     }
 
     /// Passes on what is to be passed on until it is over.
-    fn to_the_end(self, host: Host, sender: &Arc<Sender>) -> io::Result<ExitStatus> {
+    fn serve(self, host: Host, sender: &Arc<Sender>) -> io::Result<ExitStatus> {
         let Self { mut child, group, over, input, outputs, terminal } = self;
         let feed = Arc::new(Feed::default());
         let allowances = Arc::new([Allowance::new()?, Allowance::new()?]);

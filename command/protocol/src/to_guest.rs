@@ -185,7 +185,7 @@ mod tests {
             ToGuest::Resize(Size { columns: 300, rows: 1 }),
             ToGuest::Gone(Stream::Output),
         ];
-        let mut decoder = Decoder::default();
+        let mut decoder = Decoder::<ToGuest>::default();
         for message in said {
             decoder.push(&message.bytes());
             assert_eq!(decoder.next(), Ok(Some(message)));
