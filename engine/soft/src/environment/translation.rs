@@ -13,7 +13,9 @@ use super::{SoftEnvironment, breakpoints_enabled};
 use crate::blocks::{Block, Unit};
 use crate::ram::{PAGE, code_changes};
 use crate::tlb::View;
-use crate::translator::{Entry, MAX_INSTRUCTIONS, Place, Translated, Translator, is_translatable, scan};
+use crate::translator::{
+    Checks, Entry, MAX_INSTRUCTIONS, Place, Translated, Translator, is_translatable, scan,
+};
 
 /// How often a block is executed before it is translated.
 const HOT: u32 = 24;
@@ -52,7 +54,7 @@ impl SoftEnvironment {
             self.must_drop_code = true;
             return None;
         }
-        let unit = self.make_unit(cpu, block, true, false).map_or(Unit::Untranslatable, Unit::Translated);
+        let unit = self.make_unit(cpu, block, Checks::Grouped).map_or(Unit::Untranslatable, Unit::Translated);
         // SAFETY: `self.blocks` owns it, and nothing was dropped meanwhile.
         unsafe { (*block).units[self.view as usize] = unit };
         match unit {
@@ -61,7 +63,7 @@ impl SoftEnvironment {
         }
     }
 
-    fn make_unit(&mut self, cpu: &Cpu, block: *mut Block, grouped: bool, sited: bool) -> Option<Translated> {
+    fn make_unit(&mut self, cpu: &Cpu, block: *mut Block, checks: Checks) -> Option<Translated> {
         // SAFETY: `self.blocks` owns it.
         let (origin, physical, second) = unsafe { ((*block).origin, (*block).physical, (*block).second) };
         if !is_translatable(cpu.mode) || second.is_some() || self.native.room() < MAX_INSTRUCTIONS {
@@ -79,7 +81,7 @@ impl SoftEnvironment {
                 return None;
             }
         }
-        self.translator.translate(&unit, block, physical, self.view, grouped, sited)
+        self.translator.translate(&unit, block, physical, self.view, checks)
     }
 
     /// A miss of a translated instruction's site is looked at: if they are too many, its unit is translated anew.
@@ -108,7 +110,7 @@ impl SoftEnvironment {
         if !current || known != Unit::Translated(old) || !self.translator.has_room() {
             return;
         }
-        if let Some(new) = self.make_unit(cpu, block, true, true) {
+        if let Some(new) = self.make_unit(cpu, block, Checks::Sited) {
             // SAFETY: as above.
             unsafe { (*block).units[self.view as usize] = Unit::Translated(new) };
             self.translator.supersede(old, new);
@@ -216,7 +218,7 @@ impl SoftEnvironment {
             }
             Unit::Cold => {}
         }
-        let unit = self.make_unit(cpu, block, false, false);
+        let unit = self.make_unit(cpu, block, Checks::Single);
         // SAFETY: as above, and nothing was dropped meanwhile.
         unsafe { (*block).plain_units[view] = unit.map_or(Unit::Untranslatable, Unit::Translated) };
         unit

@@ -105,7 +105,7 @@ pub enum Value {
 }
 
 /// Code without a place. Its two parts lie apart: what often runs, and behind `split` what seldom does.
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub struct Code<'a> {
     /// All bytes.
     pub bytes: &'a [u8],

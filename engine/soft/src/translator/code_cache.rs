@@ -213,11 +213,8 @@ mod tests {
     #[test]
     fn what_seldom_runs_lies_apart_and_is_reached_there() {
         let mut cache = CodeCache::new(1 << 16).expect("executable memory");
-        let (mut bytes, [fixup]) = jump_to(Value::DistanceAcross(5));
-        let mut bytes = {
-            bytes[4] = 0;
-            bytes.to_vec()
-        };
+        let (jump, [fixup]) = jump_to(Value::DistanceAcross(5));
+        let mut bytes = jump.to_vec();
         bytes.extend(returns(3));
         bytes.extend([0; 4]);
         let told = Fixup { at: 11, value: Value::Place(1) };

@@ -7,7 +7,7 @@ use super::frame::Exit;
 pub struct Counters {
     /// Units made.
     pub translations: u64,
-    /// Units made again because an access turned out to be restless.
+    /// Units made again: most of the time is spent there, or an access turned out to be restless.
     pub retranslations: u64,
     /// How often all translated code was dropped.
     pub evictions: u64,

@@ -72,6 +72,7 @@ use crate::ram::PAGE;
 use crate::tlb::View;
 use calls::Operations;
 use code_cache::{CodeCache, Placed};
+pub use emit::Checks;
 use emit::{Target, Tools};
 use hot_spots::HotSpots;
 use restless::Restless;
@@ -94,8 +95,7 @@ pub struct Translated(u32);
 struct Made {
     placed: Placed,
     block: *mut Block,
-    /// Its accesses have sites.
-    sited: bool,
+    checks: Checks,
 }
 
 /// One processor's translated code.
@@ -168,23 +168,20 @@ impl Translator {
     }
 
     /// Translates a unit of `block` for a view of memory; `None` if it does not fit, or nothing of it would run.
-    /// `grouped`: with accesses that are checked together. `sited`: with sites for them.
     pub fn translate(
         &mut self,
         unit: &Unit,
         block: *mut Block,
         physical: u64,
         view: View,
-        grouped: bool,
-        sited: bool,
+        checks: Checks,
     ) -> Option<Translated> {
         let first = &unit.instructions[0];
         let linked = self.translation == Translation::On;
         if self.translation == Translation::Off || first.kind == scan::Kind::Interpret && !linked {
             return None;
         }
-        let target =
-            Target { view, several_processors: self.several_processors && linked, linked, grouped, sited };
+        let target = Target { view, several_processors: self.several_processors && linked, linked, checks };
         // SAFETY: the caller's block is alive.
         let version = unsafe { (*block).origin.version() };
         let page = physical & !(PAGE - 1);
@@ -192,7 +189,7 @@ impl Translator {
         let Self { tools, stubs, sites, operations, .. } = self;
         let code = emit::emit(tools, unit, target, stubs, sites, &is_restless, operations);
         let placed = self.cache.append(code)?;
-        self.units.push(Made { placed, block, sited });
+        self.units.push(Made { placed, block, checks });
         self.counters.translations += 1;
         Some(Translated(placed.hot))
     }
@@ -215,8 +212,8 @@ impl Translator {
     /// Notes that time was up in a unit, whose cold code at `from` said so. Returns its block, and the unit, if that is to be
     /// translated anew because most of the time is spent there.
     pub fn sample_time(&mut self, from: u64) -> Option<(*mut Block, Translated)> {
-        let Made { placed: Placed { hot, .. }, block, sited } = self.unit_of(from)?;
-        (!sited && self.hot_spots.sample(hot)).then_some((block, Translated(hot)))
+        let Made { placed: Placed { hot, .. }, block, checks } = self.unit_of(from)?;
+        (checks != Checks::Sited && self.hot_spots.sample(hot)).then_some((block, Translated(hot)))
     }
 
     /// The unit that the cold code at this address belongs to.

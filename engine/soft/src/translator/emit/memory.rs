@@ -36,7 +36,7 @@ use iced_x86::{Instruction, Register};
 
 use super::super::calls::Place;
 use super::cold::Cold;
-use super::{Emitter, Guest, Known, host};
+use super::{Checks, Emitter, Guest, Known, host};
 use crate::tlb::{ENTRIES, Site as TlbSite};
 use crate::translator::assembler::*;
 use crate::translator::flags::FlagSet;
@@ -80,7 +80,7 @@ impl Finder {
         match self {
             Self::Site(site) => frame::site(site, offset_of!(TlbSite, base)),
             Self::Group(group) => frame::group(group).delta,
-            Self::Table => unreachable!(),
+            Self::Table => panic!("a group is found by its site or has a place"),
         }
     }
 
@@ -233,7 +233,7 @@ impl Emitter<'_> {
         let (miss, back) = (self.a.label(), self.a.label());
         let (write, count) = (access.write, self.count);
         self.a.lea(R10, base, from);
-        if !self.target.sited && group < frame::GROUPS {
+        if self.target.checks != Checks::Sited && group < frame::GROUPS {
             let place = Place::new(guest.offset(), 0, extent, access.stack).for_group();
             self.look_at_table(write, extent, miss);
             self.a.place(back);
@@ -271,7 +271,7 @@ impl Emitter<'_> {
             self.require_alignment(guest);
         }
         let (miss, back) = (self.a.label(), self.a.label());
-        if !self.target.sited || (self.is_restless)(guest.offset()) {
+        if self.target.checks != Checks::Sited || (self.is_restless)(guest.offset()) {
             self.look_at_table(access.write, access.size, miss);
             self.a.place(back);
             let place = Place::new(guest.offset(), 0, access.size, access.stack);

@@ -51,6 +51,17 @@ enum Flags {
     Memory,
 }
 
+/// How the accesses of a unit are checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Checks {
+    /// One by one: a group would reach into a second page.
+    Single,
+    /// Groups by one check for all, as in most code.
+    Grouped,
+    /// The same, and all have sites, as in code that most of the time is spent in.
+    Sited,
+}
+
 /// What a unit is emitted for.
 #[derive(Debug, Clone, Copy)]
 pub struct Target {
@@ -60,10 +71,8 @@ pub struct Target {
     pub several_processors: bool,
     /// Units may lead to each other directly.
     pub linked: bool,
-    /// Accesses are checked together.
-    pub grouped: bool,
-    /// Accesses have sites, as in code that most of the time is spent in.
-    pub sited: bool,
+    /// How accesses are checked.
+    pub checks: Checks,
 }
 
 /// What units are emitted with, one after the other. It keeps its memory.
@@ -125,9 +134,9 @@ pub fn emit<'a>(
         count: 0,
         in_shadow: false,
         present: 0,
-        groups: match target.grouped {
-            true => Groups::find(&unit.instructions, is_restless),
-            false => Groups::default(),
+        groups: match target.checks {
+            Checks::Single => Groups::default(),
+            Checks::Grouped | Checks::Sited => Groups::find(&unit.instructions, is_restless),
         },
         groups_known: std::mem::take(&mut tools.groups_known),
         delta_in_r11: None,
