@@ -12,7 +12,7 @@
 //! <root>/.<key>.new                being built, only under the lock
 //! ```
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, DirEntry, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -155,14 +155,8 @@ impl Cache {
     /// # Errors
     /// [`Error::Io`] if the cache cannot be read. A cache that does not exist yet is empty.
     pub fn entries(&self) -> Result<Vec<Entry>, Error> {
-        let listing = match fs::read_dir(&self.root) {
-            Ok(listing) => listing,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(Error::io("read directory", &self.root)(error)),
-        };
         let mut entries = Vec::new();
-        for item in listing {
-            let item = item.map_err(Error::io("read directory", &self.root))?;
+        for item in listing(&self.root)? {
             let Ok(key) = item.file_name().into_string() else {
                 continue;
             };
@@ -299,6 +293,16 @@ fn write_manifest(directory: &Path) -> Result<(), Error> {
     let text = serde_json::to_vec_pretty(&Manifest { files }).expect("names and numbers serialize");
     let path = directory.join(MANIFEST);
     fs::write(&path, text).map_err(Error::io("write", &path))
+}
+
+/// What is in a directory; nothing if it does not exist.
+pub(crate) fn listing(directory: &Path) -> Result<Vec<DirEntry>, Error> {
+    let items = match fs::read_dir(directory) {
+        Ok(items) => items.collect(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    };
+    items.map_err(Error::io("read directory", directory))
 }
 
 #[cfg(test)]

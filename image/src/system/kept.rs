@@ -20,6 +20,7 @@ use tern_disk::tool::{self, NewBacking, NewImage};
 
 use super::{DISK, INITRD, KERNEL, System};
 use crate::Error;
+use crate::cache::listing;
 
 /// What lies below a kept machine's disk.
 const BASE: &str = "base.qcow2";
@@ -114,14 +115,8 @@ impl Kept {
     /// # Errors
     /// The directory cannot be read. One that does not exist holds none.
     pub fn all(&self) -> Result<Vec<KeptSystem>, Error> {
-        let listing = match fs::read_dir(&self.root) {
-            Ok(listing) => listing,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(Error::io("read directory", &self.root)(error)),
-        };
         let mut all = Vec::new();
-        for item in listing {
-            let item = item.map_err(Error::io("read directory", &self.root))?;
+        for item in listing(&self.root)? {
             all.extend(item.file_name().to_str().and_then(|name| self.get(name).ok()));
         }
         all.sort_by(|a, b| a.name.cmp(&b.name));
