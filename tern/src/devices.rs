@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
-use std::thread;
 
 use signal_hook::consts::SIGWINCH;
 use signal_hook::iterator::Signals;
@@ -19,6 +18,7 @@ use tern_vmm::config::DeviceConfig;
 use crate::cli::{RunArguments, Switch};
 use crate::exit::Failure;
 use crate::terminal;
+use crate::threads;
 
 /// The most queues of a disk: each has a thread of its own on the host.
 const MOST_DISK_QUEUES: u32 = 8;
@@ -100,7 +100,7 @@ fn follow_size(console: &Arc<Console>, ports: usize) {
                 follow(&console);
             }
         };
-        let _ = thread::Builder::new().name("size".to_owned()).spawn(wait);
+        let _ = threads::start("size", wait);
     }
 }
 

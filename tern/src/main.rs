@@ -15,6 +15,7 @@
 //! disks/        `tern image`: disk images
 //! terminal/     the user's terminal as the guest's serial console
 //! control/      running machines, by name: `tern ps`, `tern stop`, `tern console`, `tern run --detach`
+//! threads.rs    the threads of all these
 //! exit.rs       what the exit codes mean
 //! size.rs       sizes as people write them
 //! ```
@@ -37,6 +38,7 @@ mod size;
 mod source;
 mod statistics;
 mod terminal;
+mod threads;
 
 use std::io::{self, Write};
 use std::process::ExitCode;

@@ -2,12 +2,10 @@
 
 use std::io::{self, IsTerminal};
 use std::sync::Arc;
-use std::thread;
-
-use rustix::io::Errno;
 
 use super::outbox::Outbox;
-use crate::terminal::split;
+use crate::terminal::{read_input, split};
+use crate::threads;
 
 /// Starts the thread that reads. It ends with the input or with the process: a read cannot be called off. On the command's terminal
 /// Ctrl-] leaves, whatever the guest does.
@@ -17,7 +15,7 @@ pub(super) fn start(
     leave: impl FnOnce() + Send + 'static,
 ) -> io::Result<()> {
     let is_typed = has_terminal && io::stdin().is_terminal();
-    thread::Builder::new().name("command-input".to_owned()).spawn(move || {
+    threads::start("command-input", move || {
         if read(&outbox, is_typed) == End::Escape {
             leave();
         }
@@ -36,16 +34,7 @@ fn read(outbox: &Outbox, is_typed: bool) -> End {
     let mut buffer = vec![0; 16 << 10];
     // What is typed is always read, so that Ctrl-] gets through.
     while is_typed || outbox.wait_for_room() {
-        let count = match rustix::io::read(stdin, &mut buffer) {
-            Ok(0) => break,
-            Ok(count) => count,
-            Err(Errno::INTR) => continue,
-            Err(Errno::AGAIN) => {
-                crate::terminal::wait_readable(stdin);
-                continue;
-            }
-            Err(_) => break,
-        };
+        let Some(count) = read_input(&stdin, &mut buffer) else { break };
         if is_typed {
             let (guest, leaves) = split(&buffer[..count]);
             // More than that nobody types ahead.

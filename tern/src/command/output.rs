@@ -5,12 +5,13 @@ use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 
 use tern_command_protocol::{Stream, WINDOW};
 
 use super::outbox::Outbox;
 use crate::terminal::write_all;
+use crate::threads;
 
 /// The way of one stream.
 pub(super) struct Output {
@@ -50,7 +51,7 @@ impl Output {
                 }
             }
         };
-        let writer = thread::Builder::new().name("command-output".to_owned()).spawn(write)?;
+        let writer = threads::start("command-output", write)?;
         Ok(Self { sender, waiting, failure, writer })
     }
 

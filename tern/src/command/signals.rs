@@ -1,7 +1,6 @@
 //! Signals are for the command, once it runs; before and after that, and if somebody insists, they end the machine and this process.
 
 use std::io;
-use std::thread;
 
 use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH};
 use signal_hook::iterator::Signals;
@@ -9,6 +8,7 @@ use tern_command_protocol::Size;
 
 use super::talk::Shared;
 use crate::terminal;
+use crate::threads;
 
 /// Who sends so many does not want to wait for what the command makes of them.
 const INSISTS: u32 = 3;
@@ -40,6 +40,6 @@ pub(super) fn start(shared: std::sync::Arc<Shared>, has_terminal: bool) -> io::R
             }
         }
     };
-    thread::Builder::new().name("command-signals".to_owned()).spawn(pass_on)?;
+    threads::start("command-signals", pass_on)?;
     Ok(())
 }

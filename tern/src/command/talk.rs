@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 
 use tern_command_protocol::{Decoder, FromGuest, Message, Start, Stream, VERSION};
 
@@ -13,6 +13,7 @@ use super::outbox::Outbox;
 use super::output::Output;
 use super::{input, signals};
 use crate::terminal::{self, Leaving, RawMode, Stop};
+use crate::threads;
 
 /// How the command ended, as far as this side knows.
 #[derive(Debug)]
@@ -91,7 +92,7 @@ impl Talk {
             Output::start(Stream::Error, rustix::stdio::stderr(), Arc::clone(&outbox))?,
         );
         let mut speaking = stream.try_clone()?;
-        thread::Builder::new().name("command-speaks".to_owned()).spawn(move || {
+        threads::start("command-speaks", move || {
             while let Some(message) = outbox.next() {
                 if speaking.write_all(&message.bytes()).is_err() {
                     return;
@@ -104,8 +105,7 @@ impl Talk {
             ends_at_once,
             shared: Arc::clone(&shared),
         };
-        let hearing =
-            thread::Builder::new().name("command-hears".to_owned()).spawn(move || hearing.run(outputs))?;
+        let hearing = threads::start("command-hears", move || hearing.run(outputs))?;
         Ok(Self { shared, stream, hearing, raw })
     }
 

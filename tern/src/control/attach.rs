@@ -12,6 +12,7 @@ use super::client::Machine;
 use super::protocol::Request;
 use crate::exit::{Code, Failure};
 use crate::terminal::{self, Console, ConsoleInput, Leaving};
+use crate::threads;
 
 /// How long a machine that takes no input is waited for before the terminal is looked at again.
 const PATIENCE: Duration = Duration::from_millis(20);
@@ -46,7 +47,7 @@ pub(crate) fn attach(name: &str, quiet: bool) -> Result<Code, Failure> {
         }
         let _ = over.send(());
     };
-    thread::Builder::new().name("console-show".to_owned()).spawn(show).map_err(failed)?;
+    threads::start("console-show", show).map_err(failed)?;
     // Whichever comes first; there is always somebody to send.
     let _ = wait.recv();
     match console.close() {

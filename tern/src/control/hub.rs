@@ -2,12 +2,12 @@
 //!
 //! The terminal is waited for, as a serial line waits. A connection is not: one that reads too slowly is closed.
 
+use crate::threads;
 use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::Duration;
 
 /// How much of the last output is kept for those who come later, in bytes.
@@ -61,7 +61,7 @@ impl Hub {
             hub.state().writing -= 1;
             hub.0.finished.notify_all();
         };
-        thread::Builder::new().name("viewer".to_owned()).spawn(write)?;
+        threads::start("viewer", write)?;
         state.writing += 1;
         Ok(())
     }

@@ -15,6 +15,7 @@ use super::hub::Hub;
 use super::places::Claim;
 use super::protocol::{Greeting, LONGEST_LINE, Reply, Request, State, Status};
 use crate::exit::Failure;
+use crate::threads;
 
 /// Connections at a time. More are closed at once.
 const MOST_CONNECTIONS: usize = 64;
@@ -47,7 +48,7 @@ impl Served {
         }));
         let answering = served.clone();
         let started = claim.listener().and_then(|listener| {
-            thread::Builder::new().name("control".to_owned()).spawn(move || {
+            threads::start("control", move || {
                 for stream in listener.incoming() {
                     match stream {
                         Ok(stream) => answering.accept(stream),
@@ -89,7 +90,7 @@ impl Served {
                 let _ = served.talk(stream);
                 served.0.connections.fetch_sub(1, Ordering::AcqRel);
             };
-            if thread::Builder::new().name("connection".to_owned()).spawn(talk).is_ok() {
+            if threads::start("connection", talk).is_ok() {
                 return;
             }
         }

@@ -7,15 +7,14 @@
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use tern_engine::THREAD_STACK;
 
 use super::ConsoleInput;
 use super::escape;
+use crate::threads;
 
 /// How much typed-ahead input is kept for a guest that takes none, in bytes.
 const TYPED_AHEAD: usize = 64 << 10;
@@ -27,7 +26,7 @@ const PATIENCE: Duration = Duration::from_millis(20);
 /// a read cannot be called off.
 pub(super) fn start(input: Arc<dyn ConsoleInput>, leave: impl FnOnce() + Send + 'static) -> io::Result<()> {
     let reader = Reader { input, pending: Vec::new(), terminal: io::stdin().is_terminal() };
-    thread::Builder::new().name("console-input".to_owned()).stack_size(THREAD_STACK).spawn(move || {
+    threads::start("console-input", move || {
         if reader.run(&rustix::stdio::stdin()) == End::Escape {
             leave();
         }
@@ -62,17 +61,7 @@ impl Reader {
                     continue;
                 }
             }
-            let count = match rustix::io::read(source, &mut buffer) {
-                Ok(0) => return self.finish(),
-                Ok(count) => count,
-                Err(Errno::INTR) => continue,
-                Err(Errno::AGAIN) => {
-                    is_ready(source, None);
-                    continue;
-                }
-                // A terminal that hung up; a directory as standard input.
-                Err(_) => return self.finish(),
-            };
+            let Some(count) = read(source, &mut buffer) else { return self.finish() };
             if self.terminal {
                 let typed = escape::split(&buffer[..count]);
                 let room = TYPED_AHEAD.saturating_sub(self.pending.len());
@@ -103,6 +92,21 @@ impl Reader {
             self.hand_over();
         }
         End::Input
+    }
+}
+
+/// Waits for what comes next, and says how much of `buffer` it takes; `None` if there is no more.
+pub(crate) fn read(source: &impl AsFd, buffer: &mut [u8]) -> Option<usize> {
+    loop {
+        match rustix::io::read(source, &mut *buffer) {
+            Ok(count) => return (count > 0).then_some(count),
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => {
+                is_ready(source, None);
+            }
+            // A terminal that hung up; a directory as standard input.
+            Err(_) => return None,
+        }
     }
 }
 

@@ -20,6 +20,8 @@ use std::io::{self, IsTerminal};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+pub(crate) use self::input::read as read_input;
+
 pub(crate) use output::Output;
 
 pub(crate) use output::write_all;
@@ -53,11 +55,6 @@ pub(crate) type Stop = Arc<dyn Fn() + Send + Sync>;
 pub(crate) fn split(bytes: &[u8]) -> (&[u8], bool) {
     let escape::Typed { guest, leave } = escape::split(bytes);
     (guest, leave)
-}
-
-/// Waits until something can be read.
-pub(crate) fn wait_readable(source: impl std::os::fd::AsFd) {
-    input::is_ready(&source, None);
 }
 
 /// Makes the terminal raw again if it was, when the process goes on after it was stopped.

@@ -13,9 +13,9 @@ use std::time::Duration;
 use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
-use tern_engine::THREAD_STACK;
 
 use super::raw;
+use crate::threads;
 
 /// How long a machine that is to end may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -36,7 +36,7 @@ impl Watch {
         let mut signals = Signals::new(signals.collect::<Vec<_>>())?;
         let watch = Self::default();
         let leave = Arc::clone(&watch.0);
-        thread::Builder::new().name("signals".to_owned()).stack_size(THREAD_STACK).spawn(move || {
+        threads::start("signals", move || {
             for signal in signals.forever() {
                 match signal {
                     // If the terminal is gone, the reader of the input will find out.
@@ -75,7 +75,7 @@ pub(crate) fn end_later(signal: i32) {
         thread::sleep(PATIENCE);
         end_by(signal);
     };
-    if thread::Builder::new().name("patience".to_owned()).stack_size(THREAD_STACK).spawn(wait).is_err() {
+    if threads::start("patience", wait).is_err() {
         end_by(signal);
     }
 }
