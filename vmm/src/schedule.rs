@@ -27,6 +27,8 @@ pub(crate) struct Schedule {
 #[derive(Default)]
 struct State {
     slots: Vec<Slot>,
+    /// Devices are being called.
+    ringing: bool,
     paused: bool,
     ended: bool,
 }
@@ -51,7 +53,7 @@ impl Alarm {
         }
         self.deadline = deadline;
         lock(&self.schedule.state).slots[self.slot].deadline = deadline;
-        self.schedule.changed.notify_one();
+        self.schedule.changed.notify_all();
     }
 }
 
@@ -74,16 +76,25 @@ impl Schedule {
         device
     }
 
-    /// Stops or continues ringing, together with the clock.
-    pub(crate) fn set_paused(&self, paused: bool) {
-        lock(&self.state).paused = paused;
-        self.changed.notify_one();
+    /// Stops ringing, and returns when no device is being called any more.
+    pub(crate) fn pause(&self) {
+        let mut state = lock(&self.state);
+        state.paused = true;
+        while state.ringing {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Goes on ringing.
+    pub(crate) fn resume(&self) {
+        lock(&self.state).paused = false;
+        self.changed.notify_all();
     }
 
     /// Makes [`Schedule::run`] return.
     pub(crate) fn end(&self) {
         lock(&self.state).ended = true;
-        self.changed.notify_one();
+        self.changed.notify_all();
     }
 
     /// The thread: calls each device whose deadline has come, until [`Schedule::end`].
@@ -100,11 +111,14 @@ impl Schedule {
                 }
                 Next::Due(devices) => {
                     // A device takes its own lock first and the schedule's second.
+                    state.ringing = true;
                     drop(state);
                     for device in devices.iter().filter_map(Weak::upgrade) {
                         device.ring(now);
                     }
                     state = lock(&self.state);
+                    state.ringing = false;
+                    self.changed.notify_all();
                 }
             }
         }
@@ -137,6 +151,7 @@ impl State {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
     use std::sync::mpsc::{Sender, channel};
     use std::thread;
 
@@ -175,6 +190,39 @@ mod tests {
         assert!(rings.try_recv().is_err());
     }
 
+    /// Rings until it is told that it was heard.
+    struct LongBell(Mutex<std::sync::mpsc::Receiver<()>>, AtomicBool, Sender<()>);
+
+    impl Timed for LongBell {
+        fn ring(&self, _now: Time) {
+            self.2.send(()).unwrap();
+            self.0.lock().unwrap().recv().unwrap();
+            self.1.store(true, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn a_pause_waits_for_the_device_that_rings() {
+        let schedule = Schedule::new(Arc::default());
+        let (rings, ringing) = channel();
+        let (hear, heard) = channel();
+        let bell = schedule.attach(|mut alarm| {
+            alarm.set(Some(Time::ZERO));
+            LongBell(Mutex::new(heard), AtomicBool::new(false), rings)
+        });
+        thread::scope(|scope| {
+            scope.spawn(|| schedule.run());
+            ringing.recv().unwrap();
+            scope.spawn(|| {
+                thread::sleep(Duration::from_millis(20));
+                hear.send(()).unwrap();
+            });
+            schedule.pause();
+            assert!(bell.1.load(Ordering::SeqCst), "a device is still being called");
+            schedule.end();
+        });
+    }
+
     #[test]
     fn a_paused_schedule_lets_deadlines_pass() {
         let schedule = Schedule::new(Arc::default());
@@ -185,9 +233,9 @@ mod tests {
         });
         let next = || lock(&schedule.state).next(Time::from_nanos(1));
         assert!(matches!(next(), Next::Due(devices) if devices.len() == 1));
-        schedule.set_paused(true);
+        schedule.pause();
         assert!(matches!(next(), Next::Nothing));
-        schedule.set_paused(false);
+        schedule.resume();
         assert!(matches!(next(), Next::Due(_)));
     }
 }

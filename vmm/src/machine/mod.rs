@@ -22,8 +22,8 @@ mod tests;
 mod vcpu;
 
 use std::io::Write;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
-use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -129,6 +129,8 @@ enum Event {
     Stop,
     /// End here, to go on elsewhere.
     Depart,
+    /// Somebody pressed the power button.
+    PowerButton,
 }
 
 /// A machine that has not begun to run.
@@ -229,7 +231,7 @@ impl Machine {
     /// A handle for other threads.
     #[must_use]
     pub fn handle(&self) -> MachineHandle {
-        MachineHandle { events: self.events.0.clone(), devices: Arc::downgrade(&self.devices) }
+        MachineHandle { events: self.events.0.clone() }
     }
 
     /// Where what is typed goes.
@@ -333,6 +335,10 @@ impl Director {
                 self.resume()?;
                 return Ok(None);
             }
+            Event::PowerButton => {
+                self.devices.press_power_button();
+                return Ok(None);
+            }
             Event::Vcpu(_, Notice::Requested(Request::PowerOff)) => End::PowerOff,
             Event::Vcpu(_, Notice::Requested(Request::DebugExit(status))) => End::DebugExit(status),
             Event::Vcpu(_, Notice::Requested(Request::Reset)) => match self.config.on_reboot {
@@ -361,13 +367,10 @@ impl Director {
 
     /// The state of the paused machine, whose devices take nothing any more.
     fn save(&mut self) -> Result<MachineState, MachineError> {
+        // What reaches a device until now, the interrupt controllers have heard of, and nothing reaches it after.
+        let devices = self.devices.depart();
         let vcpus = self.crew.states();
-        Ok(MachineState {
-            time: self.clock.now(),
-            vcpus,
-            vm: self.vm.save()?,
-            devices: self.devices.depart(),
-        })
+        Ok(MachineState { time: self.clock.now(), vcpus, vm: self.vm.save()?, devices })
     }
 
     fn pause(&mut self) -> Result<(), MachineError> {
@@ -375,7 +378,7 @@ impl Director {
             self.paused = true;
             self.crew.pause();
             self.devices.pause();
-            self.schedule.set_paused(true);
+            self.schedule.pause();
             self.vm.pause_time()?;
             self.clock.pause();
         }
@@ -387,7 +390,7 @@ impl Director {
             self.paused = false;
             self.clock.resume();
             self.vm.resume_time()?;
-            self.schedule.set_paused(false);
+            self.schedule.resume();
             self.devices.resume();
             self.crew.run();
         }
@@ -413,8 +416,6 @@ impl Director {
 #[derive(Clone)]
 pub struct MachineHandle {
     events: Sender<Event>,
-    /// They end with the machine, whoever still has a handle.
-    devices: Weak<Devices>,
 }
 
 impl MachineHandle {
@@ -444,9 +445,7 @@ impl MachineHandle {
 
     /// Presses the power button: the guest is asked to switch the machine off.
     pub fn press_power_button(&self) {
-        if let Some(devices) = self.devices.upgrade() {
-            devices.press_power_button();
-        }
+        self.send(Event::PowerButton);
     }
 
     fn send(&self, event: Event) {
