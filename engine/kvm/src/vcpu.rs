@@ -2,8 +2,10 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use kvm_ioctls::VcpuFd;
+use kvm_bindings::kvm_msi;
+use kvm_ioctls::{VcpuFd, VmFd};
 use rustix::time::{ClockId, clock_gettime};
+use tern_chipset::layout::MSI;
 use tern_engine::{Clock, EngineError, ExitKind, Kick, Statistics, Vcpu, VmEntry, VmExit};
 use tern_x86::state::{Activity, VcpuState};
 
@@ -19,6 +21,9 @@ use crate::transfer::Transfer;
 
 /// How often an instruction may ask before it ends: it touches at most two pages of devices, 8 bytes at a time.
 const MOST_QUESTIONS: usize = 1024;
+
+/// The delivery mode that was "remote read" once.
+const REMOTE_READ: u32 = 3;
 
 /// A processor's file, shared with the machine, which resets and saves the local APIC through it.
 pub type SharedFd = Arc<Mutex<VcpuFd>>;
@@ -47,31 +52,40 @@ pub struct Traits {
     pub stillness: Stillness,
 }
 
+/// What processors share with their machine.
+#[derive(Clone)]
+pub struct Machine {
+    /// Its file.
+    pub fd: Arc<VmFd>,
+    /// What failed where it could not be told.
+    pub deferred: Arc<Deferred>,
+    /// The writes that the kernel gathers.
+    pub gathered: Arc<Gathered>,
+}
+
 /// One processor.
 pub struct KvmVcpu {
     fd: SharedFd,
     page: RunPage,
     kicker: Arc<Kicker>,
     traits: Traits,
+    machine: Machine,
     /// The exit that is being answered; KVM has not finished its instruction yet.
     transfer: Option<Transfer>,
     /// After a triple fault, until the state is replaced.
     shut_down: bool,
-    deferred: Arc<Deferred>,
-    gathered: Arc<Gathered>,
     statistics: Statistics,
     /// The kernel's own: the processor's, and the first one's also the machine's.
     kernel_statistics: Vec<KernelStatistics>,
 }
 
 impl KvmVcpu {
-    /// The processor behind `fd`, with its shared page.
+    /// The processor of `machine` behind `fd`, with its shared page.
     pub fn new(
         fd: SharedFd,
         page: RunPage,
         kicker: Arc<Kicker>,
-        deferred: Arc<Deferred>,
-        gathered: Arc<Gathered>,
+        machine: Machine,
         kernel_statistics: Vec<KernelStatistics>,
         traits: Traits,
     ) -> Self {
@@ -80,10 +94,9 @@ impl KvmVcpu {
             page,
             kicker,
             traits,
+            machine,
             transfer: None,
             shut_down: false,
-            deferred,
-            gathered,
             statistics: Statistics::default(),
             kernel_statistics,
         }
@@ -121,7 +134,7 @@ impl KvmVcpu {
             }
             let entered = self.enter_once();
             // What was written before is carried out before what is asked now.
-            self.gathered.flush();
+            self.machine.gathered.flush();
             match entered {
                 Ok(()) => {}
                 // An application processor that waits for INIT says EAGAIN when it has come.
@@ -172,7 +185,7 @@ impl KvmVcpu {
             // With an immediate exit, KVM completes what it has begun and enters the guest no more.
             let entered = self.enter_once();
             self.kicker.replace(kicked);
-            self.gathered.flush();
+            self.machine.gathered.flush();
             match entered {
                 Ok(()) => {}
                 Err(libc::EINTR) => return Ok(None),
@@ -211,7 +224,12 @@ impl KvmVcpu {
         let abilities = self.abilities();
         let tsc = abilities.base_tsc.wrapping_add(state.msrs.tsc_offset);
         self.traits.stillness.set_tsc(self.traits.index, tsc);
-        state::set(&lock(&self.fd), &abilities, state)
+        state::set(&lock(&self.fd), &abilities, state)?;
+        if state.pending.woken {
+            // An error means that the guest has switched its local APIC off, and cannot be woken.
+            let _ = self.machine.fd.signal_msi(wake(self.traits.index));
+        }
+        Ok(())
     }
 
     fn count(&mut self, exit: &VmExit) {
@@ -227,9 +245,16 @@ impl KvmVcpu {
     }
 }
 
+/// A message with which KVM does what its hypercall KICK_CPU does to a processor (below 255): in its local APIC the reserved
+/// delivery mode 3 means just that. No other call sets what KVM remembers of it.
+fn wake(index: u32) -> kvm_msi {
+    let address = MSI.start as u32 | index << 12;
+    kvm_msi { address_lo: address, data: REMOTE_READ << 8, ..Default::default() }
+}
+
 impl Vcpu for KvmVcpu {
     fn run(&mut self, entry: VmEntry) -> Result<VmExit, EngineError> {
-        self.deferred.take()?;
+        self.machine.deferred.take()?;
         if let Some(mut transfer) = self.transfer.take() {
             transfer.answer(entry, &mut self.page);
             if let Some(exit) = transfer.question(&self.page) {
@@ -244,7 +269,7 @@ impl Vcpu for KvmVcpu {
     }
 
     fn finish(&mut self, entry: VmEntry) -> Result<Option<VmExit>, EngineError> {
-        self.deferred.take()?;
+        self.machine.deferred.take()?;
         let exit = self.finish_instruction(entry)?;
         if let Some(exit) = &exit {
             self.count(exit);
@@ -254,7 +279,7 @@ impl Vcpu for KvmVcpu {
 
     fn state(&self) -> VcpuState {
         self.read_state().unwrap_or_else(|error| {
-            self.deferred.put(error);
+            self.machine.deferred.put(error);
             VcpuState::reset()
         })
     }
@@ -262,7 +287,7 @@ impl Vcpu for KvmVcpu {
     fn set_state(&mut self, state: &VcpuState) {
         self.shut_down = state.activity == Activity::Shutdown;
         if let Err(error) = self.replace_state(state) {
-            self.deferred.put(error);
+            self.machine.deferred.put(error);
         }
     }
 

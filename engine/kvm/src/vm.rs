@@ -28,7 +28,7 @@ use crate::kick::Kicker;
 use crate::run_page::{Mapping, RunPage};
 use crate::standstill::{self, Stillness, Stopped, StoppedProcessor};
 use crate::state::{Beyond, Optional, has_xsave};
-use crate::vcpu::{KvmVcpu, SharedFd, Traits};
+use crate::vcpu::{KvmVcpu, Machine, SharedFd, Traits};
 use crate::wiring::{self, Routes};
 
 /// Where VT-x without "unrestricted guest" keeps what it needs for real mode: one page, then three. Nothing else is there.
@@ -156,14 +156,18 @@ impl KvmVm {
             action: "handle the signal that stops a processor",
             source,
         })?;
+        let machine = Machine {
+            fd: Arc::clone(&self.fd),
+            deferred: Arc::clone(&self.deferred),
+            gathered: Arc::clone(&self.gathered),
+        };
         let shared = Arc::new(Mutex::new(fd));
         *place = Some(Arc::clone(&shared));
         let vcpu = KvmVcpu::new(
             Arc::clone(&shared),
             RunPage::new(mapping),
             Arc::new(kicker),
-            Arc::clone(&self.deferred),
-            Arc::clone(&self.gathered),
+            machine,
             kernel_statistics,
             traits,
         );

@@ -10,3 +10,4 @@ mod garbage;
 mod gathered_writes;
 mod interrupts;
 mod standstill;
+mod wakes;
