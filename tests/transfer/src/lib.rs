@@ -88,8 +88,7 @@ impl Journey {
                             Err(RecvTimeoutError::Timeout) if rest > wait => {
                                 *rest_to_type = &rest_to_type[console.offer(rest_to_type)..];
                             }
-                            Err(RecvTimeoutError::Timeout) if stay.is_some() => return handle.depart(),
-                            Err(RecvTimeoutError::Timeout) => return handle.stop(),
+                            Err(RecvTimeoutError::Timeout) => return handle.depart(),
                             _ => return,
                         }
                     }
@@ -100,6 +99,11 @@ impl Journey {
             });
             let outcome = outcome.unwrap_or_else(|error| panic!("seed {seed}: {error:?}\n{}", output.text()));
             match outcome.end {
+                End::Departed(departed) if stay.is_none() => panic!(
+                    "seed {seed}: it does not come to its end after {departures} departures:\n{:#x?}\n{}",
+                    departed.state,
+                    output.text()
+                ),
                 End::Departed(departed) => {
                     departures += 1;
                     let engine = self.engines[departures % self.engines.len()];

@@ -48,7 +48,7 @@ const RIGS: [Rig; 2] = [
             // What machines rely on from an engine.
             Program { name: "boundary", arguments: "", left_out: "" },
             // Machines that go from engine to engine.
-            Program { name: "transfer", arguments: "", left_out: include_str!("rig/transfer.txt") },
+            Program { name: "transfer", arguments: "", left_out: "" },
             // The small kernels, as on `soft`.
             Program { name: "suite", arguments: "", left_out: include_str!("rig/suite.txt") },
         ],
