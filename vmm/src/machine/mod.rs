@@ -205,6 +205,7 @@ impl Machine {
         let vm = engine.create_vm(&vm_config, memory.clone())?;
         let vcpus = (0..config.cpus).map(|index| vm.create_vcpu(index)).collect::<Result<_, _>>()?;
         let schedule = Schedule::new(Arc::clone(&clock));
+        schedule.pause();
         let devices = Devices::new(Surroundings {
             vm: Arc::clone(&vm),
             clock: Arc::clone(&clock),
