@@ -55,6 +55,21 @@ fn every_way_to_reset_a_pc_is_there() {
 }
 
 #[test]
+fn what_was_typed_waits_for_time_to_go_on_where_a_machine_arrives() {
+    let (there, _) = devices();
+    assert_eq!(there.console.offer(b"ls"), 2);
+    // The guest listens: the first byte is handed over; it reads it, and the next is on the line.
+    there.output(0x3f9, 1, 1);
+    assert_eq!(there.input(0x3f8, 1), u64::from(b'l'));
+    let (here, vm) = devices();
+    here.restore(&there.depart()).unwrap();
+    assert_eq!(vm.lines(), [], "an interrupt that rises before the controllers are restored is lost");
+    here.console.ring(Time::ZERO);
+    assert_eq!(vm.lines(), [(4, true)]);
+    assert_eq!(here.input(0x3f8, 1), u64::from(b's'));
+}
+
+#[test]
 fn the_reset_register_and_the_pci_address_share_their_port() {
     let (devices, _) = devices();
     assert_eq!(devices.output(0xcf8, 4, 0x8000_0600), None);

@@ -55,11 +55,14 @@ impl Serial {
         SerialState { uart: state.uart.save(), waiting: state.receiver.depart() }
     }
 
+    /// Takes over a state as it is: what waits is handed over when time goes on. An interrupt that rose now would be lost, as
+    /// the interrupt controllers take over their states after this.
     pub(super) fn restore(&self, saved: &SerialState) -> Result<(), InvalidState> {
-        let mut state = lock(&self.state);
-        state.uart.restore(&saved.uart)?;
-        state.receiver.restore(&saved.waiting);
-        self.settle(&mut state, self.clock.now());
+        let State { uart, receiver, line, alarm } = &mut *lock(&self.state);
+        uart.restore(&saved.uart)?;
+        receiver.restore(&saved.waiting);
+        line.set(uart.interrupt());
+        alarm.set(receiver.deadline(uart));
         Ok(())
     }
 
