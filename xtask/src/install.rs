@@ -57,9 +57,17 @@ fn not_installed<'a>(names: &[&'a str], status: &str) -> Vec<&'a str> {
     names.iter().copied().filter(|name| !installed(name)).collect()
 }
 
+/// Whether root runs this.
+///
+/// # Errors
+/// There is no /proc.
+pub(crate) fn is_root() -> Result<bool> {
+    Ok(fs::metadata("/proc/self").context("cannot find out who runs this")?.uid() == 0)
+}
+
 /// Runs apt-get as root. What it prints is part of the error if it fails, and otherwise not told.
 fn apt_get(arguments: &[&str]) -> Result<()> {
-    let root = fs::metadata("/proc/self").context("cannot find out who runs this")?.uid() == 0;
+    let root = is_root()?;
     // sudo does not hand on the environment.
     let words = ["sudo", "env", "DEBIAN_FRONTEND=noninteractive", "apt-get"];
     let words = &words[usize::from(root)..];

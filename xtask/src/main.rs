@@ -13,6 +13,7 @@ mod install;
 mod lint;
 mod rig;
 mod run;
+mod soak;
 mod step;
 mod test;
 
@@ -71,6 +72,9 @@ enum Command {
         arguments: Vec<OsString>,
     },
 
+    /// Let machines work on `soft` for long, and compare what they compute with this computer
+    Soak(soak::Soak),
+
     /// Run a fuzz target on stable Rust until it finds something or is stopped
     Fuzz {
         /// The target; without one, they are listed
@@ -91,6 +95,7 @@ fn main() -> ExitCode {
         Command::Lint => lint::lint(),
         Command::Bench { arguments } => bench::bench(&arguments),
         Command::Rig { arguments } => rig::rig(&arguments),
+        Command::Soak(soak) => soak::soak(&soak),
         Command::Fuzz { target, arguments } => fuzz::fuzz(target.as_deref(), &arguments),
     };
     match done {
