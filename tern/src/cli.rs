@@ -203,6 +203,11 @@ pub(crate) struct RunArguments {
     )]
     pub translation: TranslationChoice,
 
+    /// Write what the engine `soft` translates to the file jit-PID.dump here, for perf: `perf record -k mono tern run --jitdump`,
+    /// then `perf inject --jit -i perf.data -o perf.jit.data` and `perf report -i perf.jit.data`. Implies that engine
+    #[arg(long, help_heading = "Machine", hide_short_help = true)]
+    pub jitdump: bool,
+
     /// A disk: the image's path, and after commas `ro`, `format=FORMAT`, `cache=writeback|none|unsafe`, `overlay` (writes are
     /// gone with the machine), `backing=PATH`, `lock=off`. May be repeated; the guest finds them as /dev/vda, /dev/vdb...
     #[arg(long = "disk", value_name = "PATH[,OPTION]", help_heading = "Devices")]

@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 use tern_engine::{Availability, Engine, EngineError};
 use tern_kvm::KvmEngine;
-use tern_soft::{SoftEngine, Translation};
+use tern_soft::{Profile, SoftEngine, Translation};
 
 use crate::cli::OutputForm;
 use crate::exit::Failure;
@@ -26,7 +26,7 @@ pub(crate) enum EngineChoice {
 
 /// All engines, fastest first. A new one is added here and in [`EngineChoice`].
 const ENGINES: [(EngineChoice, &dyn Engine); 2] =
-    [(EngineChoice::Kvm, &KvmEngine), (EngineChoice::Soft, soft(TranslationChoice::On))];
+    [(EngineChoice::Kvm, &KvmEngine), (EngineChoice::Soft, &SoftEngine::new(Translation::On))];
 
 /// What the software engine does with hot code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -39,13 +39,14 @@ pub(crate) enum TranslationChoice {
     Verify,
 }
 
-/// The software engine that treats hot code so.
-const fn soft(translation: TranslationChoice) -> &'static dyn Engine {
-    match translation {
-        TranslationChoice::On => const { &SoftEngine::new(Translation::On) },
-        TranslationChoice::Off => const { &SoftEngine::new(Translation::Off) },
-        TranslationChoice::Verify => const { &SoftEngine::new(Translation::Verified) },
-    }
+/// The software engine that treats hot code so, and tells of its work so. It is there as long as this process.
+fn soft(translation: TranslationChoice, profile: Profile) -> &'static dyn Engine {
+    let translation = match translation {
+        TranslationChoice::On => Translation::On,
+        TranslationChoice::Off => Translation::Off,
+        TranslationChoice::Verify => Translation::Verified,
+    };
+    Box::leak(Box::new(SoftEngine::new(translation).profiled(profile)))
 }
 
 /// An engine, and why it is not a faster one.
@@ -59,14 +60,19 @@ pub(crate) struct Chosen {
 ///
 /// # Errors
 /// It cannot run here, or none can.
-pub(crate) fn choose(choice: EngineChoice, translation: TranslationChoice) -> Result<Chosen, Failure> {
-    if translation != TranslationChoice::On {
-        return ready(soft(translation));
+pub(crate) fn choose(
+    choice: EngineChoice,
+    translation: TranslationChoice,
+    profile: Profile,
+) -> Result<Chosen, Failure> {
+    let soft = soft(translation, profile);
+    if translation != TranslationChoice::On || profile.is_dumped {
+        return ready(soft);
     }
-    let named = ENGINES.iter().find(|(name, _)| *name == choice);
-    match named {
-        Some((_, engine)) => ready(*engine),
-        None => fastest(&ENGINES.map(|(_, engine)| engine)),
+    match choice {
+        EngineChoice::Soft => ready(soft),
+        EngineChoice::Kvm => ready(&KvmEngine),
+        EngineChoice::Auto => fastest(&[&KvmEngine, soft]),
     }
 }
 
@@ -195,7 +201,7 @@ mod tests {
         for (choice, engine) in ENGINES {
             let name = choice.to_possible_value().unwrap();
             assert_eq!(engine.name(), name.get_name());
-            match (choose(choice, TranslationChoice::On), engine.probe()) {
+            match (choose(choice, TranslationChoice::On, Profile::default()), engine.probe()) {
                 (Ok(chosen), Availability::Available(_)) => assert_eq!(chosen.engine.name(), engine.name()),
                 (Err(_), Availability::Unavailable { .. }) => {}
                 _ => panic!("{}: chosen and probed differ", engine.name()),
@@ -215,14 +221,14 @@ mod tests {
 
     #[test]
     fn a_slower_engine_says_in_one_line_why_it_was_chosen() {
-        let chosen = fastest(&[&Absent, soft(TranslationChoice::On)]).unwrap();
+        let chosen = fastest(&[&Absent, soft(TranslationChoice::On, Profile::default())]).unwrap();
         assert_eq!(chosen.engine.name(), "soft");
         let note = chosen.note.unwrap();
         assert_eq!(
             note,
             "using the engine 'soft': 'kvm' cannot run here, there is no /dev/kvm (see `tern engines`)"
         );
-        assert!(fastest(&[soft(TranslationChoice::On)]).unwrap().note.is_none());
+        assert!(fastest(&[soft(TranslationChoice::On, Profile::default())]).unwrap().note.is_none());
         assert!(fastest(&[&Absent]).is_err());
     }
 }

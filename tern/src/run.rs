@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, anyhow};
+use tern_soft::Profile;
 use tern_vmm::config::{CpuModel, DeviceConfig, MachineConfig, OnReboot};
 use tern_vmm::console::ConsoleInput;
 use tern_vmm::machine::{End, Machine, MachineError, Outcome};
@@ -30,7 +31,8 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<Code, Failure> {
         return control::detach();
     }
     let detached = Detached::begin(arguments)?;
-    let Chosen { engine, note } = engines::choose(arguments.engine, arguments.translation)?;
+    let profile = Profile { is_sampled: arguments.stats, is_dumped: arguments.jitdump };
+    let Chosen { engine, note } = engines::choose(arguments.engine, arguments.translation, profile)?;
     let source = Source::find(arguments)?;
     let (memory, cpus) = source.sizes(arguments);
     let hub = Hub::default();

@@ -14,6 +14,7 @@
 //! | `translator` | hot code as host code |
 //! | `stage` | where a processor lies, so that translated code finds it |
 //! | `native` | vector and x87 instructions, executed by the host's own units |
+//! | `profile/` | where time goes: samples of what processors are at, translated code for perf |
 //! | `interrupts` | interrupt controllers and interval timer, shared by the processors |
 //! | `doorbells`, `wiring` | events out of the guest, and into it |
 //! | `rendezvous` | making every processor forget which pages it may write, for the log of written pages |
@@ -27,6 +28,7 @@ mod environment;
 mod host;
 mod interrupts;
 mod native;
+mod profile;
 mod ram;
 mod random;
 mod rendezvous;
@@ -40,6 +42,7 @@ mod wiring;
 
 use std::sync::Arc;
 
+pub use profile::Profile;
 use tern_engine::{Availability, Engine, EngineError, GuestMemory, Vm, VmConfig};
 
 /// The most processors of a machine.
@@ -75,13 +78,20 @@ impl Translation {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SoftEngine {
     translation: Translation,
+    profile: Profile,
 }
 
 impl SoftEngine {
     /// The engine that treats hot code so.
     #[must_use]
     pub const fn new(translation: Translation) -> Self {
-        Self { translation }
+        Self { translation, profile: Profile { is_sampled: false, is_dumped: false } }
+    }
+
+    /// The same, which tells of its work.
+    #[must_use]
+    pub const fn profiled(self, profile: Profile) -> Self {
+        Self { profile, ..self }
     }
 
     /// The engine that treats hot code as the environment's `TERN_TRANSLATION` says (`on`, `off` or `verify`): how tests run
@@ -129,7 +139,7 @@ impl Engine for SoftEngine {
         if let Availability::Unavailable { reason, remedy } = self.probe() {
             return Err(EngineError::Unavailable { engine: self.name(), reason, remedy });
         }
-        Ok(Arc::new(SoftVm::new(config, memory, self.translation)?))
+        Ok(Arc::new(SoftVm::new(config, memory, self.translation, self.profile)?))
     }
 }
 

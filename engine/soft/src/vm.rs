@@ -14,6 +14,8 @@ use crate::Translation;
 use crate::doorbells::Doorbells;
 use crate::environment::{Shared, SoftEnvironment};
 use crate::interrupts::Interrupts;
+use crate::profile::gauge::{Gauge, Sampler};
+use crate::profile::{Profile, SharedJitDump};
 use crate::ram::Ram;
 use crate::rendezvous::Rendezvous;
 use crate::vcpu::SoftVcpu;
@@ -23,6 +25,11 @@ use crate::wiring::Events;
 pub struct SoftVm {
     config: VmConfig,
     translation: Translation,
+    jitdump: SharedJitDump,
+    /// What each processor is at.
+    gauges: Vec<Arc<Gauge>>,
+    /// Looks at them.
+    _sampler: Option<Sampler>,
     /// For lockstep: one processor at a time.
     turn: Arc<Mutex<()>>,
     ram: Arc<Ram>,
@@ -44,6 +51,7 @@ impl SoftVm {
         config: &VmConfig,
         memory: GuestMemory,
         translation: Translation,
+        profile: Profile,
     ) -> Result<Self, EngineError> {
         if config.cpus == 0 || config.cpus > crate::MAX_CPUS {
             let most = crate::MAX_CPUS;
@@ -66,10 +74,20 @@ impl SoftVm {
         }
         let ram = Ram::new(memory, config.cpus)
             .map_err(|source| EngineError::Host { action: "set up guest memory", source })?;
+        let gauges: Vec<_> = (0..config.cpus).map(|_| Arc::<Gauge>::default()).collect();
+        let sampler = profile.is_sampled.then(|| Sampler::start(gauges.clone())).transpose();
+        let sampler = sampler.map_err(|source| EngineError::Host { action: "start a thread", source })?;
+        let jitdump = SharedJitDump::new(profile).map_err(|source| EngineError::Host {
+            action: "write down translated code for perf in this folder",
+            source,
+        })?;
         let interrupts = Arc::new(Interrupts::new(config.cpus, Arc::clone(&config.clock)));
         Ok(Self {
             config: config.clone(),
             translation,
+            jitdump,
+            gauges,
+            _sampler: sampler,
             turn: Arc::default(),
             ram: Arc::new(ram),
             events: Events::new(Arc::clone(&interrupts)),
@@ -106,6 +124,8 @@ impl Vm for SoftVm {
             interrupts: Arc::clone(&self.interrupts),
             doorbells: Arc::clone(&self.doorbells),
             rendezvous: Arc::clone(&self.rendezvous),
+            gauge: Arc::clone(&self.gauges[n]),
+            jitdump: self.jitdump.clone(),
         };
         let tsc_khz = self.config.cpu_model.tsc_khz;
         let make = |tlb, run_state| {

@@ -35,6 +35,8 @@ use crate::blocks::{Blocks, JumpCache, SoftOp};
 use crate::doorbells::Doorbells;
 use crate::interrupts::{Interrupts, Mailbox};
 use crate::native::NativeUnit;
+use crate::profile::SharedJitDump;
+use crate::profile::gauge::Gauge;
 use crate::ram::Ram;
 use crate::random::RandomSource;
 use crate::rendezvous::Rendezvous;
@@ -56,6 +58,10 @@ pub struct Shared {
     pub doorbells: Arc<Doorbells>,
     /// For the log of written pages.
     pub rendezvous: Arc<Rendezvous>,
+    /// What the processor is at: its own.
+    pub gauge: Arc<Gauge>,
+    /// Where translated code is written down.
+    pub jitdump: SharedJitDump,
 }
 
 /// One processor's surroundings.
@@ -88,6 +94,8 @@ pub struct SoftEnvironment {
     /// Where the guest was last given kvm-clock (KVM's register of that name).
     system_time: u64,
     pub(crate) statistics: Statistics,
+    /// What the processor is at.
+    pub(crate) gauge: Arc<Gauge>,
     /// Hot code.
     pub(crate) translator: Translator,
     /// What translated code works with.
@@ -117,10 +125,11 @@ impl SoftEnvironment {
         mailbox: Arc<Mailbox>,
         tsc_khz: u32,
         translation: Translation,
-        (tlb, translated): (Seat<Tlb>, Seat<RunState>),
+        (tlb, mut translated): (Seat<Tlb>, Seat<RunState>),
     ) -> std::io::Result<Self> {
-        let Shared { ram, interrupts, doorbells, rendezvous } = shared;
-        let translator = Translator::new(interrupts.processors(), translation)?;
+        let Shared { ram, interrupts, doorbells, rendezvous, gauge, jitdump } = shared;
+        translated.gauge = Arc::as_ptr(&gauge);
+        let translator = Translator::new(interrupts.processors(), translation, jitdump)?;
         Ok(Self {
             ram,
             tlb,
@@ -143,6 +152,7 @@ impl SoftEnvironment {
             tsc: TimeStampCounter::new(tsc_khz),
             system_time: 0,
             statistics: Statistics::default(),
+            gauge,
             translated,
             translator,
             must_drop_code: false,

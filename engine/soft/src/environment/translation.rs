@@ -11,6 +11,7 @@ use tern_x86::state::{Activity, Rflags};
 use super::fetch::Source;
 use super::{SoftEnvironment, breakpoints_enabled};
 use crate::blocks::{Block, Unit};
+use crate::profile::gauge::Work;
 use crate::ram::{PAGE, code_changes};
 use crate::tlb::View;
 use crate::translator::{
@@ -64,6 +65,13 @@ impl SoftEnvironment {
     }
 
     fn make_unit(&mut self, cpu: &Cpu, block: *mut Block, checks: Checks) -> Option<Translated> {
+        let before = self.gauge.begin(Work::Translating);
+        let made = self.make_unit_of(cpu, block, checks);
+        self.gauge.set(before);
+        made
+    }
+
+    fn make_unit_of(&mut self, cpu: &Cpu, block: *mut Block, checks: Checks) -> Option<Translated> {
         // SAFETY: `self.blocks` owns it.
         let (origin, physical, second) = unsafe { ((*block).origin, (*block).physical, (*block).second) };
         if !is_translatable(cpu.mode) || second.is_some() || self.native.room() < MAX_INSTRUCTIONS {

@@ -22,6 +22,7 @@ use tern_x86::state::{Cr0, Cr4, FpuState, Msrs, Mxcsr, PendingEvent, Rflags, Seg
 use super::jumps::{JumpTable, Jumps};
 use super::restless::SAMPLED;
 use crate::environment::SoftEnvironment;
+use crate::profile::gauge::Gauge;
 use crate::ram::CodePage;
 use crate::stage;
 use crate::tlb::{View, place};
@@ -93,6 +94,8 @@ pub struct RunState {
     pub timed: u64,
     /// The stack pointer of whoever entered.
     host_stack: u64,
+    /// Where it is noted what the processor is at.
+    pub gauge: *const Gauge,
     scratch: [u64; 6],
     groups: [Group; GROUPS],
     /// Indirect jumps of level 3.
@@ -234,6 +237,8 @@ pub const PAYLOAD: i32 = at(STATE + offset_of!(RunState, payload));
 pub const TIMED: i32 = at(STATE + offset_of!(RunState, timed));
 /// The stack pointer of whoever entered.
 pub const HOST_STACK: i32 = at(STATE + offset_of!(RunState, host_stack));
+/// [`RunState::gauge`].
+pub const GAUGE: i32 = at(STATE + offset_of!(RunState, gauge));
 /// MXCSR in the guest's FXSAVE image.
 pub const GUEST_MXCSR: i32 = at(FPU + FpuState::MXCSR_OFFSET);
 

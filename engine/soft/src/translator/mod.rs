@@ -68,6 +68,8 @@ pub use verify::{Defined, End, Trial, compare};
 use crate::Translation;
 use crate::blocks::Block;
 use crate::environment::SoftEnvironment;
+use crate::profile::SharedJitDump;
+use crate::profile::gauge::Work;
 use crate::ram::PAGE;
 use crate::tlb::View;
 use calls::Operations;
@@ -94,8 +96,12 @@ pub struct Translated(u32);
 #[derive(Debug, Clone, Copy)]
 struct Made {
     placed: Placed,
+    /// Bytes of what often runs, and of what seldom does.
+    sizes: (usize, usize),
     block: *mut Block,
     checks: Checks,
+    /// It is written down for perf.
+    is_known: bool,
 }
 
 /// One processor's translated code.
@@ -113,6 +119,7 @@ pub struct Translator {
     /// The units, in the order in which they were made.
     units: Vec<Made>,
     tools: Tools,
+    jitdump: SharedJitDump,
 }
 
 // SAFETY: the blocks belong to the processor whose translator this is.
@@ -123,7 +130,7 @@ impl Translator {
     ///
     /// # Errors
     /// The host gives no memory that may be executed.
-    pub fn new(cpus: usize, translation: Translation) -> io::Result<Self> {
+    pub fn new(cpus: usize, translation: Translation, jitdump: SharedJitDump) -> io::Result<Self> {
         let capacity = (CAPACITY / cpus.max(1)).max(LEAST_CAPACITY).next_multiple_of(PAGE as usize);
         let mut cache = CodeCache::new(capacity)?;
         let stubs = Stubs::new(&mut cache).ok_or(io::ErrorKind::OutOfMemory)?;
@@ -139,6 +146,7 @@ impl Translator {
             hot_spots: HotSpots::default(),
             units: Vec::new(),
             tools: Tools::default(),
+            jitdump,
         })
     }
 
@@ -167,7 +175,7 @@ impl Translator {
         self.cache.used()
     }
 
-    /// Translates a unit of `block` for a view of memory; `None` if it does not fit, or nothing of it would run.
+    /// Translates a unit of `block`, at this physical address, for a view of memory; `None` if it does not fit, or nothing of it would run.
     pub fn translate(
         &mut self,
         unit: &Unit,
@@ -188,10 +196,28 @@ impl Translator {
         let is_restless = |offset| self.restless.has((page + offset as u64, version));
         let Self { tools, stubs, sites, operations, .. } = self;
         let code = emit::emit(tools, unit, target, stubs, sites, &is_restless, operations);
+        let sizes = (code.split, code.bytes.len() - code.split);
         let placed = self.cache.append(code)?;
-        self.units.push(Made { placed, block, checks });
+        self.units.push(Made { placed, sizes, block, checks, is_known: false });
         self.counters.translations += 1;
         Some(Translated(placed.hot))
+    }
+
+    /// Lets perf know a unit in which time was found, by where the guest's code is: its physical address, which is the same in
+    /// every address space. (Most units take no time, and perf makes a file of each.)
+    fn write_down(&self, &Made { placed, sizes: (hot, cold), block, .. }: &Made) {
+        let Some(mut jitdump) = self.jitdump.lock() else { return };
+        // SAFETY: blocks live as long as their units do.
+        let physical = unsafe { (*block).physical };
+        for (what, offset, size) in
+            [("guest code", placed.hot, hot), ("seldom of guest code", placed.cold, cold)]
+        {
+            let code = self.cache.at(offset);
+            // SAFETY: the unit's code is there, and readable.
+            let bytes = unsafe { std::slice::from_raw_parts(code, size) };
+            // Who looks for a file that could not be written sees that it ends early.
+            let _ = jitdump.record(&format!("{what} {physical:#x}"), code as u64, bytes);
+        }
     }
 
     /// Notes a sampled miss of the site at `place`, by cold code that called from `from`, after so many guest instructions.
@@ -202,7 +228,7 @@ impl Translator {
         from: u64,
         instructions: u64,
     ) -> Option<(*mut Block, Translated)> {
-        let Made { placed: Placed { hot, .. }, block, .. } = self.unit_of(from)?;
+        let Made { placed: Placed { hot, .. }, block, .. } = *self.unit_of(from)?;
         // SAFETY: blocks live as long as their units do.
         let (physical, version) = unsafe { ((*block).physical, (*block).origin.version()) };
         let instruction = (physical & !(PAGE - 1) | place.offset(), version);
@@ -212,16 +238,22 @@ impl Translator {
     /// Notes that time was up in a unit, whose cold code at `from` said so. Returns its block, and the unit, if that is to be
     /// translated anew because most of the time is spent there.
     pub fn sample_time(&mut self, from: u64) -> Option<(*mut Block, Translated)> {
-        let Made { placed: Placed { hot, .. }, block, checks } = self.unit_of(from)?;
+        let unit = self.unit_of(from)?;
+        let first = !std::mem::replace(&mut unit.is_known, true);
+        let unit = *unit;
+        if first {
+            self.write_down(&unit);
+        }
+        let Made { placed: Placed { hot, .. }, block, checks, .. } = unit;
         (checks != Checks::Sited && self.hot_spots.sample(hot)).then_some((block, Translated(hot)))
     }
 
     /// The unit that the cold code at this address belongs to.
-    fn unit_of(&self, from: u64) -> Option<Made> {
+    fn unit_of(&mut self, from: u64) -> Option<&mut Made> {
         let from = u32::try_from(from.wrapping_sub(self.cache.at(0) as u64)).ok()?;
         // Later units' cold code lies below.
         let newest = self.units.partition_point(|unit| unit.placed.cold > from);
-        self.units.get(newest).copied()
+        self.units.get_mut(newest)
     }
 
     /// Leads whoever enters `old` to `new`, which is the same code translated anew.
@@ -279,11 +311,13 @@ pub unsafe fn run(p: NonNull<Processor<SoftEnvironment>>, entry: Entry, budget: 
         cpu.gpr[BLOCK] = cpu.rip & !(PAGE - 1);
         (env.translated.budget, env.translated.granted) = (budget, budget);
         calls::prepare(cpu, env);
+        env.gauge.set(Work::Translated);
     }
     // SAFETY: the unit's code keeps to the conventions of `frame`; the stage's stack is below the processor.
     unsafe { (entry.enter)(p.as_ptr().cast(), entry.code) };
     // SAFETY: the caller's promise; translated code has ended.
     let Processor { cpu, env } = unsafe { &mut *p.as_ptr() };
+    env.gauge.set(Work::Interpreting);
     cpu.flags = env.translated.unpack_flags();
     (env.translated.exit, env.translated.instructions())
 }

@@ -4,6 +4,7 @@ use super::assembler::*;
 use super::calls;
 use super::code_cache::CodeCache;
 use super::frame::{self, Exit};
+use crate::profile::gauge::Work;
 use crate::ram::PAGE;
 use crate::tlb::{ENTRIES, REMEMBERED, Site, View};
 use std::mem::offset_of;
@@ -225,14 +226,23 @@ fn call_rust(a: &mut Assembler, function: usize, pushed: i32, after: impl Fn(&mu
     a.place(saved);
     a.lea(RDI, RSP, pushed);
     a.lea(RSP, RSP, -8);
+    note(a, Work::Asked, pushed + 8);
     a.mov_immediate(R11, function as u64);
     a.call_register(R11);
     a.lea(RSP, RSP, 8);
+    note(a, Work::Translated, pushed);
     after(a, pushed);
     a.cmp_byte_zero(frame::VECTORS_LOADED + pushed);
     a.jcc(EQUAL, loaded);
     load_vectors(a, pushed);
     a.place(loaded);
+}
+
+/// Notes what the processor is at, for samples; R11 is lost.
+fn note(a: &mut Assembler, work: Work, pushed: i32) {
+    a.load(R11, frame::GAUGE + pushed);
+    // mov byte ptr [r11], work
+    a.raw(&[0x41, 0xc6, 0x03, work as u8]);
 }
 
 /// R10 is a linear address, R11 a [`calls::Place`]. The site is filled then, and R10 the address's offset in its page.

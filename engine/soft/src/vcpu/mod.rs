@@ -31,6 +31,7 @@ use tern_x86::state::{self, Activity, Dr6, Rflags, VcpuState};
 
 use crate::environment::{SoftEnvironment, breakpoints_enabled};
 use crate::interrupts::event;
+use crate::profile::gauge::Work;
 use crate::stage::{Seat, Stage};
 use crate::tlb::Tlb;
 use crate::translator::RunState;
@@ -336,7 +337,9 @@ impl SoftVcpu {
         let left = deadline - self.p.env.interrupts.clock().now();
         // A paused machine's clock stands still; whoever pauses it kicks.
         let timeout = (deadline != Time::from_nanos(u64::MAX)).then(|| Duration::from_nanos(left.as_nanos()));
+        self.p.env.gauge.set(Work::Outside);
         self.p.env.mailbox.sleep(timeout);
+        self.p.env.gauge.set(Work::Interpreting);
         self.poll_time();
         self.slept += began.elapsed();
     }
@@ -372,7 +375,9 @@ impl SoftVcpu {
         if self.p.env.rendezvous.enter(self.index) {
             self.p.env.forget_writable_pages();
         }
+        self.p.env.gauge.set(Work::Interpreting);
         let result = what(self);
+        self.p.env.gauge.set(Work::Outside);
         self.p.env.rendezvous.leave(self.index);
         let busy = began.elapsed().saturating_sub(self.slept - slept);
         let statistics = &mut self.p.env.statistics;
@@ -444,6 +449,7 @@ impl Vcpu for SoftVcpu {
         statistics.engine.push(("blocks", self.p.env.cached_blocks() as u64));
         statistics.engine.push(("translated-bytes", self.p.env.translator.used() as u64));
         statistics.engine.extend(self.p.env.translator.counters.named());
+        statistics.engine.extend(self.p.env.gauge.named());
         statistics
     }
 }

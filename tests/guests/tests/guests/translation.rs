@@ -47,4 +47,32 @@ fn the_statistics_tell_what_the_translator_did() {
     for name in ["translations", "retranslations", "evictions", "tlb-misses", "left-to-interpret"] {
         end.expect_errors(&[name]);
     }
+    for name in ["ms-translated-code", "ms-slow-path", "ms-interpreter", "ms-translator"] {
+        end.expect_errors(&[name]);
+    }
+}
+
+/// The bytes of a jitdump's header, and the words of a record before its times.
+const JITDUMP_HEADER: usize = 40;
+
+#[test]
+fn translated_code_in_which_time_is_spent_is_written_down_for_perf() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = Tern::new(["run", "--jitdump", "--cmdline"]).arg(tern_guests::debian::CMDLINE);
+    let mut guest = run.through(&["env", "-C", folder.path().to_str().unwrap()]).start();
+    guest.wait_for(PROMPT);
+    let process = guest.process();
+    let _ = guest.power_off();
+    let bytes = std::fs::read(folder.path().join(format!("jit-{process}.dump"))).unwrap();
+    assert_eq!(bytes[..4], *b"DTiJ");
+    let (mut records, mut at) = (0, JITDUMP_HEADER);
+    while at < bytes.len() {
+        let size = u32::from_le_bytes(bytes[at + 4..at + 8].try_into().unwrap()) as usize;
+        let name = &bytes[at + 56..];
+        let name = &name[..name.iter().position(|byte| *byte == 0).unwrap()];
+        assert!(name.windows(13).any(|part| part == b"guest code 0x"), "{}", String::from_utf8_lossy(name));
+        (records, at) = (records + 1, at + size);
+    }
+    assert_eq!(at, bytes.len(), "the last record is cut off");
+    assert!(records > 100, "{records} units took time");
 }
