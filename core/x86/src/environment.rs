@@ -3,6 +3,7 @@
 use iced_x86::Instruction;
 
 use crate::cpu::{Cpu, Word};
+use crate::cpuid::InstructionSets;
 use crate::decode::Op;
 use crate::exception::Stop;
 use crate::state::SegmentRegister;
@@ -151,6 +152,11 @@ pub trait Environment: Sized + 'static {
     /// Sends what the low half of a local APIC's ICR stands for to the processor with this APIC ID; whether there is one.
     fn send_interrupt(&mut self, _apic_id: u32, _icr: u32) -> bool {
         false
+    }
+
+    /// The instruction sets that the processor's model offers beyond x86-64-v2.
+    fn instruction_sets(&self) -> InstructionSets {
+        InstructionSets::empty()
     }
 
     /// Prepares a vector or x87 instruction for [`Environment::execute_vector`]; `None` refuses it, and it becomes #UD.

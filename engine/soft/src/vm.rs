@@ -12,8 +12,9 @@ use tern_x86::cpuid::{Basis, CpuModel, CpuidContext};
 
 use crate::Translation;
 use crate::doorbells::Doorbells;
-use crate::environment::{Shared, SoftEnvironment};
+use crate::environment::{Abilities, Shared, SoftEnvironment};
 use crate::interrupts::Interrupts;
+use crate::native;
 use crate::ram::Ram;
 use crate::rendezvous::Rendezvous;
 use crate::vcpu::SoftVcpu;
@@ -52,9 +53,12 @@ impl SoftVm {
                 config.cpus
             )));
         }
+        let sets = native::instruction_sets();
+        let mut config = config.clone();
+        config.cpu_model = config.cpu_model.with_instruction_sets(sets);
         let model = &config.cpu_model;
-        let able = CpuModel::default();
-        let context = CpuidContext { apic_id: 0, osxsave: false };
+        let able = CpuModel::by_name("host").unwrap_or_default().with_instruction_sets(sets);
+        let context = CpuidContext::after_reset(0);
         if model.basis == Basis::Exact {
             let lacking = model.identity().beyond(|function, index| able.leaf(function, index, &context));
             if !lacking.is_empty() {
@@ -68,15 +72,15 @@ impl SoftVm {
             .map_err(|source| EngineError::Host { action: "set up guest memory", source })?;
         let interrupts = Arc::new(Interrupts::new(config.cpus, Arc::clone(&config.clock)));
         Ok(Self {
-            config: config.clone(),
+            made: Mutex::new(vec![false; config.cpus as usize]),
+            rendezvous: Arc::new(Rendezvous::new(config.cpus)),
+            config,
             translation,
             turn: Arc::default(),
             ram: Arc::new(ram),
             events: Events::new(Arc::clone(&interrupts)),
             interrupts,
             doorbells: Arc::default(),
-            rendezvous: Arc::new(Rendezvous::new(config.cpus)),
-            made: Mutex::new(vec![false; config.cpus as usize]),
             is_logging: Mutex::default(),
         })
     }
@@ -107,12 +111,12 @@ impl Vm for SoftVm {
             doorbells: Arc::clone(&self.doorbells),
             rendezvous: Arc::clone(&self.rendezvous),
         };
-        let tsc_khz = self.config.cpu_model.tsc_khz;
+        let cpu = Cpu::new(self.config.cpu_model.clone());
+        let abilities = Abilities { tsc_khz: cpu.model.tsc_khz, instruction_sets: cpu.instruction_sets };
         let make = |tlb, run_state| {
             let parts = (tlb, run_state);
-            SoftEnvironment::new(shared, Arc::clone(mailbox), tsc_khz, self.translation, parts)
+            SoftEnvironment::new(shared, Arc::clone(mailbox), abilities, self.translation, parts)
         };
-        let cpu = Cpu::new(self.config.cpu_model.clone());
         let turn = (self.translation == Translation::Verified).then(|| Arc::clone(&self.turn));
         let vcpu = SoftVcpu::new(cpu, make, index, turn)
             .map_err(|source| EngineError::Host { action: "get memory for a processor", source })?;

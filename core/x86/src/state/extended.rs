@@ -4,10 +4,10 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-/// A part of the XSAVE area beyond x87 and SSE (SDM volume 1, section 13.1), in the layout that the processor saves it in.
+/// A part of the XSAVE area beyond x87, SSE and AVX (SDM volume 1, section 13.1), in the layout that the processor saves it in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Component {
-    /// Its bit in XCR0: 2 to 62.
+    /// Its bit in XCR0: 3 to 62.
     pub number: u8,
     /// Its contents.
     pub bytes: Vec<u8>,

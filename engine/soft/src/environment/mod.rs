@@ -25,6 +25,7 @@ use std::sync::Arc;
 use iced_x86::Instruction;
 use tern_engine::{Statistics, VmExit};
 use tern_x86::cpu::{Cpu, LazyFlags, Word};
+use tern_x86::cpuid::InstructionSets;
 use tern_x86::environment::{Environment, MsrAnswer, Stale, VectorOperand};
 use tern_x86::exception::{Exception, Stop};
 use tern_x86::state::{Cr0, Dr7, Msrs, Rflags, SegmentRegister};
@@ -58,9 +59,19 @@ pub struct Shared {
     pub rendezvous: Arc<Rendezvous>,
 }
 
+/// What a processor's surroundings must know of its model.
+#[derive(Debug, Clone, Copy)]
+pub struct Abilities {
+    /// The time-stamp counter's frequency in kHz.
+    pub tsc_khz: u32,
+    /// What it offers beyond x86-64-v2.
+    pub instruction_sets: InstructionSets,
+}
+
 /// One processor's surroundings.
 pub struct SoftEnvironment {
     ram: Arc<Ram>,
+    instruction_sets: InstructionSets,
     pub(crate) tlb: Seat<Tlb>,
     view: View,
     /// Accesses must be compared with the debug registers: nothing is looked up in the TLB.
@@ -108,14 +119,14 @@ pub struct SoftEnvironment {
 unsafe impl Send for SoftEnvironment {}
 
 impl SoftEnvironment {
-    /// The surroundings of the processor that `mailbox` belongs to, with a time-stamp counter of `tsc_khz`.
+    /// The surroundings of the processor that `mailbox` belongs to.
     ///
     /// # Errors
     /// The host gives no executable memory.
     pub fn new(
         shared: Shared,
         mailbox: Arc<Mailbox>,
-        tsc_khz: u32,
+        abilities: Abilities,
         translation: Translation,
         (tlb, translated): (Seat<Tlb>, Seat<RunState>),
     ) -> std::io::Result<Self> {
@@ -123,6 +134,7 @@ impl SoftEnvironment {
         let translator = Translator::new(interrupts.processors(), translation)?;
         Ok(Self {
             ram,
+            instruction_sets: abilities.instruction_sets,
             tlb,
             view: View::Supervisor,
             watching: false,
@@ -140,7 +152,7 @@ impl SoftEnvironment {
             epochs: [0; 2],
             unchained: false,
             block_end: std::ptr::null(),
-            tsc: TimeStampCounter::new(tsc_khz),
+            tsc: TimeStampCounter::new(abilities.tsc_khz),
             system_time: 0,
             statistics: Statistics::default(),
             translated,
@@ -396,6 +408,10 @@ impl Environment for SoftEnvironment {
 
     fn send_interrupt(&mut self, apic_id: u32, icr: u32) -> bool {
         self.interrupts.send_one(apic_id, icr)
+    }
+
+    fn instruction_sets(&self) -> InstructionSets {
+        self.instruction_sets
     }
 
     fn prepare_vector(&mut self, instruction: &Instruction, info: &VectorInfo) -> Option<u32> {

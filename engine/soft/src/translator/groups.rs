@@ -204,7 +204,7 @@ fn operand(instruction: &Instruction, facts: &mut InstructionInfoFactory) -> Fou
         instruction.mnemonic(),
         Mnemonic::Xchg | Mnemonic::Xadd | Mnemonic::Cmpxchg | Mnemonic::Cmpxchg8b | Mnemonic::Cmpxchg16b
     );
-    if exchanges || !plain || !(1..=16).contains(&size) {
+    if exchanges || !plain || !(1..=32).contains(&size) {
         return None;
     }
     let options = InstructionInfoOptions::NO_MEMORY_USAGE | InstructionInfoOptions::NO_REGISTER_USAGE;
