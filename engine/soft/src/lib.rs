@@ -71,6 +71,12 @@ impl Translation {
     }
 }
 
+/// The instruction sets beyond x86-64-v2 that guests get with `--cpu host` on this host.
+#[must_use]
+pub fn instruction_sets() -> tern_x86::cpuid::InstructionSets {
+    native::instruction_sets()
+}
+
 /// The software engine.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SoftEngine {

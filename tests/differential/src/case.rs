@@ -279,11 +279,13 @@ fn shows_x87_pointers(instruction: &Instruction) -> bool {
 }
 
 fn is_dot_product(instruction: &Instruction) -> bool {
-    matches!(instruction.mnemonic(), Mnemonic::Dpps | Mnemonic::Dppd)
+    use Mnemonic as M;
+    matches!(instruction.mnemonic(), M::Dpps | M::Dppd | M::Vdpps | M::Vdppd)
 }
 
 fn loads_mxcsr(instruction: &Instruction) -> bool {
-    matches!(instruction.mnemonic(), Mnemonic::Ldmxcsr | Mnemonic::Fxrstor | Mnemonic::Fxrstor64)
+    use Mnemonic as M;
+    matches!(instruction.mnemonic(), M::Ldmxcsr | M::Vldmxcsr | M::Fxrstor | M::Fxrstor64)
 }
 
 fn sets_x87_pointers(instruction: &Instruction) -> bool {

@@ -270,6 +270,14 @@ fn memory_operand(instruction: &Instruction, class: VectorClass) -> Option<Memor
             | M::Pcmpestrm64
             | M::Pcmpistri
             | M::Pcmpistrm
+            // AMD's processors do not ask it of SHA.
+            | M::Sha1msg1
+            | M::Sha1msg2
+            | M::Sha1nexte
+            | M::Sha1rnds4
+            | M::Sha256msg1
+            | M::Sha256msg2
+            | M::Sha256rnds2
     );
     let access = if writes { MemoryAccess::Write } else { MemoryAccess::Read };
     let aligned = match class {

@@ -39,7 +39,8 @@ impl Interpreter {
     pub fn new() -> Result<Self> {
         let memory = GuestMemory::from_ranges(&[(GuestAddress(0), system::RAM_SIZE)])
             .context("cannot get memory for the guest")?;
-        let config = VmConfig { cpu_model: CpuModel::default(), cpus: 1, clock: Arc::new(Clock::new()) };
+        let cpu_model = CpuModel::by_name("host").context("there is no model 'host'")?;
+        let config = VmConfig { cpu_model, cpus: 1, clock: Arc::new(Clock::new()) };
         let vm = SoftEngine::from_environment().create_vm(&config, memory.clone())?;
         let vcpu = vm.create_vcpu(0)?;
         let mut interpreter =

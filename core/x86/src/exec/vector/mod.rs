@@ -39,9 +39,10 @@ use unit::{Avx, Mmx, MmxXmm, Sse, Unit, X87};
 /// Fills `op` for an instruction, encoded as `bytes`, that the environment prepared under `handle`.
 ///
 /// `op.extra` is the handle. `op.immediate` is the opcode as FOP will show it for x87; for the others it holds the bits of
-/// the operand's address that must be clear.
+/// the operand's address that must be clear. `op.rm` says whether SIMD floating-point exceptions are possible.
 pub fn lower<E: Environment>(info: &VectorInfo, bytes: &[u8], handle: u32, op: &mut Op<E>) {
     op.extra = handle;
+    op.rm = u8::from(info.simd_exceptions);
     op.immediate = match info.memory {
         _ if info.class == VectorClass::X87 => u64::from(x87_opcode(bytes)),
         Some(memory) if memory.aligned => u64::from(memory.size) - 1,

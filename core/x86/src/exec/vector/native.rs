@@ -48,6 +48,10 @@ pub(super) fn write<U: Unit, const SIZE: u8, E: Environment>(p: &mut Processor<E
     let linear = address::<SIZE, E>(p, op, true)?;
     let mut operand = VectorOperand([0; 64]);
     if !U::X87_STATE {
+        if op.rm != 0 {
+            // VCVTPS2PH: a fault of the store comes before MXCSR's flags.
+            probe_operand::<SIZE, E>(p, op, linear)?;
+        }
         execute(p, op, &mut operand)?;
         return store::<SIZE, E>(p, op, linear, &operand);
     }
