@@ -77,17 +77,46 @@ pub fn instruction_sets() -> tern_x86::cpuid::InstructionSets {
     native::instruction_sets()
 }
 
-/// The software engine.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct SoftEngine {
+/// From when on code is hot, and what becomes of it then.
+#[derive(Debug, Clone, Copy)]
+struct HotCode {
     translation: Translation,
+    /// How often a block is executed before it is hot, about.
+    after: u32,
+}
+
+/// The software engine.
+#[derive(Debug, Clone, Copy)]
+pub struct SoftEngine {
+    hot_code: HotCode,
+}
+
+impl Default for SoftEngine {
+    fn default() -> Self {
+        Self::new(Translation::default())
+    }
 }
 
 impl SoftEngine {
+    /// Executions after which code is hot, unless a test wants it otherwise.
+    const HOT: u32 = 24;
+
     /// The engine that treats hot code so.
     #[must_use]
     pub const fn new(translation: Translation) -> Self {
-        Self { translation }
+        Self { hot_code: HotCode { translation, after: Self::HOT } }
+    }
+
+    /// How it treats hot code.
+    #[must_use]
+    pub const fn translation(self) -> Translation {
+        self.hot_code.translation
+    }
+
+    /// The same, but code is hot from its first execution on: for tests of translated code.
+    #[must_use]
+    pub const fn eager(self) -> Self {
+        Self { hot_code: HotCode { after: 1, ..self.hot_code } }
     }
 
     /// The engine that treats hot code as the environment's `TERN_TRANSLATION` says (`on`, `off` or `verify`): how tests run
@@ -135,7 +164,7 @@ impl Engine for SoftEngine {
         if let Availability::Unavailable { reason, remedy } = self.probe() {
             return Err(EngineError::Unavailable { engine: self.name(), reason, remedy });
         }
-        Ok(Arc::new(SoftVm::new(config, memory, self.translation)?))
+        Ok(Arc::new(SoftVm::new(config, memory, self.hot_code)?))
     }
 }
 

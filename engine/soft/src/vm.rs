@@ -10,7 +10,7 @@ use tern_engine::{
 use tern_x86::cpu::Cpu;
 use tern_x86::cpuid::{Basis, CpuModel, CpuidContext};
 
-use crate::Translation;
+use crate::{HotCode, Translation};
 use crate::doorbells::Doorbells;
 use crate::environment::{Abilities, Shared, SoftEnvironment};
 use crate::interrupts::Interrupts;
@@ -23,7 +23,7 @@ use crate::wiring::Events;
 /// Memory, interrupt controllers, and which processors have been handed out.
 pub struct SoftVm {
     config: VmConfig,
-    translation: Translation,
+    hot_code: HotCode,
     /// For lockstep: one processor at a time.
     turn: Arc<Mutex<()>>,
     ram: Arc<Ram>,
@@ -44,7 +44,7 @@ impl SoftVm {
     pub fn new(
         config: &VmConfig,
         memory: GuestMemory,
-        translation: Translation,
+        hot_code: HotCode,
     ) -> Result<Self, EngineError> {
         if config.cpus == 0 || config.cpus > crate::MAX_CPUS {
             let most = crate::MAX_CPUS;
@@ -75,7 +75,7 @@ impl SoftVm {
             made: Mutex::new(vec![false; config.cpus as usize]),
             rendezvous: Arc::new(Rendezvous::new(config.cpus)),
             config,
-            translation,
+            hot_code,
             turn: Arc::default(),
             ram: Arc::new(ram),
             events: Events::new(Arc::clone(&interrupts)),
@@ -115,9 +115,9 @@ impl Vm for SoftVm {
         let abilities = Abilities { tsc_khz: cpu.model.tsc_khz, instruction_sets: cpu.instruction_sets };
         let make = |tlb, run_state| {
             let parts = (tlb, run_state);
-            SoftEnvironment::new(shared, Arc::clone(mailbox), abilities, self.translation, parts)
+            SoftEnvironment::new(shared, Arc::clone(mailbox), abilities, self.hot_code, parts)
         };
-        let turn = (self.translation == Translation::Verified).then(|| Arc::clone(&self.turn));
+        let turn = (self.hot_code.translation == Translation::Verified).then(|| Arc::clone(&self.turn));
         let vcpu = SoftVcpu::new(cpu, make, index, turn)
             .map_err(|source| EngineError::Host { action: "get memory for a processor", source })?;
         Ok(Box::new(vcpu))

@@ -31,7 +31,7 @@ use tern_x86::exception::{Exception, Stop};
 use tern_x86::state::{Cr0, Dr7, Msrs, Rflags, SegmentRegister};
 use tern_x86::vector::VectorInfo;
 
-use crate::Translation;
+use crate::HotCode;
 use crate::blocks::{Blocks, JumpCache, SoftOp};
 use crate::doorbells::Doorbells;
 use crate::interrupts::{Interrupts, Mailbox};
@@ -72,6 +72,8 @@ pub struct Abilities {
 pub struct SoftEnvironment {
     ram: Arc<Ram>,
     instruction_sets: InstructionSets,
+    /// How often a block is executed before it is translated.
+    hot_after: u32,
     pub(crate) tlb: Seat<Tlb>,
     view: View,
     /// Accesses must be compared with the debug registers: nothing is looked up in the TLB.
@@ -127,14 +129,15 @@ impl SoftEnvironment {
         shared: Shared,
         mailbox: Arc<Mailbox>,
         abilities: Abilities,
-        translation: Translation,
+        hot_code: HotCode,
         (tlb, translated): (Seat<Tlb>, Seat<RunState>),
     ) -> std::io::Result<Self> {
         let Shared { ram, interrupts, doorbells, rendezvous } = shared;
-        let translator = Translator::new(interrupts.processors(), translation)?;
+        let translator = Translator::new(interrupts.processors(), hot_code.translation)?;
         Ok(Self {
             ram,
             instruction_sets: abilities.instruction_sets,
+            hot_after: hot_code.after,
             tlb,
             view: View::Supervisor,
             watching: false,
