@@ -484,6 +484,17 @@ impl Assembler {
         self.bytes.push(1);
     }
 
+    /// Sets ZF if the 256 bytes in the frame, at a multiple of 32, are all zero. YMM0 is lost.
+    pub fn test_upper_halves(&mut self, displacement: i32) {
+        for at in (0..256).step_by(32) {
+            // vmovaps ymm0, [frame]; then vorps ymm0, ymm0, [frame]
+            self.raw(&[0xc5, 0xfc, if at == 0 { 0x28 } else { 0x56 }]);
+            self.frame_operand(0, displacement + at);
+        }
+        // vptest ymm0, ymm0
+        self.raw(&[0xc4, 0xe2, 0x7d, 0x17, 0xc0]);
+    }
+
     /// `vzeroupper`.
     pub fn vzeroupper(&mut self) {
         self.raw(&[0xc5, 0xf8, 0x77]);
