@@ -40,6 +40,8 @@ mod wiring;
 
 use std::sync::Arc;
 
+pub use tern_x86::cpuid::InstructionSets;
+
 use tern_engine::{Availability, Engine, EngineError, GuestMemory, Vm, VmConfig};
 
 /// The most processors of a machine.
@@ -73,7 +75,7 @@ impl Translation {
 
 /// The instruction sets beyond x86-64-v2 that guests get with `--cpu host` on this host.
 #[must_use]
-pub fn instruction_sets() -> tern_x86::cpuid::InstructionSets {
+pub fn instruction_sets() -> InstructionSets {
     native::instruction_sets()
 }
 
