@@ -74,6 +74,26 @@ pub trait Environment: Sized + 'static {
         change: impl FnMut(u128) -> Option<u128>,
     ) -> Result<u128, Stop>;
 
+    /// Reads 16 bytes. `linear` is a multiple of 16. Environments of processors that offer AVX make it one access, which
+    /// software then relies on (APM volume 2, section 7.3.2).
+    fn load_16_bytes(&mut self, cpu: &mut Cpu, segment: SegmentRegister, linear: u64) -> Result<u128, Stop> {
+        let low = self.load::<u64>(cpu, segment, linear)?;
+        let high = self.load::<u64>(cpu, segment, linear.wrapping_add(8))?;
+        Ok(u128::from(low) | u128::from(high) << 64)
+    }
+
+    /// Writes 16 bytes, as [`Environment::load_16_bytes`] reads them.
+    fn store_16_bytes(
+        &mut self,
+        cpu: &mut Cpu,
+        segment: SegmentRegister,
+        linear: u64,
+        value: u128,
+    ) -> Result<(), Stop> {
+        self.store::<u64>(cpu, segment, linear, value as u64)?;
+        self.store::<u64>(cpu, segment, linear.wrapping_add(8), (value >> 64) as u64)
+    }
+
     /// Reads a system structure (descriptor table, TSS) with supervisor privilege whatever the CPL.
     fn load_system<W: Word>(&mut self, cpu: &mut Cpu, linear: u64) -> Result<W, Stop>;
 

@@ -9,8 +9,7 @@ use tern_chipset::pic::Pic;
 use tern_engine::{Clock, EngineError, GuestMemory, Standstill as _, Vcpu, VmConfig, VmEntry};
 use tern_x86::cpuid::CpuModel;
 use tern_x86::state::{
-    Activity, Cr0, Cr4, DescriptorTable, Efer, Extended, FpuState, Rflags, Segment, VcpuState,
-    Xcr0,
+    Activity, Cr0, Cr4, DescriptorTable, Efer, Extended, FpuState, Rflags, Segment, VcpuState, Xcr0,
 };
 use vm_memory::{Bytes, GuestAddress};
 

@@ -10,7 +10,6 @@ use tern_engine::{
 use tern_x86::cpu::Cpu;
 use tern_x86::cpuid::{Basis, CpuModel, CpuidContext};
 
-use crate::{HotCode, Translation};
 use crate::doorbells::Doorbells;
 use crate::environment::{Abilities, Shared, SoftEnvironment};
 use crate::interrupts::Interrupts;
@@ -19,6 +18,7 @@ use crate::ram::Ram;
 use crate::rendezvous::Rendezvous;
 use crate::vcpu::SoftVcpu;
 use crate::wiring::Events;
+use crate::{HotCode, Translation};
 
 /// Memory, interrupt controllers, and which processors have been handed out.
 pub struct SoftVm {
@@ -41,11 +41,7 @@ impl SoftVm {
     ///
     /// # Errors
     /// Memory or processors are beyond what the engine or the host can do.
-    pub fn new(
-        config: &VmConfig,
-        memory: GuestMemory,
-        hot_code: HotCode,
-    ) -> Result<Self, EngineError> {
+    pub fn new(config: &VmConfig, memory: GuestMemory, hot_code: HotCode) -> Result<Self, EngineError> {
         if config.cpus == 0 || config.cpus > crate::MAX_CPUS {
             let most = crate::MAX_CPUS;
             return Err(EngineError::Unsupported(format!(

@@ -237,9 +237,11 @@ fn fpu_parts() -> impl Iterator<Item = (String, std::ops::Range<usize>)> {
 /// The registers that a gather may leave with any of its elements behind one that faulted.
 fn gathered(case: &Case, end: &End) -> Vec<usize> {
     let faulted = matches!(end, End::Event(Event { vector, .. }) if *vector != case.extent.vector());
-    let gathers = case.code.iter().map(|encoded| &encoded.instruction).filter(|instruction| {
-        faulted && instruction.memory_index().is_vector_register()
-    });
+    let gathers = case
+        .code
+        .iter()
+        .map(|encoded| &encoded.instruction)
+        .filter(|instruction| faulted && instruction.memory_index().is_vector_register());
     gathers.flat_map(|gather| [gather.op0_register().number(), gather.op2_register().number()]).collect()
 }
 

@@ -45,14 +45,7 @@ impl Setup {
     /// A machine with one processor for this kernel.
     #[must_use]
     pub fn new(image: Vec<u8>, kind: KernelKind) -> Self {
-        Self {
-            image,
-            kind,
-            cpus: 1,
-            cpu_model: CpuModel::default(),
-            equip: |_| {},
-            devices: Vec::new,
-        }
+        Self { image, kind, cpus: 1, cpu_model: CpuModel::default(), equip: |_| {}, devices: Vec::new }
     }
 
     /// The machine.

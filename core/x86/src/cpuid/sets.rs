@@ -71,7 +71,10 @@ impl InstructionSets {
     /// none has, is for others to say.
     #[must_use]
     pub fn offer(self, instruction: &Instruction) -> bool {
-        instruction.cpuid_features().iter().all(|&feature| of_instruction(feature).is_none_or(|set| self.contains(set)))
+        instruction
+            .cpuid_features()
+            .iter()
+            .all(|&feature| of_instruction(feature).is_none_or(|set| self.contains(set)))
     }
 }
 
@@ -125,7 +128,8 @@ impl CpuModel {
     /// The instruction sets that this model offers.
     #[must_use]
     pub fn instruction_sets(&self) -> InstructionSets {
-        let offered: InstructionSets = SHOWN.iter().filter(|(_, feature)| self.has(*feature)).map(|(set, _)| *set).collect();
+        let offered: InstructionSets =
+            SHOWN.iter().filter(|(_, feature)| self.has(*feature)).map(|(set, _)| *set).collect();
         if self.stored(0xd, 0).eax & AVX_COMPONENT == 0 {
             return (offered - InstructionSets::AVX).consistent();
         }

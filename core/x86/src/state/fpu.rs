@@ -189,7 +189,8 @@ impl Serialize for FpuState {
 impl<'de> Deserialize<'de> for FpuState {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let bytes = alloc::vec::Vec::<u8>::deserialize(deserializer)?;
-        let wrong = || serde::de::Error::custom("an FXSAVE image has 512 bytes, and YMM's upper halves 256 more");
+        let wrong =
+            || serde::de::Error::custom("an FXSAVE image has 512 bytes, and YMM's upper halves 256 more");
         let (image, ymm) = bytes.split_first_chunk().ok_or_else(wrong)?;
         let ymm = match ymm {
             [] => [0; YMM_SIZE],

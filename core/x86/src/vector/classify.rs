@@ -332,25 +332,74 @@ fn vex_raises_simd_exceptions(code: Code) -> bool {
     if code.cpuid_features().contains(&CpuidFeature::FMA) {
         return true;
     }
-    match code.mnemonic() {
-        M::Vaddps | M::Vaddpd | M::Vaddss | M::Vaddsd => true,
-        M::Vsubps | M::Vsubpd | M::Vsubss | M::Vsubsd => true,
-        M::Vmulps | M::Vmulpd | M::Vmulss | M::Vmulsd => true,
-        M::Vdivps | M::Vdivpd | M::Vdivss | M::Vdivsd => true,
-        M::Vsqrtps | M::Vsqrtpd | M::Vsqrtss | M::Vsqrtsd => true,
-        M::Vminps | M::Vminpd | M::Vminss | M::Vminsd => true,
-        M::Vmaxps | M::Vmaxpd | M::Vmaxss | M::Vmaxsd => true,
-        M::Vcmpps | M::Vcmppd | M::Vcmpss | M::Vcmpsd => true,
-        M::Vcomiss | M::Vcomisd | M::Vucomiss | M::Vucomisd => true,
-        M::Vaddsubps | M::Vaddsubpd | M::Vhaddps | M::Vhaddpd | M::Vhsubps | M::Vhsubpd => true,
-        M::Vroundps | M::Vroundpd | M::Vroundss | M::Vroundsd | M::Vdpps | M::Vdppd => true,
-        M::Vcvtss2sd | M::Vcvtsd2ss | M::Vcvtps2pd | M::Vcvtpd2ps => true,
-        M::Vcvtdq2ps | M::Vcvtps2dq | M::Vcvttps2dq | M::Vcvtpd2dq | M::Vcvttpd2dq => true,
-        M::Vcvtsi2ss | M::Vcvtsi2sd => true,
-        M::Vcvtss2si | M::Vcvttss2si | M::Vcvtsd2si | M::Vcvttsd2si => true,
-        M::Vcvtph2ps | M::Vcvtps2ph => true,
-        _ => false,
-    }
+    matches!(
+        code.mnemonic(),
+        M::Vaddps
+            | M::Vaddpd
+            | M::Vaddss
+            | M::Vaddsd
+            | M::Vsubps
+            | M::Vsubpd
+            | M::Vsubss
+            | M::Vsubsd
+            | M::Vmulps
+            | M::Vmulpd
+            | M::Vmulss
+            | M::Vmulsd
+            | M::Vdivps
+            | M::Vdivpd
+            | M::Vdivss
+            | M::Vdivsd
+            | M::Vsqrtps
+            | M::Vsqrtpd
+            | M::Vsqrtss
+            | M::Vsqrtsd
+            | M::Vminps
+            | M::Vminpd
+            | M::Vminss
+            | M::Vminsd
+            | M::Vmaxps
+            | M::Vmaxpd
+            | M::Vmaxss
+            | M::Vmaxsd
+            | M::Vcmpps
+            | M::Vcmppd
+            | M::Vcmpss
+            | M::Vcmpsd
+            | M::Vcomiss
+            | M::Vcomisd
+            | M::Vucomiss
+            | M::Vucomisd
+            | M::Vaddsubps
+            | M::Vaddsubpd
+            | M::Vhaddps
+            | M::Vhaddpd
+            | M::Vhsubps
+            | M::Vhsubpd
+            | M::Vroundps
+            | M::Vroundpd
+            | M::Vroundss
+            | M::Vroundsd
+            | M::Vdpps
+            | M::Vdppd
+            | M::Vcvtss2sd
+            | M::Vcvtsd2ss
+            | M::Vcvtps2pd
+            | M::Vcvtpd2ps
+            | M::Vcvtdq2ps
+            | M::Vcvtps2dq
+            | M::Vcvttps2dq
+            | M::Vcvtpd2dq
+            | M::Vcvttpd2dq
+            | M::Vcvtsi2ss
+            | M::Vcvtsi2sd
+            | M::Vcvtss2si
+            | M::Vcvttss2si
+            | M::Vcvtsd2si
+            | M::Vcvttsd2si
+            | M::Vcvtph2ps
+            | M::Vcvtps2ph
+    )
 }
 
 #[cfg(test)]

@@ -45,5 +45,6 @@ pub use x87_control::{
     fldcw, fnclex, fninit, mask_x87_exceptions, record_x87_pointers, x87_exception_pending,
 };
 pub use xsave::{
-    AVX_OFFSET, AVX_SIZE, LEGACY_XSAVE_SIZE, XSAVE_AREA_SIZE, XsaveForm, in_use, xrstor, xrstor_reads_avx, xsave,
+    AVX_OFFSET, AVX_SIZE, LEGACY_XSAVE_SIZE, XSAVE_AREA_SIZE, XsaveForm, in_use, xrstor, xrstor_reads_avx,
+    xsave,
 };

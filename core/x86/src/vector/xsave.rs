@@ -71,7 +71,9 @@ pub fn xsave(fpu: &FpuState, form: XsaveForm, layout: FxsaveLayout, requested: X
         }
     };
     let stores_mxcsr = match form {
-        XsaveForm::Standard { .. } | XsaveForm::Optimised { .. } => requested.intersects(Xcr0::SSE | Xcr0::AVX),
+        XsaveForm::Standard { .. } | XsaveForm::Optimised { .. } => {
+            requested.intersects(Xcr0::SSE | Xcr0::AVX)
+        }
         XsaveForm::Compacted => stored.contains(Xcr0::SSE),
     };
     let mut image = StoreImage::new();

@@ -299,6 +299,22 @@ impl Environment for SoftEnvironment {
         self.update_pair(cpu, segment, linear, change)
     }
 
+    #[inline]
+    fn load_16_bytes(&mut self, cpu: &mut Cpu, segment: SegmentRegister, linear: u64) -> Result<u128, Stop> {
+        self.load_pair(cpu, segment, linear)
+    }
+
+    #[inline]
+    fn store_16_bytes(
+        &mut self,
+        cpu: &mut Cpu,
+        segment: SegmentRegister,
+        linear: u64,
+        value: u128,
+    ) -> Result<(), Stop> {
+        self.store_pair(cpu, segment, linear, value)
+    }
+
     fn load_system<W: Word>(&mut self, cpu: &mut Cpu, linear: u64) -> Result<W, Stop> {
         self.load_implicit(cpu, linear)
     }

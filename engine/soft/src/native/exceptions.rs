@@ -52,7 +52,8 @@ impl TinyResult {
             bits & 0x7c00 == 0 && bits & 0x03ff != 0
         }
         let register = |n: u8| fpu.xmm(usize::from(n));
-        let upper = |n: u8| u128::from_le_bytes(std::array::from_fn(|byte| fpu.ymm()[16 * usize::from(n) + byte]));
+        let upper =
+            |n: u8| u128::from_le_bytes(std::array::from_fn(|byte| fpu.ymm()[16 * usize::from(n) + byte]));
         let any_single = |bits: u128| (0..4).any(|lane| single(bits >> (32 * lane)));
         let any_double = |bits: u128| (0..2).any(|lane| double(bits >> (64 * lane)));
         match self {

@@ -41,5 +41,10 @@ pub fn instruction_sets() -> InstructionSets {
         (InstructionSets::VPCLMULQDQ, is_x86_feature_detected!("vpclmulqdq")),
         (InstructionSets::GFNI, is_x86_feature_detected!("gfni")),
     ];
-    present.iter().filter(|(_, present)| *present).map(|(set, _)| *set).collect::<InstructionSets>().consistent()
+    present
+        .iter()
+        .filter(|(_, present)| *present)
+        .map(|(set, _)| *set)
+        .collect::<InstructionSets>()
+        .consistent()
 }

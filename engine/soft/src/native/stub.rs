@@ -265,7 +265,13 @@ impl Assembler {
             if wide {
                 let (whole, half) = ymm(n);
                 self.emit(Instruction::with2(Code::VEX_Vmovaps_xmm_xmmm128, register, slot))?;
-                self.emit(Instruction::with4(Code::VEX_Vinsertf128_ymm_ymm_xmmm128_imm8, whole, whole, half, 1))?;
+                self.emit(Instruction::with4(
+                    Code::VEX_Vinsertf128_ymm_ymm_xmmm128_imm8,
+                    whole,
+                    whole,
+                    half,
+                    1,
+                ))?;
             } else {
                 self.emit(Instruction::with2(Code::Movaps_xmm_xmmm128, register, slot))?;
             }

@@ -188,9 +188,8 @@ pub unsafe extern "sysv64" fn operation(
         Ok(()) => {
             p.env.forget_answers();
             p.env.translated.update_vectors(&p.cpu);
-            let goes_on = !p.env.block_end.is_null()
-                && !p.env.unchained
-                && p.env.translated.vectors_usable == usable;
+            let goes_on =
+                !p.env.block_end.is_null() && !p.env.unchained && p.env.translated.vectors_usable == usable;
             if !goes_on {
                 leave(p, Exit::Jump, u64::from(op.offset) + u64::from(op.length));
             }

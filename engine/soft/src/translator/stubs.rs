@@ -98,7 +98,8 @@ impl Stubs {
         stubs.resolve = add(&|a| resolve(a, leave_half))?;
         stubs.code_written = add(&|a| code_written(a, leave_half))?;
         for wide in [false, true] {
-            stubs.load_vectors[usize::from(wide)] = add(&|a| load_vectors_or_leave(a, wide, stubs.interpret))?;
+            stubs.load_vectors[usize::from(wide)] =
+                add(&|a| load_vectors_or_leave(a, wide, stubs.interpret))?;
         }
         cache.keep();
         Some(stubs)

@@ -8,7 +8,19 @@ const CMDLINE: &str = "console=ttyS0 quiet COLUMNS=1000 cryptomgr.panic_on_fail=
 
 /// Host features and the names that Linux has for them.
 const FEATURES: [&str; 14] = [
-    "avx", "avx2", "fma", "f16c", "bmi1", "bmi2", "abm", "movbe", "aes", "pclmulqdq", "sha_ni", "adx", "vaes",
+    "avx",
+    "avx2",
+    "fma",
+    "f16c",
+    "bmi1",
+    "bmi2",
+    "abm",
+    "movbe",
+    "aes",
+    "pclmulqdq",
+    "sha_ni",
+    "adx",
+    "vaes",
     "vpclmulqdq",
 ];
 
@@ -23,7 +35,17 @@ const WORK: &str = "cat /bin/busybox | gzip | gunzip | sha256sum; \
     awk 'BEGIN { for (i = 1; i < 3000; i++) s += sqrt(i) / i; printf \"%.12f\\n\", s }'";
 
 fn start(suite: Suite, cpus: usize, cpu: &str, translation: &str) -> Guest {
-    let run = Tern::new(["run", "--engine", "soft", "--memory", "512M", "--cpu", cpu, "--translation", translation]);
+    let run = Tern::new([
+        "run",
+        "--engine",
+        "soft",
+        "--memory",
+        "512M",
+        "--cpu",
+        cpu,
+        "--translation",
+        translation,
+    ]);
     let kernel = debian::kernel(suite, Flavour::Cloud);
     let run = run.cpus(cpus).arg("--kernel").arg(&kernel).arg("--initrd").arg(debian::initramfs());
     let mut guest = run.arg("--cmdline").arg(CMDLINE).start();

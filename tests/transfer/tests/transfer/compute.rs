@@ -176,12 +176,8 @@ fn ymm_registers_go_along() {
     }
     let image = wide_guest();
     let engines: Vec<&dyn Engine> = vec![&*tern_test_transfer::SOFT];
-    let journey = |departures| Journey {
-        engines: engines.clone(),
-        departures,
-        stay: 100..15_000,
-        patience: PATIENCE,
-    };
+    let journey =
+        |departures| Journey { engines: engines.clone(), departures, stay: 100..15_000, patience: PATIENCE };
     let cpu_model = CpuModel::by_name("host").unwrap();
     let config = || MachineConfig {
         cpu_model: cpu_model.clone(),

@@ -11,7 +11,9 @@ use crate::decode::Op;
 use crate::environment::{Environment, Processor};
 use crate::exception::{Exception, Stop};
 use crate::state::{Cr0, Cr4, Efer, FPU_IMAGE_SIZE, SegmentRegister, Xcr0};
-use crate::vector::{self, AVX_OFFSET, FxsaveLayout, LEGACY_XSAVE_SIZE, StoreImage, XSAVE_AREA_SIZE, XsaveForm};
+use crate::vector::{
+    self, AVX_OFFSET, FxsaveLayout, LEGACY_XSAVE_SIZE, StoreImage, XSAVE_AREA_SIZE, XsaveForm,
+};
 
 type Outcome = Result<(), Stop>;
 

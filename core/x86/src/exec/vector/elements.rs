@@ -37,7 +37,8 @@ fn place<W: Word, E: Environment>(
     n: usize,
     write: bool,
 ) -> Result<u64, Stop> {
-    let offset = op.effective_address(&p.cpu).wrapping_add(n as u64 * u64::from(W::BYTES)) & op.address_mask();
+    let offset =
+        op.effective_address(&p.cpu).wrapping_add(n as u64 * u64::from(W::BYTES)) & op.address_mask();
     p.cpu.linear(op.segment, offset, u64::from(W::BYTES), write)
 }
 

@@ -64,6 +64,11 @@ pub(super) fn load<const SIZE: u8, E: Environment>(
         2 => load_word::<u16, E>(p, op, linear, operand, 0),
         4 => load_word::<u32, E>(p, op, linear, operand, 0),
         8 => load_word::<u64, E>(p, op, linear, operand, 0),
+        16 if linear.is_multiple_of(16) => {
+            let value = p.env.load_16_bytes(&mut p.cpu, op.segment, linear)?;
+            operand.0[..16].copy_from_slice(&value.to_le_bytes());
+            Ok(())
+        }
         _ if !in_one_page(linear, u64::from(SIZE)) => {
             p.env.load_bytes(&mut p.cpu, op.segment, linear, &mut operand.0[..usize::from(SIZE)])
         }
@@ -93,6 +98,11 @@ pub(super) fn store<const SIZE: u8, E: Environment>(
         2 => store_word::<u16, E>(p, op, linear, operand, 0),
         4 => store_word::<u32, E>(p, op, linear, operand, 0),
         8 => store_word::<u64, E>(p, op, linear, operand, 0),
+        16 if linear.is_multiple_of(16) => {
+            let mut bytes = [0; 16];
+            bytes.copy_from_slice(&operand.0[..16]);
+            p.env.store_16_bytes(&mut p.cpu, op.segment, linear, u128::from_le_bytes(bytes))
+        }
         _ if !in_one_page(linear, u64::from(SIZE)) => {
             p.env.store_bytes(&mut p.cpu, op.segment, linear, &operand.0[..usize::from(SIZE)])
         }

@@ -58,7 +58,10 @@ fn stubs_do_what_the_processor_does() {
             let harness = hardware.prepare(&instruction);
             for _ in 0..STATES {
                 let mut start = Block::new(random.fpu());
-                if matches!(instruction.mnemonic(), Mnemonic::Dpps | Mnemonic::Dppd | Mnemonic::Vdpps | Mnemonic::Vdppd) {
+                if matches!(
+                    instruction.mnemonic(),
+                    Mnemonic::Dpps | Mnemonic::Dppd | Mnemonic::Vdpps | Mnemonic::Vdppd
+                ) {
                     // Their intermediate results are not looked at; see `Trial::finish`.
                     start.fpu.set_mxcsr(start.fpu.mxcsr() | Mxcsr::MASKS);
                 }

@@ -134,7 +134,10 @@ fn harness(op: &Instruction) -> (Vec<u8>, usize) {
     let half = |n: u32| at((FpuState::YMM_OFFSET + 16 * n as usize) as i64);
     for n in (0..16).filter(|_| wide) {
         let ymm = R::YMM0 + n;
-        emit(Instruction::with4(Code::VEX_Vinsertf128_ymm_ymm_xmmm128_imm8, ymm, ymm, half(n), 1).expect("vinsertf128"));
+        emit(
+            Instruction::with4(Code::VEX_Vinsertf128_ymm_ymm_xmmm128_imm8, ymm, ymm, half(n), 1)
+                .expect("vinsertf128"),
+        );
     }
     emit(Instruction::with1(Code::Push_rm64, at(FLAGS)).expect("push"));
     emit(Instruction::with(Code::Popfq));
@@ -149,7 +152,10 @@ fn harness(op: &Instruction) -> (Vec<u8>, usize) {
     emit(Instruction::with1(Code::Pop_rm64, at(FLAGS)).expect("pop"));
     emit(Instruction::with1(Code::Fxsave64_m512byte, at(0)).expect("fxsave"));
     for n in (0..16).filter(|_| wide) {
-        emit(Instruction::with3(Code::VEX_Vextractf128_xmmm128_ymm_imm8, half(n), R::YMM0 + n, 1).expect("vextractf128"));
+        emit(
+            Instruction::with3(Code::VEX_Vextractf128_xmmm128_ymm_imm8, half(n), R::YMM0 + n, 1)
+                .expect("vextractf128"),
+        );
     }
     if wide {
         emit(Instruction::with(Code::VEX_Vzeroupper));

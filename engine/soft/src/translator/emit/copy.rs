@@ -176,8 +176,11 @@ impl Emitter<'_> {
         let mut instruction = guest.instruction;
         place_at_r10(&mut instruction);
         instruction.set_op1_register(sized(R11, register));
+        // An address of 32 bits wraps with the bit's distance.
+        let narrow =
+            [guest.instruction.memory_base(), guest.instruction.memory_index()].iter().any(|r| r.size() == 4);
         let bytes = match self.encode(&instruction) {
-            Some(bytes) if is_addressable(&guest.instruction) => bytes,
+            Some(bytes) if is_addressable(&guest.instruction) && !narrow => bytes,
             _ => return self.operation(guest),
         };
         let live = guest.live_before();
