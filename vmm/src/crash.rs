@@ -9,9 +9,9 @@ use iced_x86::{Decoder, Formatter, IntelFormatter};
 use vm_memory::{Bytes, GuestAddress};
 
 use tern_engine::GuestMemory;
-use tern_x86::cpu::Cpu;
+use tern_x86::cpu::{Cpu, Mode};
 use tern_x86::cpuid::CpuModel;
-use tern_x86::decode::{DECODER_OPTIONS, MAX_INSTRUCTION_LENGTH};
+use tern_x86::decode::{MAX_INSTRUCTION_LENGTH, decoder_options};
 use tern_x86::paging::{Access, AccessKind, PhysicalMemory, translate};
 use tern_x86::state::{Cr0, SegmentRegister, VcpuState};
 
@@ -64,7 +64,8 @@ impl CrashReport {
         if self.instruction.is_empty() {
             return "(cannot be read: nothing is mapped there)".to_owned();
         }
-        let mut decoder = Decoder::with_ip(self.bitness, &self.instruction, self.state.rip, DECODER_OPTIONS);
+        let options = decoder_options(Mode::TZCNT | Mode::LZCNT);
+        let mut decoder = Decoder::with_ip(self.bitness, &self.instruction, self.state.rip, options);
         let instruction = decoder.decode();
         if instruction.is_invalid() {
             return "(not an instruction)".to_owned();

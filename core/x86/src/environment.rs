@@ -3,6 +3,7 @@
 use iced_x86::Instruction;
 
 use crate::cpu::{Cpu, Word};
+use crate::cpuid::InstructionSets;
 use crate::decode::Op;
 use crate::exception::Stop;
 use crate::state::SegmentRegister;
@@ -72,6 +73,26 @@ pub trait Environment: Sized + 'static {
         linear: u64,
         change: impl FnMut(u128) -> Option<u128>,
     ) -> Result<u128, Stop>;
+
+    /// Reads 16 bytes. `linear` is a multiple of 16. Environments of processors that offer AVX make it one access, which
+    /// software then relies on (APM volume 2, section 7.3.2).
+    fn load_16_bytes(&mut self, cpu: &mut Cpu, segment: SegmentRegister, linear: u64) -> Result<u128, Stop> {
+        let low = self.load::<u64>(cpu, segment, linear)?;
+        let high = self.load::<u64>(cpu, segment, linear.wrapping_add(8))?;
+        Ok(u128::from(low) | u128::from(high) << 64)
+    }
+
+    /// Writes 16 bytes, as [`Environment::load_16_bytes`] reads them.
+    fn store_16_bytes(
+        &mut self,
+        cpu: &mut Cpu,
+        segment: SegmentRegister,
+        linear: u64,
+        value: u128,
+    ) -> Result<(), Stop> {
+        self.store::<u64>(cpu, segment, linear, value as u64)?;
+        self.store::<u64>(cpu, segment, linear.wrapping_add(8), (value >> 64) as u64)
+    }
 
     /// Reads a system structure (descriptor table, TSS) with supervisor privilege whatever the CPL.
     fn load_system<W: Word>(&mut self, cpu: &mut Cpu, linear: u64) -> Result<W, Stop>;
@@ -151,6 +172,11 @@ pub trait Environment: Sized + 'static {
     /// Sends what the low half of a local APIC's ICR stands for to the processor with this APIC ID; whether there is one.
     fn send_interrupt(&mut self, _apic_id: u32, _icr: u32) -> bool {
         false
+    }
+
+    /// The instruction sets that the processor's model offers beyond x86-64-v2.
+    fn instruction_sets(&self) -> InstructionSets {
+        InstructionSets::empty()
     }
 
     /// Prepares a vector or x87 instruction for [`Environment::execute_vector`]; `None` refuses it, and it becomes #UD.

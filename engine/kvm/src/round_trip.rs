@@ -9,8 +9,7 @@ use tern_chipset::pic::Pic;
 use tern_engine::{Clock, EngineError, GuestMemory, Standstill as _, Vcpu, VmConfig, VmEntry};
 use tern_x86::cpuid::CpuModel;
 use tern_x86::state::{
-    Activity, Component, Cr0, Cr4, DescriptorTable, Efer, Extended, FpuState, Rflags, Segment, VcpuState,
-    Xcr0,
+    Activity, Cr0, Cr4, DescriptorTable, Efer, Extended, FpuState, Rflags, Segment, VcpuState, Xcr0,
 };
 use vm_memory::{Bytes, GuestAddress};
 
@@ -195,7 +194,6 @@ fn what_a_hosts_own_processor_has_beyond_the_models_comes_back_and_a_reset_clear
     // XSAVE, and AVX's component.
     let has_avx = leaf(1, 0).is_some_and(|leaf| leaf.ecx & 1 << 26 != 0)
         && leaf(0xd, 0).is_some_and(|leaf| leaf.eax & 1 << 2 != 0);
-    let size = leaf(0xd, 2).map_or(0, |leaf| leaf.eax as usize);
     let vm = KvmVm::new(host, &config, memory).unwrap();
     let (mut vcpu, _) = vm.make_vcpu(0).unwrap();
     let new = vcpu.state();
@@ -205,10 +203,7 @@ fn what_a_hosts_own_processor_has_beyond_the_models_comes_back_and_a_reset_clear
     if has_avx {
         state.xcr0 = Xcr0::from_bits_retain(7);
         state.fpu.set_xmm(3, 0x1234);
-        state
-            .extended
-            .components
-            .push(Component { number: 2, bytes: (0..size).map(|at| at as u8 | 1).collect() });
+        state.fpu.ymm_mut().copy_from_slice(&std::array::from_fn::<u8, 256, _>(|at| at as u8 | 1));
     }
     for state in [state, new] {
         vcpu.set_state(&state);

@@ -43,6 +43,8 @@ mod wiring;
 use std::sync::Arc;
 
 pub use profile::Profile;
+pub use tern_x86::cpuid::InstructionSets;
+
 use tern_engine::{Availability, Engine, EngineError, GuestMemory, Vm, VmConfig};
 
 /// The most processors of a machine.
@@ -74,24 +76,60 @@ impl Translation {
     }
 }
 
-/// The software engine.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct SoftEngine {
+/// The instruction sets beyond x86-64-v2 that guests get with `--cpu host` on this host.
+#[must_use]
+pub fn instruction_sets() -> InstructionSets {
+    native::instruction_sets()
+}
+
+/// From when on code is hot, and what becomes of it then.
+#[derive(Debug, Clone, Copy)]
+struct HotCode {
     translation: Translation,
+    /// How often a block is executed before it is hot, about.
+    after: u32,
+}
+
+/// The software engine.
+#[derive(Debug, Clone, Copy)]
+pub struct SoftEngine {
+    hot_code: HotCode,
     profile: Profile,
 }
 
+impl Default for SoftEngine {
+    fn default() -> Self {
+        Self::new(Translation::default())
+    }
+}
+
 impl SoftEngine {
+    /// Executions after which code is hot, unless a test wants it otherwise.
+    const HOT: u32 = 24;
+
     /// The engine that treats hot code so.
     #[must_use]
     pub const fn new(translation: Translation) -> Self {
-        Self { translation, profile: Profile { is_sampled: false, is_dumped: false } }
+        let profile = Profile { is_sampled: false, is_dumped: false };
+        Self { hot_code: HotCode { translation, after: Self::HOT }, profile }
     }
 
     /// The same, which tells of its work.
     #[must_use]
     pub const fn profiled(self, profile: Profile) -> Self {
         Self { profile, ..self }
+    }
+
+    /// How it treats hot code.
+    #[must_use]
+    pub const fn translation(self) -> Translation {
+        self.hot_code.translation
+    }
+
+    /// The same, but code is hot from its first execution on: for tests of translated code.
+    #[must_use]
+    pub const fn eager(self) -> Self {
+        Self { hot_code: HotCode { after: 1, ..self.hot_code }, ..self }
     }
 
     /// The engine that treats hot code as the environment's `TERN_TRANSLATION` says (`on`, `off` or `verify`): how tests run
@@ -139,7 +177,7 @@ impl Engine for SoftEngine {
         if let Availability::Unavailable { reason, remedy } = self.probe() {
             return Err(EngineError::Unavailable { engine: self.name(), reason, remedy });
         }
-        Ok(Arc::new(SoftVm::new(config, memory, self.translation, self.profile)?))
+        Ok(Arc::new(SoftVm::new(config, memory, self.hot_code, self.profile)?))
     }
 }
 

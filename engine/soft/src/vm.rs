@@ -10,21 +10,22 @@ use tern_engine::{
 use tern_x86::cpu::Cpu;
 use tern_x86::cpuid::{Basis, CpuModel, CpuidContext};
 
-use crate::Translation;
 use crate::doorbells::Doorbells;
-use crate::environment::{Shared, SoftEnvironment};
+use crate::environment::{Abilities, Shared, SoftEnvironment};
 use crate::interrupts::Interrupts;
+use crate::native;
 use crate::profile::gauge::{Gauge, Sampler};
 use crate::profile::{Profile, SharedJitDump};
 use crate::ram::Ram;
 use crate::rendezvous::Rendezvous;
 use crate::vcpu::SoftVcpu;
 use crate::wiring::Events;
+use crate::{HotCode, Translation};
 
 /// Memory, interrupt controllers, and which processors have been handed out.
 pub struct SoftVm {
     config: VmConfig,
-    translation: Translation,
+    hot_code: HotCode,
     jitdump: SharedJitDump,
     /// What each processor is at.
     gauges: Vec<Arc<Gauge>>,
@@ -50,7 +51,7 @@ impl SoftVm {
     pub fn new(
         config: &VmConfig,
         memory: GuestMemory,
-        translation: Translation,
+        hot_code: HotCode,
         profile: Profile,
     ) -> Result<Self, EngineError> {
         if config.cpus == 0 || config.cpus > crate::MAX_CPUS {
@@ -60,9 +61,12 @@ impl SoftVm {
                 config.cpus
             )));
         }
+        let sets = native::instruction_sets();
+        let mut config = config.clone();
+        config.cpu_model = config.cpu_model.with_instruction_sets(sets);
         let model = &config.cpu_model;
-        let able = CpuModel::default();
-        let context = CpuidContext { apic_id: 0, osxsave: false };
+        let able = CpuModel::by_name("host").unwrap_or_default().with_instruction_sets(sets);
+        let context = CpuidContext::after_reset(0);
         if model.basis == Basis::Exact {
             let lacking = model.identity().beyond(|function, index| able.leaf(function, index, &context));
             if !lacking.is_empty() {
@@ -83,8 +87,10 @@ impl SoftVm {
         })?;
         let interrupts = Arc::new(Interrupts::new(config.cpus, Arc::clone(&config.clock)));
         Ok(Self {
-            config: config.clone(),
-            translation,
+            made: Mutex::new(vec![false; config.cpus as usize]),
+            rendezvous: Arc::new(Rendezvous::new(config.cpus)),
+            config,
+            hot_code,
             jitdump,
             gauges,
             _sampler: sampler,
@@ -93,8 +99,6 @@ impl SoftVm {
             events: Events::new(Arc::clone(&interrupts)),
             interrupts,
             doorbells: Arc::default(),
-            rendezvous: Arc::new(Rendezvous::new(config.cpus)),
-            made: Mutex::new(vec![false; config.cpus as usize]),
             is_logging: Mutex::default(),
         })
     }
@@ -127,13 +131,13 @@ impl Vm for SoftVm {
             gauge: Arc::clone(&self.gauges[n]),
             jitdump: self.jitdump.clone(),
         };
-        let tsc_khz = self.config.cpu_model.tsc_khz;
+        let cpu = Cpu::new(self.config.cpu_model.clone());
+        let abilities = Abilities { tsc_khz: cpu.model.tsc_khz, instruction_sets: cpu.instruction_sets };
         let make = |tlb, run_state| {
             let parts = (tlb, run_state);
-            SoftEnvironment::new(shared, Arc::clone(mailbox), tsc_khz, self.translation, parts)
+            SoftEnvironment::new(shared, Arc::clone(mailbox), abilities, self.hot_code, parts)
         };
-        let cpu = Cpu::new(self.config.cpu_model.clone());
-        let turn = (self.translation == Translation::Verified).then(|| Arc::clone(&self.turn));
+        let turn = (self.hot_code.translation == Translation::Verified).then(|| Arc::clone(&self.turn));
         let vcpu = SoftVcpu::new(cpu, make, index, turn)
             .map_err(|source| EngineError::Host { action: "get memory for a processor", source })?;
         Ok(Box::new(vcpu))

@@ -107,7 +107,10 @@ impl Generator {
         };
         let straight = first.instruction.flow_control() == FlowControl::Next;
         let branch = is_direct_branch(&first.instruction);
-        let extent = if (straight || branch) && random.one_in(2) { Extent::Run } else { Extent::Step };
+        let runs = (straight || branch) && random.one_in(2);
+        // A step of a gather ends behind any of its elements, also before one that faults.
+        let gathers = first.instruction.memory_index().is_vector_register();
+        let extent = if runs || gathers { Extent::Run } else { Extent::Step };
         let mut case = Case {
             number,
             extent,
@@ -279,11 +282,13 @@ fn shows_x87_pointers(instruction: &Instruction) -> bool {
 }
 
 fn is_dot_product(instruction: &Instruction) -> bool {
-    matches!(instruction.mnemonic(), Mnemonic::Dpps | Mnemonic::Dppd)
+    use Mnemonic as M;
+    matches!(instruction.mnemonic(), M::Dpps | M::Dppd | M::Vdpps | M::Vdppd)
 }
 
 fn loads_mxcsr(instruction: &Instruction) -> bool {
-    matches!(instruction.mnemonic(), Mnemonic::Ldmxcsr | Mnemonic::Fxrstor | Mnemonic::Fxrstor64)
+    use Mnemonic as M;
+    matches!(instruction.mnemonic(), M::Ldmxcsr | M::Vldmxcsr | M::Fxrstor | M::Fxrstor64)
 }
 
 fn sets_x87_pointers(instruction: &Instruction) -> bool {

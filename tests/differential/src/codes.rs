@@ -4,6 +4,20 @@
 use std::sync::LazyLock;
 
 use iced_x86::{Code, CpuidFeature, EncodingKind, Instruction, Mnemonic, OpKind};
+use tern_x86::cpu::Mode;
+use tern_x86::cpuid::InstructionSets;
+
+/// What the guest's processor has beyond x86-64-v2: what the host has of it.
+pub static SETS: LazyLock<InstructionSets> = LazyLock::new(tern_soft::instruction_sets);
+
+/// The mode of the guest's code.
+#[must_use]
+pub fn mode() -> Mode {
+    let mut mode = Mode::LONG;
+    mode.set(Mode::TZCNT, SETS.contains(InstructionSets::BMI1));
+    mode.set(Mode::LZCNT, SETS.contains(InstructionSets::LZCNT));
+    mode
+}
 
 /// Every kind of instruction that is compared.
 pub static COMPARED: LazyLock<Vec<Code>> = LazyLock::new(|| {
@@ -52,12 +66,13 @@ fn is_duplicate(code: Code) -> bool {
 pub fn is_compared(instruction: &Instruction) -> bool {
     let code = instruction.code();
     code != Code::INVALID
-        && code.encoding() == EncodingKind::Legacy
+        && matches!(code.encoding(), EncodingKind::Legacy | EncodingKind::VEX)
+        && SETS.offer(instruction)
         && code.cpuid_features().iter().all(|&feature| is_offered(feature))
         && !depends_on_surroundings(instruction)
 }
 
-/// The instruction sets that the model `tern-v2` offers, and the hints that are no-operations on every processor without
+/// The instruction sets that the model `tern-v2` offers, those that are up to the host, and the hints that are no-operations on every processor without
 /// them.
 fn is_offered(feature: CpuidFeature) -> bool {
     use CpuidFeature as F;
@@ -93,6 +108,21 @@ fn is_offered(feature: CpuidFeature) -> bool {
             | F::SSE4_2
             | F::SMAP
             | F::XSAVE
+            | F::AVX
+            | F::AVX2
+            | F::FMA
+            | F::F16C
+            | F::BMI1
+            | F::BMI2
+            | F::LZCNT
+            | F::MOVBE
+            | F::ADX
+            | F::AES
+            | F::PCLMULQDQ
+            | F::SHA
+            | F::VAES
+            | F::VPCLMULQDQ
+            | F::GFNI
     )
 }
 

@@ -1,12 +1,11 @@
 //! Random machine code: of a given kind of instruction, or of any.
 
 use iced_x86::{
-    Code, ConstantOffsets, Decoder, DecoderOptions, Instruction, MandatoryPrefix, OpCodeInfo,
+    Code, ConstantOffsets, Decoder, DecoderOptions, EncodingKind, Instruction, MandatoryPrefix, OpCodeInfo,
     OpCodeOperandKind, OpCodeTableKind,
 };
-use tern_x86::cpu::Mode;
 
-use crate::codes::is_compared;
+use crate::codes::{is_compared, mode};
 use crate::random::Random;
 
 /// One encoded instruction.
@@ -45,10 +44,12 @@ pub fn of_anything(random: &mut Random) -> Encoded {
         if random.one_in(3) {
             bytes.push(0x40 | random.byte() & 15);
         }
-        bytes.extend_from_slice(match random.below(8) {
+        bytes.extend_from_slice(match random.below(10) {
             0..=2 => &[],
             3 => &[0x0f, 0x38],
             4 => &[0x0f, 0x3a],
+            5 => &[0xc4],
+            6 => &[0xc5],
             _ => &[0x0f],
         });
         bytes.extend((0..16).map(|_| random.byte()));
@@ -69,7 +70,7 @@ const SEGMENTS: [u8; 6] = [0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65];
 
 /// The instruction at the start of `bytes`, if it is one that can be compared.
 fn meaning(bytes: &[u8]) -> Option<Encoded> {
-    let instruction = tern_x86::decode::decode(bytes, Mode::LONG)?;
+    let instruction = tern_x86::decode::decode(bytes, mode())?;
     let (host, constants) = decode_as_host(bytes);
     let same = is_compared(&instruction) && is_compared(&host) && instruction.len() == host.len();
     // An instruction of an extension that the guest lacks may be another one to it.
@@ -82,7 +83,7 @@ fn meaning(bytes: &[u8]) -> Option<Encoded> {
 
 /// Bytes that are no instruction to the guest nor to any processor that is known.
 fn invalid(bytes: &[u8]) -> Option<Encoded> {
-    let instruction = tern_x86::decode::decode(bytes, Mode::LONG)?;
+    let instruction = tern_x86::decode::decode(bytes, mode())?;
     let anyone = [DecoderOptions::AMD, DecoderOptions::NONE, DecoderOptions::MPX | DecoderOptions::UDBG];
     let nobody = anyone.iter().all(|&options| Decoder::new(64, bytes, options).decode().is_invalid());
     // One that is too long is another matter, and how long this one is nobody says.
@@ -102,8 +103,44 @@ fn decode_as_host(bytes: &[u8]) -> (Instruction, ConstantOffsets) {
     (instruction, constants)
 }
 
+/// The same of an instruction that VEX encodes.
+fn guess_vex(info: &OpCodeInfo, random: &mut Random) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(32);
+    if random.one_in(10) {
+        bytes.push(*random.pick(&SEGMENTS));
+    }
+    if random.one_in(10) {
+        bytes.push(0x67);
+    }
+    let map = match info.table() {
+        OpCodeTableKind::T0F => 1,
+        OpCodeTableKind::T0F38 => 2,
+        _ => 3,
+    };
+    let prefix = match info.mandatory_prefix() {
+        MandatoryPrefix::P66 => 1,
+        MandatoryPrefix::PF3 => 2,
+        MandatoryPrefix::PF2 => 3,
+        _ => 0,
+    };
+    let register = if random.one_in(2) { 0x78 } else { random.byte() & 0x78 };
+    let last = register | random.byte() & 0x84 | prefix;
+    if map == 1 && random.one_in(3) {
+        bytes.extend_from_slice(&[0xc5, last]);
+    } else {
+        bytes.extend_from_slice(&[0xc4, random.byte() & 0xe0 | map, last]);
+    }
+    bytes.push(info.op_code() as u8);
+    bytes.push(modrm(info, random));
+    bytes.extend((0..15).map(|_| random.byte()));
+    bytes
+}
+
 /// Bytes that probably are the wanted instruction: its opcode among random prefixes and operands.
 fn guess(info: &OpCodeInfo, random: &mut Random) -> Vec<u8> {
+    if info.encoding() == EncodingKind::VEX {
+        return guess_vex(info, random);
+    }
     let mut bytes = Vec::with_capacity(32);
     if random.one_in(10) {
         bytes.push(*random.pick(&SEGMENTS));

@@ -1,7 +1,9 @@
 //! A processor's registers as user code sees them, and how the execution of a case ended.
 
+use tern_x86::cpuid::InstructionSets;
 use tern_x86::state::FpuState;
 
+use crate::codes::SETS;
 use crate::random::Random;
 
 /// General-purpose registers by their number.
@@ -95,6 +97,12 @@ pub fn random_fpu(random: &mut Random) -> FpuState {
     for n in 0..16 {
         let value = random.vector();
         fpu.set_xmm(n, value);
+    }
+    // Most code leaves the upper halves clear.
+    if SETS.contains(InstructionSets::AVX) && !random.one_in(4) {
+        for half in fpu.ymm_mut().chunks_mut(16) {
+            half.copy_from_slice(&random.vector().to_le_bytes());
+        }
     }
     let bits = random_mxcsr(random);
     fpu.image_mut()[24..28].copy_from_slice(&bits.to_le_bytes());

@@ -31,6 +31,9 @@ pub fn undefined_flags(instruction: &Instruction, cl: Option<u8>) -> Rflags {
         M::Div | M::Idiv => Rflags::STATUS,
         M::Bsf | M::Bsr => Rflags::STATUS - Rflags::ZF,
         M::Bt | M::Bts | M::Btr | M::Btc => Rflags::STATUS - Rflags::CF,
+        M::Andn | M::Blsi | M::Blsmsk | M::Blsr | M::Bzhi => Rflags::AF | Rflags::PF,
+        M::Bextr => Rflags::AF | Rflags::PF | Rflags::SF,
+        M::Lzcnt | M::Tzcnt => Rflags::STATUS - Rflags::CF - Rflags::ZF,
         _ => Rflags::empty(),
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tern_engine::Engine;
 use tern_vmm::boot::{Kernel, KernelKind};
-use tern_vmm::config::{DeviceConfig, MachineConfig, OnReboot};
+use tern_vmm::config::{CpuModel, DeviceConfig, MachineConfig, OnReboot};
 use tern_vmm::guest::Guest;
 use tern_vmm::machine::{End, Machine, MachineHandle};
 
@@ -33,6 +33,8 @@ pub struct Setup {
     pub kind: KernelKind,
     /// Processors.
     pub cpus: u32,
+    /// Their model.
+    pub cpu_model: CpuModel,
     /// What the kernel gets besides.
     pub equip: fn(&mut Guest),
     /// What is on the PCI bus.
@@ -43,7 +45,7 @@ impl Setup {
     /// A machine with one processor for this kernel.
     #[must_use]
     pub fn new(image: Vec<u8>, kind: KernelKind) -> Self {
-        Self { image, kind, cpus: 1, equip: |_| {}, devices: Vec::new }
+        Self { image, kind, cpus: 1, cpu_model: CpuModel::default(), equip: |_| {}, devices: Vec::new }
     }
 
     /// The machine.
@@ -58,6 +60,7 @@ impl Setup {
         MachineConfig {
             memory: MEMORY,
             cpus: self.cpus,
+            cpu_model: self.cpu_model.clone(),
             devices: (self.devices)(),
             debug_exit: true,
             on_reboot: OnReboot::End,

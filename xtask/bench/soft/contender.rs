@@ -47,6 +47,8 @@ pub(crate) struct Files {
     pub unpacked: PathBuf,
     /// Its memory, in MiB.
     pub memory: u32,
+    /// The processor that Tern gives it, by the name that users type.
+    pub cpu: String,
     /// What tells that it has booted.
     pub ready: Ready,
     pub program: PathBuf,
@@ -76,6 +78,7 @@ fn tern_soft(files: &Files) -> Result<Command> {
     let mut command = Command::new(this.with_file_name("tern"));
     command.args(["run", "--engine", "soft", "--quiet", "--stats"]);
     command.arg("--memory").arg(format!("{}M", files.memory));
+    command.arg("--cpu").arg(&files.cpu);
     command.arg("--kernel").arg(&files.image.kernel);
     command.arg("--cmdline").arg(&files.image.cmdline);
     if let Some(initrd) = &files.image.initrd {

@@ -68,6 +68,10 @@ pub(crate) struct Options {
     #[arg(long, value_name = "NAME")]
     row: Vec<String>,
 
+    /// The processor that Tern gives its guests; `host` is the one with all that this host has, as QEMU's always is
+    #[arg(long, default_value = "tern-v2", value_name = "NAME")]
+    cpu: String,
+
     /// Also measure how long a whole Debian 13 takes to its login; it is made once, with mmdebstrap
     #[arg(long)]
     debian: bool,
@@ -138,8 +142,8 @@ fn parts(directory: &Path, options: &Options) -> Result<Vec<Part>> {
         // Linux unpacks one archive after the other.
         fs::write(&initrd, [tiny, archive.finish()].concat()).context("cannot write an initramfs")?;
         let image = Image { initrd: Some(initrd), ..image.clone() };
-        let (unpacked, program) = (unpacked.clone(), program.clone());
-        Ok(Files { image, unpacked, memory: contender::MEMORY, ready: Ready::Prompt, program })
+        let (unpacked, program, cpu) = (unpacked.clone(), program.clone(), options.cpu.clone());
+        Ok(Files { image, unpacked, memory: contender::MEMORY, cpu, ready: Ready::Prompt, program })
     };
     let (mut with_program, mut with_real) = (Archive::default(), Archive::default());
     program::pack(&program, &mut with_program)?;
@@ -153,7 +157,8 @@ fn parts(directory: &Path, options: &Options) -> Result<Vec<Part>> {
         let image = debian::image(&cache)?;
         let unpacked = unpack(&image.kernel, directory.join("vmlinux-debian"))?;
         let memory = debian::MEMORY;
-        let files = Files { image, unpacked, memory, ready: Ready::Login, program: program.clone() };
+        let (cpu, program) = (options.cpu.clone(), program.clone());
+        let files = Files { image, unpacked, memory, cpu, ready: Ready::Login, program };
         parts.push(Part { files, workloads: of(&debian) });
     }
     parts.retain(|part| !part.workloads.is_empty());

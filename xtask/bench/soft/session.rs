@@ -227,7 +227,14 @@ mod tests {
 
     fn files() -> Files {
         let image = Image { kernel: PathBuf::new(), initrd: None, cmdline: String::new() };
-        Files { image, unpacked: PathBuf::new(), memory: 0, ready: Ready::Prompt, program: PathBuf::new() }
+        Files {
+            image,
+            unpacked: PathBuf::new(),
+            memory: 0,
+            cpu: String::new(),
+            ready: Ready::Prompt,
+            program: PathBuf::new(),
+        }
     }
 
     fn outcomes(kind: Kind, script: fn(&Files) -> Result<Command>, names: &[&str]) -> Vec<Outcome> {

@@ -7,7 +7,7 @@ mod mode;
 mod segmentation;
 pub mod word;
 
-use crate::cpuid::CpuModel;
+use crate::cpuid::{CpuModel, InstructionSets};
 use crate::exception::{Exception, Vector};
 use crate::state::{
     Activity, Cr0, Cr4, Delivery, DescriptorTable, Dr6, Dr7, Efer, Extended, FpuState, Msrs, PendingEvent,
@@ -66,7 +66,7 @@ pub struct Cpu {
     pub dr7: Dr7,
     /// Model-specific registers.
     pub msrs: Msrs,
-    /// x87, MMX and SSE registers.
+    /// x87, MMX, SSE and AVX registers.
     pub fpu: FpuState,
     /// What the processor is doing.
     pub activity: Activity,
@@ -79,6 +79,8 @@ pub struct Cpu {
     pub deferred: Option<Exception>,
     /// What CPUID says.
     pub model: CpuModel,
+    /// The instruction sets that the model offers.
+    pub instruction_sets: InstructionSets,
 }
 
 impl Cpu {
@@ -114,6 +116,7 @@ impl Cpu {
             pending: reset.pending,
             exception: Exception::default(),
             deferred: None,
+            instruction_sets: model.instruction_sets(),
             model,
         };
         cpu.set_state(&reset);
@@ -228,6 +231,12 @@ impl Cpu {
     #[must_use]
     pub const fn code64(&self) -> bool {
         self.mode.contains(Mode::LONG)
+    }
+
+    /// The operating system has enabled AVX: CR4.OSXSAVE is set, and XCR0 has SSE and AVX.
+    #[must_use]
+    pub const fn avx_enabled(&self) -> bool {
+        self.cr4.contains(Cr4::OSXSAVE) && self.xcr0.contains(Xcr0::SSE.union(Xcr0::AVX))
     }
 
     /// Protected mode, virtual-8086 mode excluded.

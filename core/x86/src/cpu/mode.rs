@@ -14,6 +14,10 @@ bitflags! {
         const STACK32 = 1 << 2;
         /// ES, CS, SS and DS are usable, writable where they must be, with base 0 and a 4 GiB limit.
         const FLAT = 1 << 3;
+        /// The opcode of BSF with F3 is TZCNT, as the model says.
+        const TZCNT = 1 << 4;
+        /// The opcode of BSR with F3 is LZCNT, as the model says.
+        const LZCNT = 1 << 5;
     }
 }
 

@@ -1,6 +1,7 @@
 //! Segmentation: effective to linear addresses, and what follows from the loaded segments (APM volume 2, chapter 4).
 
 use super::{Cpu, Mode};
+use crate::cpuid::InstructionSets;
 use crate::exception::{Exception, Stop};
 use crate::state::{Attributes, Segment, SegmentRegister};
 
@@ -25,6 +26,8 @@ impl Cpu {
             mode.set(Mode::STACK32, ss.contains(Attributes::DEFAULT_BIG));
             mode.set(Mode::FLAT, self.flat());
         }
+        mode.set(Mode::TZCNT, self.instruction_sets.contains(InstructionSets::BMI1));
+        mode.set(Mode::LZCNT, self.instruction_sets.contains(InstructionSets::LZCNT));
         self.mode = mode;
         for (base, segment) in self.address_base.iter_mut().zip(&self.segments) {
             *base = segment.base;

@@ -22,6 +22,15 @@ impl Register {
             Self::Edx => result.edx,
         }
     }
+
+    pub(super) const fn of_mut(self, result: &mut super::CpuidResult) -> &mut u32 {
+        match self {
+            Self::Eax => &mut result.eax,
+            Self::Ebx => &mut result.ebx,
+            Self::Ecx => &mut result.ecx,
+            Self::Edx => &mut result.edx,
+        }
+    }
 }
 
 /// Where CPUID shows a feature.
@@ -80,16 +89,22 @@ macro_rules! features {
 features! {
     0x1 0 Ecx {
         0 SSE3 "SSE3."
+        1 PCLMULQDQ "PCLMULQDQ."
         9 SSSE3 "Supplemental SSE3."
+        12 FMA "Fused multiplication and addition, of three operands."
         13 CMPXCHG16B "CMPXCHG16B."
         17 PCID "Process-context identifiers."
         19 SSE4_1 "SSE4.1."
         20 SSE4_2 "SSE4.2."
         21 X2APIC "x2APIC mode of the local APIC."
+        22 MOVBE "MOVBE."
         23 POPCNT "POPCNT."
         24 TSC_DEADLINE "The APIC timer's TSC-deadline mode."
+        25 AES "AES rounds."
         26 XSAVE "XSAVE and its kin."
         27 OSXSAVE "CR4.OSXSAVE is set."
+        28 AVX "AVX."
+        29 F16C "Conversions of half precision."
         30 RDRAND "RDRAND."
         31 HYPERVISOR "A hypervisor is present."
     }
@@ -121,15 +136,24 @@ features! {
     0x7 0 Ebx {
         0 FSGSBASE "RDFSBASE and its kin."
         1 TSC_ADJUST "The TSC_ADJUST register."
+        3 BMI1 "Bit manipulation, first set; TZCNT."
+        5 AVX2 "AVX2."
         7 SMEP "Supervisor-mode execution prevention."
+        8 BMI2 "Bit manipulation, second set."
         9 ERMS "Fast REP MOVSB and STOSB."
         10 INVPCID "INVPCID."
         13 FCS_FDS_DEPRECATED "x87 pointers have no selectors."
+        16 AVX512F "AVX-512."
         18 RDSEED "RDSEED."
+        19 ADX "ADCX and ADOX."
         20 SMAP "Supervisor-mode access prevention."
+        29 SHA "SHA-1 and SHA-256."
     }
     0x7 0 Ecx {
         2 UMIP "User-mode instruction prevention."
+        8 GFNI "Galois-field arithmetic."
+        9 VAES "AES rounds on 256 bits."
+        10 VPCLMULQDQ "PCLMULQDQ on 256 bits."
         22 RDPID "RDPID."
     }
     0x7 0 Edx {
@@ -148,6 +172,7 @@ features! {
     0x8000_0001 0 Ecx {
         0 LAHF "LAHF and SAHF in 64-bit mode."
         1 CMP_LEGACY "The logical processors are cores."
+        5 LZCNT "LZCNT."
         8 PREFETCHW "PREFETCH and PREFETCHW."
     }
     0x8000_0001 0 Edx {

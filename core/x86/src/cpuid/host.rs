@@ -1,5 +1,5 @@
 //! `host`: whatever the engine and the host can give. Engines that run guest code by the hardware pass on what it has;
-//! the software engine gives what it executes, which is [`tern_v2`] so far.
+//! the software engine gives [`tern_v2`] and the [`super::InstructionSets`] that it executes on its host.
 
 use super::{Basis, CpuModel, tern_v2};
 

@@ -21,7 +21,7 @@ pub const SPECULATION_21_EAX: u32 = 1 << 2 | 1 << 8 | 0b11111 << 27;
 /// A processor's CPUID and its time-stamp counter's frequency, in a machine of so many.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CpuIdentity {
-    /// All leaves, as the processor with APIC ID 0 shows them while CR4.OSXSAVE is clear.
+    /// All leaves, as the processor with APIC ID 0 shows them after a reset.
     pub leaves: Vec<Leaf>,
     /// The time-stamp counter's frequency in kHz.
     pub tsc_khz: u32,
@@ -78,7 +78,7 @@ impl CpuModel {
     /// The processor as the guest sees it, with a time-stamp counter of this frequency.
     #[must_use]
     pub fn identity(&self) -> CpuIdentity {
-        let leaves = self.all_leaves(&CpuidContext { apic_id: 0, osxsave: false });
+        let leaves = self.all_leaves(&CpuidContext::after_reset(0));
         CpuIdentity { leaves, tsc_khz: self.tsc_khz, cpus: self.cpus }
     }
 
@@ -141,7 +141,7 @@ mod tests {
         let model = CpuModel::default().with_cpus(3);
         let exact = CpuModel::exactly(&model.identity());
         for apic_id in [0, 2] {
-            let context = CpuidContext { apic_id, osxsave: true };
+            let context = CpuidContext { osxsave: true, ..CpuidContext::after_reset(apic_id) };
             for function in (0..0x20).chain(0x4000_0000..0x4000_0003).chain(0x8000_0000..0x8000_0030) {
                 for index in 0..4 {
                     let leaf = |model: &CpuModel| model.leaf(function, index, &context);
@@ -160,13 +160,13 @@ mod tests {
         assert_eq!(identity.beyond(|function, index| able.leaf(function, index)), [""; 0]);
         for leaf in &mut identity.leaves {
             match (leaf.function, leaf.index) {
-                // AVX, and controls of speculation.
-                (1, _) => leaf.result.ecx |= 1 << 28,
+                // What has no name, and controls of speculation.
+                (1, _) => leaf.result.ecx |= 1 << 18,
                 (7, Some(0)) => leaf.result.edx |= SPECULATION_7_EDX,
                 _ => {}
             }
         }
-        assert_eq!(identity.beyond(|function, index| able.leaf(function, index)), ["CPUID 0x1.0 Ecx bit 28"]);
+        assert_eq!(identity.beyond(|function, index| able.leaf(function, index)), ["CPUID 0x1.0 Ecx bit 18"]);
         let none = identity.beyond(|_, _| CpuidResult::default());
         assert!(none.iter().any(|name| name == "XSAVE"), "{none:?}");
     }

@@ -6,7 +6,10 @@
 pub mod feature;
 mod host;
 mod identity;
+mod sets;
 mod tern_v2;
+
+pub use sets::InstructionSets;
 
 pub use identity::{CpuIdentity, SPECULATION_7_EDX, SPECULATION_8_EBX, SPECULATION_21_EAX};
 
@@ -17,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::cpu::Cpu;
 use crate::paging::{LINEAR_ADDRESS_BITS, PHYSICAL_ADDRESS_BITS};
 use crate::state::{Cr4, Efer, Xcr0};
+use crate::vector::LEGACY_XSAVE_SIZE;
 use feature::Feature;
 
 /// EAX, EBX, ECX and EDX after CPUID.
@@ -50,13 +54,21 @@ pub struct CpuidContext {
     pub apic_id: u32,
     /// CR4.OSXSAVE.
     pub osxsave: bool,
+    /// XCR0, which decides how large the XSAVE area is.
+    pub xcr0: Xcr0,
 }
 
 impl CpuidContext {
     /// The context of a running processor.
     #[must_use]
     pub const fn new(cpu: &Cpu, apic_id: u32) -> Self {
-        Self { apic_id, osxsave: cpu.cr4.contains(Cr4::OSXSAVE) }
+        Self { apic_id, osxsave: cpu.cr4.contains(Cr4::OSXSAVE), xcr0: cpu.xcr0 }
+    }
+
+    /// The context of a processor with this local APIC ID that has just been reset.
+    #[must_use]
+    pub fn after_reset(apic_id: u32) -> Self {
+        Self { apic_id, osxsave: false, xcr0: Xcr0::default() }
     }
 }
 
@@ -121,6 +133,9 @@ impl CpuModel {
     #[must_use]
     pub fn leaf(&self, function: u32, index: u32, context: &CpuidContext) -> CpuidResult {
         let mut result = self.stored(function, index);
+        if function == 0xd && index < 2 && result != CpuidResult::default() {
+            result.ebx = self.xsave_size(context.xcr0, index == 1);
+        }
         if self.basis == Basis::Exact {
             return self.of_processor(result, function, index, context);
         }
@@ -183,6 +198,23 @@ impl CpuModel {
     #[must_use]
     pub fn xcr0_bits(&self) -> Xcr0 {
         Xcr0::from_bits_truncate(u64::from(self.stored(0xd, 0).eax))
+    }
+
+    /// Bytes of an XSAVE area with these components, in the standard form, where each has a place of its own, or in the
+    /// compacted one.
+    fn xsave_size(&self, components: Xcr0, compacted: bool) -> u32 {
+        /// The component must begin at a multiple of 64 (ECX).
+        const ALIGNED: u32 = 1 << 1;
+        let mut end = LEGACY_XSAVE_SIZE as u32;
+        for number in (2..63).filter(|number| components.bits() >> number & 1 != 0) {
+            let CpuidResult { eax: size, ebx: offset, ecx, .. } = self.stored(0xd, number);
+            end = match compacted {
+                true if ecx & ALIGNED != 0 => end.next_multiple_of(64).saturating_add(size),
+                true => end.saturating_add(size),
+                false => end.max(offset.saturating_add(size)),
+            };
+        }
+        end
     }
 
     fn stored(&self, function: u32, index: u32) -> CpuidResult {
@@ -251,7 +283,7 @@ fn find(leaves: &[Leaf], function: u32, index: u32) -> CpuidResult {
 mod tests {
     use super::*;
 
-    const CONTEXT: CpuidContext = CpuidContext { apic_id: 3, osxsave: true };
+    const CONTEXT: CpuidContext = CpuidContext { apic_id: 3, osxsave: true, xcr0: Xcr0::X87 };
 
     #[test]
     fn every_model_is_found_by_its_name_and_fits_its_brand_string() {

@@ -10,7 +10,7 @@ use alloc::borrow::Cow;
 use super::feature::{self, masks};
 use super::{Basis, CpuModel, CpuidResult, Leaf};
 use crate::paravirtual;
-use crate::vector::XSAVE_AREA_SIZE;
+use crate::vector::LEGACY_XSAVE_SIZE;
 
 pub(super) const MODEL: CpuModel = CpuModel {
     name: "tern-v2",
@@ -25,7 +25,7 @@ pub(super) const MODEL: CpuModel = CpuModel {
 const SIGNATURE: u32 = 0x00a1_0f11;
 
 /// Bytes of an XSAVE area with all components. Both formats have the same size.
-const XSAVE_SIZE: u32 = XSAVE_AREA_SIZE as u32;
+const XSAVE_SIZE: u32 = LEGACY_XSAVE_SIZE as u32;
 
 const BASIC_EDX: u32 = masks(&[
     feature::FPU,

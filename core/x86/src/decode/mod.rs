@@ -20,18 +20,26 @@ use crate::exec;
 /// The longest instruction, in bytes.
 pub const MAX_INSTRUCTION_LENGTH: usize = 15;
 
-/// The processor that `tern-v2` models has neither TZCNT nor LZCNT, so that their opcodes mean BSF and BSR; it follows
-/// AMD where the vendors differ. PAUSE is decoded as the opcode that it is, because with REX.B it is XCHG.
-pub const DECODER_OPTIONS: u32 = DecoderOptions::AMD
-    | DecoderOptions::NO_MPFX_0FBC
-    | DecoderOptions::NO_MPFX_0FBD
-    | DecoderOptions::NO_PAUSE;
+/// What `iced-x86` must know to decode as the processor does in this mode. All models follow AMD where the vendors differ. On
+/// those without TZCNT and LZCNT their opcodes mean BSF and BSR. PAUSE is decoded as the opcode that it is, because with REX.B
+/// it is XCHG.
+#[must_use]
+pub const fn decoder_options(mode: Mode) -> u32 {
+    let mut options = DecoderOptions::AMD | DecoderOptions::NO_PAUSE;
+    if !mode.contains(Mode::TZCNT) {
+        options |= DecoderOptions::NO_MPFX_0FBC;
+    }
+    if !mode.contains(Mode::LZCNT) {
+        options |= DecoderOptions::NO_MPFX_0FBD;
+    }
+    options
+}
 
 /// Decodes one instruction; `None` if the bytes end before it does. An instruction that does not exist is returned as
 /// iced's invalid one, with the length that was looked at.
 #[must_use]
 pub fn decode(bytes: &[u8], mode: Mode) -> Option<Instruction> {
-    let mut decoder = Decoder::new(mode.bitness(), bytes, DECODER_OPTIONS);
+    let mut decoder = Decoder::new(mode.bitness(), bytes, decoder_options(mode));
     next_instruction(&mut decoder, bytes.len())
 }
 
@@ -55,7 +63,7 @@ impl<'a, E: Environment> BlockDecoder<'a, E> {
     #[must_use]
     pub fn new(bytes: &'a [u8], mode: Mode) -> Self {
         let bytes = &bytes[..bytes.len().min(usize::from(u16::MAX))];
-        let decoder = Decoder::new(mode.bitness(), bytes, DECODER_OPTIONS);
+        let decoder = Decoder::new(mode.bitness(), bytes, decoder_options(mode));
         Self { decoder, bytes, mode, previous: None }
     }
 

@@ -5,6 +5,7 @@
 //! straight code without a decision left to make. The instruction pointer is the run loop's business, except for branches.
 
 pub mod alu;
+pub mod bit_fields;
 pub mod bits;
 pub mod bound;
 pub mod branch;

@@ -1,10 +1,13 @@
-//! The x87, MMX and SSE state in the 64-bit FXSAVE layout (APM volume 2, section 11.4.4).
+//! The x87, MMX and SSE state in the 64-bit FXSAVE layout (APM volume 2, section 11.4.4), and behind it what AVX adds: the
+//! upper halves of the YMM registers, as XSAVE saves them (section 11.5.10).
 
 use bitflags::bitflags;
 use serde::{Deserialize, Serialize};
 
 /// Bytes of an FXSAVE image.
 pub const FPU_IMAGE_SIZE: usize = 512;
+/// Bytes of the upper halves of the sixteen YMM registers.
+pub const YMM_SIZE: usize = 256;
 
 bitflags! {
     /// MXCSR: SSE control and status.
@@ -30,11 +33,12 @@ impl Default for Mxcsr {
     }
 }
 
-/// An FXSAVE image, aligned so that the processor's own FXRSTOR can load it.
+/// An FXSAVE image, aligned so that the processor's own FXRSTOR can load it, and the YMM registers' upper halves.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(C, align(64))]
 pub struct FpuState {
     image: [u8; FPU_IMAGE_SIZE],
+    ymm: [u8; YMM_SIZE],
 }
 
 impl FpuState {
@@ -44,6 +48,8 @@ impl FpuState {
     pub const MXCSR_OFFSET: usize = 24;
     /// Where XMM0 is in the image; the others follow it.
     pub const XMM_OFFSET: usize = 160;
+    /// Where the upper half of YMM0 is from the start of the state; the others follow it.
+    pub const YMM_OFFSET: usize = FPU_IMAGE_SIZE;
 
     /// The state after FNINIT with cleared registers and MXCSR at its reset value.
     #[must_use]
@@ -53,7 +59,7 @@ impl FpuState {
         image[1] = 0x03;
         image[24] = 0x80;
         image[25] = 0x1f;
-        Self { image }
+        Self { image, ymm: [0; YMM_SIZE] }
     }
 
     /// The whole image.
@@ -125,6 +131,32 @@ impl FpuState {
     pub fn set_xmm(&mut self, n: usize, value: u128) {
         self.image[160 + 16 * n..176 + 16 * n].copy_from_slice(&value.to_le_bytes());
     }
+
+    /// The upper halves of YMM0 to YMM15, one after the other.
+    #[must_use]
+    pub const fn ymm(&self) -> &[u8; YMM_SIZE] {
+        &self.ymm
+    }
+
+    /// The same, to be changed.
+    pub const fn ymm_mut(&mut self) -> &mut [u8; YMM_SIZE] {
+        &mut self.ymm
+    }
+
+    /// YMM register `n` (0 to 15).
+    #[must_use]
+    pub fn vector(&self, n: usize) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        bytes[..16].copy_from_slice(&self.image[160 + 16 * n..176 + 16 * n]);
+        bytes[16..].copy_from_slice(&self.ymm[16 * n..16 * n + 16]);
+        bytes
+    }
+
+    /// Sets YMM register `n` (0 to 15).
+    pub fn set_vector(&mut self, n: usize, value: &[u8; 32]) {
+        self.image[160 + 16 * n..176 + 16 * n].copy_from_slice(&value[..16]);
+        self.ymm[16 * n..16 * n + 16].copy_from_slice(&value[16..]);
+    }
 }
 
 impl Default for FpuState {
@@ -143,18 +175,28 @@ impl core::fmt::Debug for FpuState {
     }
 }
 
+/// The upper halves follow the image where one of them is not zero: a processor without AVX has the image alone.
 impl Serialize for FpuState {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.image[..].serialize(serializer)
+        let mut bytes = self.image.to_vec();
+        if self.ymm != [0; YMM_SIZE] {
+            bytes.extend_from_slice(&self.ymm);
+        }
+        bytes.serialize(serializer)
     }
 }
 
 impl<'de> Deserialize<'de> for FpuState {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let bytes = alloc::vec::Vec::<u8>::deserialize(deserializer)?;
-        let image =
-            bytes.try_into().map_err(|_| serde::de::Error::custom("an FXSAVE image has 512 bytes"))?;
-        let mut state = Self { image };
+        let wrong =
+            || serde::de::Error::custom("an FXSAVE image has 512 bytes, and YMM's upper halves 256 more");
+        let (image, ymm) = bytes.split_first_chunk().ok_or_else(wrong)?;
+        let ymm = match ymm {
+            [] => [0; YMM_SIZE],
+            ymm => ymm.try_into().map_err(|_| wrong())?,
+        };
+        let mut state = Self { image: *image, ymm };
         state.set_mxcsr(state.mxcsr());
         Ok(state)
     }

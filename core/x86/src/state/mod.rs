@@ -14,7 +14,7 @@ mod vcpu;
 
 pub use control::{Cr0, Cr4, Dr6, Dr7, Efer, Xcr0};
 pub use extended::{Component, Extended};
-pub use fpu::{FPU_IMAGE_SIZE, FpuState, Mxcsr};
+pub use fpu::{FPU_IMAGE_SIZE, FpuState, Mxcsr, YMM_SIZE};
 pub use rflags::Rflags;
 pub use segment::{Attributes, DescriptorTable, Segment, SegmentRegister};
 pub use vcpu::{Activity, Delivery, GPR_COUNT, Msrs, PendingEvent, VcpuState};

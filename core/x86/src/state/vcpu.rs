@@ -176,7 +176,7 @@ pub struct VcpuState {
     pub cpl: u8,
     /// Model-specific registers.
     pub msrs: Msrs,
-    /// x87, MMX and SSE registers.
+    /// x87, MMX, SSE and AVX registers.
     pub fpu: FpuState,
     /// Registers that no model has.
     pub extended: Extended,

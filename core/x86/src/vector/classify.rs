@@ -14,6 +14,8 @@ pub enum VectorClass {
     Mmx,
     /// XMM registers only. #UD if CR0.EM or not CR4.OSFXSR, #NM if CR0.TS.
     Sse,
+    /// XMM and YMM registers, encoded by VEX. #UD outside of protected mode and where AVX is not enabled in XCR0, #NM if CR0.TS.
+    Avx,
 }
 
 /// What an instruction does to its memory operand. No native instruction does both.
@@ -30,9 +32,9 @@ pub enum MemoryAccess {
 pub struct MemoryOperand {
     /// Read or written.
     pub access: MemoryAccess,
-    /// Bytes, 1 to 16.
+    /// Bytes, 1 to 32.
     pub size: u8,
-    /// An address that is not a multiple of 16 raises #GP(0).
+    /// An address that is not a multiple of the size, 16 or 32, raises #GP(0).
     pub aligned: bool,
 }
 
@@ -63,28 +65,33 @@ impl VectorInfo {
     /// MMX registers all wait; the ones that do not are state management and not native.
     #[must_use]
     pub const fn waits(&self) -> bool {
-        !matches!(self.class, VectorClass::Sse)
+        !matches!(self.class, VectorClass::Sse | VectorClass::Avx)
     }
 }
 
-/// Describes a decoded x87, MMX or SSE to SSE4.2 instruction; `None` if it is not to be executed natively.
+/// Describes a decoded x87, MMX, SSE or AVX instruction; `None` if it is not to be executed natively. Whether the processor's
+/// model offers it is another question ([`crate::cpuid::InstructionSets`]).
 ///
-/// Refused are: everything that is not legacy-encoded (VEX, EVEX, XOP, 3DNow!); SSE4A, AES, PCLMULQDQ, SHA and GFNI,
-/// which no processor model offers; what works on general registers only (CRC32, MOVNTI, PREFETCH, fences); the state
-/// management that this module implements itself; and x87 opcodes that only the 80287XL and 80387SL had.
+/// Refused are: EVEX, XOP and 3DNow!, SSE4A, and what else no processor model offers; what works on general registers only
+/// (CRC32, MOVNTI, PREFETCH, fences, BMI); the state management and the accesses of single elements (gathers, masked moves)
+/// that this crate implements itself; and x87 opcodes that only the 80287XL and 80387SL had.
 #[must_use]
 pub fn classify(instruction: &Instruction) -> Option<VectorInfo> {
     let code = instruction.code();
-    if code.encoding() != EncodingKind::Legacy || is_state_management(code.mnemonic()) {
+    if is_state_management(code.mnemonic()) || accesses_elements(code.mnemonic()) {
         return None;
     }
-    let class = class(instruction)?;
+    let class = match code.encoding() {
+        EncodingKind::Legacy => class(instruction)?,
+        EncodingKind::VEX => vex_class(instruction)?,
+        _ => return None,
+    };
     let registers = |wanted: fn(Register) -> bool| operand_registers(instruction).any(|(_, r)| wanted(r));
     let class = if registers(Register::is_mm) { VectorClass::Mmx } else { class };
     let (gpr_read, gpr_written) = general_registers(instruction);
     Some(VectorInfo {
         class,
-        uses_xmm: registers(Register::is_xmm),
+        uses_xmm: registers(|register| register.is_xmm() || register.is_ymm()),
         memory: memory_operand(instruction, class),
         gpr_read,
         gpr_written,
@@ -129,9 +136,52 @@ fn class(instruction: &Instruction) -> Option<VectorClass> {
         | CpuidFeature::SSE3
         | CpuidFeature::SSSE3
         | CpuidFeature::SSE4_1
-        | CpuidFeature::SSE4_2 => Some(VectorClass::Sse),
+        | CpuidFeature::SSE4_2
+        | CpuidFeature::AES
+        | CpuidFeature::PCLMULQDQ
+        | CpuidFeature::SHA
+        | CpuidFeature::GFNI => Some(VectorClass::Sse),
         _ => None,
     })
+}
+
+/// The same for VEX: instructions on vector registers.
+fn vex_class(instruction: &Instruction) -> Option<VectorClass> {
+    let known = instruction.cpuid_features().iter().all(|feature| {
+        matches!(
+            feature,
+            CpuidFeature::AVX
+                | CpuidFeature::AVX2
+                | CpuidFeature::FMA
+                | CpuidFeature::F16C
+                | CpuidFeature::AES
+                | CpuidFeature::PCLMULQDQ
+                | CpuidFeature::VAES
+                | CpuidFeature::VPCLMULQDQ
+                | CpuidFeature::GFNI
+        )
+    });
+    known.then_some(VectorClass::Avx)
+}
+
+/// Gathers and masked moves: elements that are not selected do not fault, and are not accessed.
+const fn accesses_elements(mnemonic: Mnemonic) -> bool {
+    use Mnemonic as M;
+    matches!(
+        mnemonic,
+        M::Vmaskmovps
+            | M::Vmaskmovpd
+            | M::Vpmaskmovd
+            | M::Vpmaskmovq
+            | M::Vgatherdps
+            | M::Vgatherdpd
+            | M::Vgatherqps
+            | M::Vgatherqpd
+            | M::Vpgatherdd
+            | M::Vpgatherdq
+            | M::Vpgatherqd
+            | M::Vpgatherqq
+    )
 }
 
 /// Instructions that are written out in this module, and x87 ones that do nothing.
@@ -164,6 +214,11 @@ const fn is_state_management(mnemonic: Mnemonic) -> bool {
             | M::Stmxcsr
             | M::Maskmovq
             | M::Maskmovdqu
+            | M::Vldmxcsr
+            | M::Vstmxcsr
+            | M::Vmaskmovdqu
+            | M::Vzeroupper
+            | M::Vzeroall
     )
 }
 
@@ -180,12 +235,12 @@ fn general_registers(instruction: &Instruction) -> (u16, u16) {
     const RCX: u16 = 1 << 1;
     const RDX: u16 = 1 << 2;
     let (mut read, mut written) = match instruction.mnemonic() {
-        M::Pcmpestri | M::Pcmpestri64 => (RAX | RDX, RCX),
-        M::Pcmpestrm | M::Pcmpestrm64 => (RAX | RDX, 0),
-        M::Pcmpistri => (0, RCX),
+        M::Pcmpestri | M::Pcmpestri64 | M::Vpcmpestri | M::Vpcmpestri64 => (RAX | RDX, RCX),
+        M::Pcmpestrm | M::Pcmpestrm64 | M::Vpcmpestrm | M::Vpcmpestrm64 => (RAX | RDX, 0),
+        M::Pcmpistri | M::Vpcmpistri => (0, RCX),
         _ => (0, 0),
     };
-    // No SSE or MMX instruction reads a general register in its first operand.
+    // No SSE, AVX or MMX instruction reads a general register in its first operand.
     for (index, register) in operand_registers(instruction).filter(|(_, r)| r.is_gpr()) {
         *(if index == 0 { &mut written } else { &mut read }) |= 1 << register.number();
     }
@@ -200,7 +255,7 @@ fn memory_operand(instruction: &Instruction, class: VectorClass) -> Option<Memor
         VectorClass::X87 => {
             matches!(mnemonic, M::Fst | M::Fstp | M::Fist | M::Fistp | M::Fisttp | M::Fbstp)
         }
-        VectorClass::Mmx | VectorClass::Sse => index == 0,
+        VectorClass::Mmx | VectorClass::Sse | VectorClass::Avx => index == 0,
     };
     let size = u8::try_from(instruction.memory_size().size()).ok()?;
     let unaligned = matches!(
@@ -215,16 +270,40 @@ fn memory_operand(instruction: &Instruction, class: VectorClass) -> Option<Memor
             | M::Pcmpestrm64
             | M::Pcmpistri
             | M::Pcmpistrm
+            // AMD's processors do not ask it of SHA.
+            | M::Sha1msg1
+            | M::Sha1msg2
+            | M::Sha1nexte
+            | M::Sha1rnds4
+            | M::Sha256msg1
+            | M::Sha256msg2
+            | M::Sha256rnds2
     );
     let access = if writes { MemoryAccess::Write } else { MemoryAccess::Read };
-    Some(MemoryOperand { access, size, aligned: size == 16 && !unaligned })
+    let aligned = match class {
+        VectorClass::Avx => demands_alignment(mnemonic),
+        _ => size == 16 && !unaligned,
+    };
+    Some(MemoryOperand { access, size, aligned })
 }
 
-/// SSE instructions whose description lists #XF. Integer sources that always fit are exact and not among them.
+/// Of those encoded by VEX, only moves that say so.
+const fn demands_alignment(mnemonic: Mnemonic) -> bool {
+    use Mnemonic as M;
+    matches!(
+        mnemonic,
+        M::Vmovaps | M::Vmovapd | M::Vmovdqa | M::Vmovntps | M::Vmovntpd | M::Vmovntdq | M::Vmovntdqa
+    )
+}
+
+/// SSE and AVX instructions whose description lists #XF. Integer sources that always fit are exact and not among them.
 fn raises_simd_exceptions(code: Code) -> bool {
     use Mnemonic as M;
-    if matches!(code, Code::Cvtsi2sd_xmm_rm32) {
+    if matches!(code, Code::Cvtsi2sd_xmm_rm32 | Code::VEX_Vcvtsi2sd_xmm_xmm_rm32) {
         return false;
+    }
+    if code.encoding() == EncodingKind::VEX {
+        return vex_raises_simd_exceptions(code);
     }
     match code.mnemonic() {
         M::Addps | M::Addpd | M::Addss | M::Addsd => true,
@@ -245,6 +324,82 @@ fn raises_simd_exceptions(code: Code) -> bool {
         M::Cvtsi2ss | M::Cvtsi2sd | M::Cvtss2si | M::Cvttss2si | M::Cvtsd2si | M::Cvttsd2si => true,
         _ => false,
     }
+}
+
+/// The same of those encoded by VEX.
+fn vex_raises_simd_exceptions(code: Code) -> bool {
+    use Mnemonic as M;
+    if code.cpuid_features().contains(&CpuidFeature::FMA) {
+        return true;
+    }
+    matches!(
+        code.mnemonic(),
+        M::Vaddps
+            | M::Vaddpd
+            | M::Vaddss
+            | M::Vaddsd
+            | M::Vsubps
+            | M::Vsubpd
+            | M::Vsubss
+            | M::Vsubsd
+            | M::Vmulps
+            | M::Vmulpd
+            | M::Vmulss
+            | M::Vmulsd
+            | M::Vdivps
+            | M::Vdivpd
+            | M::Vdivss
+            | M::Vdivsd
+            | M::Vsqrtps
+            | M::Vsqrtpd
+            | M::Vsqrtss
+            | M::Vsqrtsd
+            | M::Vminps
+            | M::Vminpd
+            | M::Vminss
+            | M::Vminsd
+            | M::Vmaxps
+            | M::Vmaxpd
+            | M::Vmaxss
+            | M::Vmaxsd
+            | M::Vcmpps
+            | M::Vcmppd
+            | M::Vcmpss
+            | M::Vcmpsd
+            | M::Vcomiss
+            | M::Vcomisd
+            | M::Vucomiss
+            | M::Vucomisd
+            | M::Vaddsubps
+            | M::Vaddsubpd
+            | M::Vhaddps
+            | M::Vhaddpd
+            | M::Vhsubps
+            | M::Vhsubpd
+            | M::Vroundps
+            | M::Vroundpd
+            | M::Vroundss
+            | M::Vroundsd
+            | M::Vdpps
+            | M::Vdppd
+            | M::Vcvtss2sd
+            | M::Vcvtsd2ss
+            | M::Vcvtps2pd
+            | M::Vcvtpd2ps
+            | M::Vcvtdq2ps
+            | M::Vcvtps2dq
+            | M::Vcvttps2dq
+            | M::Vcvtpd2dq
+            | M::Vcvttpd2dq
+            | M::Vcvtsi2ss
+            | M::Vcvtsi2sd
+            | M::Vcvtss2si
+            | M::Vcvttss2si
+            | M::Vcvtsd2si
+            | M::Vcvttsd2si
+            | M::Vcvtph2ps
+            | M::Vcvtps2ph
+    )
 }
 
 #[cfg(test)]
@@ -272,6 +427,21 @@ mod tests {
         assert_eq!(memory(&[0x66, 0x0f, 0x38, 0x2a, 0x00]), Some((MemoryAccess::Read, 16, true))); // movntdqa
         assert_eq!(memory(&[0x0f, 0x13, 0x00]), Some((MemoryAccess::Write, 8, false))); // movlps store
         assert_eq!(memory(&[0x0f, 0x58, 0xc1]), None);
+    }
+
+    #[test]
+    fn of_vex_only_aligned_moves_demand_alignment_and_operands_are_up_to_32_bytes() {
+        assert_eq!(memory(&[0xc5, 0xf4, 0x58, 0x00]), Some((MemoryAccess::Read, 32, false))); // vaddps ymm
+        assert_eq!(memory(&[0xc5, 0xfc, 0x29, 0x00]), Some((MemoryAccess::Write, 32, true))); // vmovaps ymm store
+        assert_eq!(memory(&[0xc5, 0xf8, 0x28, 0x00]), Some((MemoryAccess::Read, 16, true))); // vmovaps xmm
+        assert_eq!(memory(&[0xc5, 0xfe, 0x6f, 0x00]), Some((MemoryAccess::Read, 32, false))); // vmovdqu ymm
+        assert_eq!(memory(&[0xc5, 0xfd, 0xe7, 0x00]), Some((MemoryAccess::Write, 32, true))); // vmovntdq ymm
+        assert_eq!(memory(&[0xc4, 0xe2, 0x7d, 0x18, 0x00]), Some((MemoryAccess::Read, 4, false))); // vbroadcastss
+        assert_eq!(memory(&[0xc4, 0xe3, 0x7d, 0x19, 0x00, 1]), Some((MemoryAccess::Write, 16, false))); // vextractf128
+        assert_eq!(memory(&[0xc4, 0xe3, 0x7d, 0x1d, 0x00, 0]), Some((MemoryAccess::Write, 16, false))); // vcvtps2ph
+        assert_eq!(memory(&[0xc4, 0xe2, 0x7d, 0x20, 0x00]), Some((MemoryAccess::Read, 16, false))); // vpmovsxbw ymm
+        let fma = info(&[0xc4, 0xe2, 0x75, 0xb8, 0xc2]).expect("vfmadd231ps");
+        assert!(fma.class == VectorClass::Avx && fma.simd_exceptions && !fma.waits());
     }
 
     #[test]
@@ -332,9 +502,14 @@ mod tests {
             &[0x0f, 0xae, 0xf0],                   // mfence
             &[0x0f, 0x44, 0xc1],                   // cmove
             &[0xf3, 0x90],                         // pause
-            &[0x66, 0x0f, 0x38, 0xdc, 0xc1],       // aesenc
-            &[0x66, 0x0f, 0x3a, 0x44, 0xc1, 0x00], // pclmulqdq
-            &[0xc5, 0xf0, 0x58, 0xc1],             // vaddps
+            &[0xc5, 0xf8, 0x77],                   // vzeroupper
+            &[0xc5, 0xf8, 0xae, 0x10],             // vldmxcsr
+            &[0xc5, 0xf9, 0xf7, 0xc1],             // vmaskmovdqu
+            &[0xc4, 0xe2, 0x71, 0x2c, 0x00],       // vmaskmovps
+            &[0xc4, 0xe2, 0x69, 0x90, 0x04, 0x08], // vpgatherdd
+            &[0xc4, 0xe2, 0x70, 0xf2, 0xc1],       // andn
+            &[0xc4, 0xe2, 0x71, 0x50, 0xc2],       // vpdpbusd, AVX-VNNI's
+            &[0x62, 0xf1, 0x74, 0x48, 0x58, 0xc1], // vaddps zmm0, zmm1, zmm1
             &[0xf2, 0x0f, 0x78, 0xc1, 0x00, 0x00], // insertq
             &[0x01, 0xc8],                         // add
             &[0x9b],                               // wait

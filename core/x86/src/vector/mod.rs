@@ -1,6 +1,6 @@
 //! What there is to know of vector and x87 instructions without executing one, and the management of their state.
 //!
-//! Engines execute the arithmetic of x87, MMX and SSE on the host's own units, on a saved [`crate::state::FpuState`]. What
+//! Engines execute the arithmetic of x87, MMX, SSE and AVX on the host's own units, on a saved [`crate::state::FpuState`]. What
 //! they need for it comes from [`classify()`]: operands, faults to check for, side effects. Everything that moves the
 //! state as a whole or changes how exceptions are reported is written out here instead, because it must not depend on
 //! the host's processor: it maps a state to and from bytes that the caller exchanges with guest memory.
@@ -44,4 +44,7 @@ pub use store_image::StoreImage;
 pub use x87_control::{
     fldcw, fnclex, fninit, mask_x87_exceptions, record_x87_pointers, x87_exception_pending,
 };
-pub use xsave::{XSAVE_AREA_SIZE, XsaveForm, in_use, xrstor, xsave};
+pub use xsave::{
+    AVX_OFFSET, AVX_SIZE, LEGACY_XSAVE_SIZE, XSAVE_AREA_SIZE, XsaveForm, in_use, xrstor, xrstor_reads_avx,
+    xsave,
+};

@@ -4,8 +4,8 @@ use core::ops::Range;
 
 use super::XSAVE_AREA_SIZE;
 
-/// The most pieces that any instruction writes: x87 control, MXCSR, x87 registers, XMM registers, XSAVE header.
-const PIECES: usize = 5;
+/// The most pieces that any instruction writes: x87 control, MXCSR, x87 registers, XMM registers, XSAVE header, YMM.
+const PIECES: usize = 6;
 
 /// Bytes to be written at offsets of an area; what lies between the pieces must keep its contents.
 #[derive(Debug, Clone)]
@@ -25,6 +25,12 @@ impl StoreImage {
         self.pieces[self.count] = (range.start, range.end);
         self.count += 1;
         &mut self.bytes[range]
+    }
+
+    /// Where the last piece ends.
+    #[must_use]
+    pub fn end(&self) -> usize {
+        self.pieces[..self.count].last().map_or(0, |&(_, end)| end)
     }
 
     /// The pieces in ascending order: offset in the area and bytes. No two of them overlap.

@@ -1,4 +1,4 @@
-//! XSAVE, XSAVEOPT, XSAVEC and XRSTOR of the components x87 and SSE (APM volume 2, section 11.5; SDM volume 1,
+//! XSAVE, XSAVEOPT, XSAVEC and XRSTOR of the components x87, SSE and AVX (APM volume 2, section 11.5; SDM volume 1,
 //! sections 13.4 to 13.10). XSAVES and XRSTORS are not offered.
 //!
 //! Callers check first: CR4.OSXSAVE, CR0.TS, and that the area is aligned to 64 bytes (#GP(0)).
@@ -7,10 +7,16 @@ use super::StoreImage;
 use super::fields::{read_u64, write};
 use super::fxsave::{self, FxsaveLayout};
 use crate::exception::Exception;
-use crate::state::{FpuState, Mxcsr, Xcr0};
+use crate::state::{FpuState, Mxcsr, Xcr0, YMM_SIZE};
 
 /// Bytes of an XSAVE area with the components x87 and SSE, in the standard and in the compacted form.
-pub const XSAVE_AREA_SIZE: usize = HEADER + 64;
+pub const LEGACY_XSAVE_SIZE: usize = HEADER + 64;
+/// Where AVX's component is in the area, in both forms: no other one comes before it.
+pub const AVX_OFFSET: usize = LEGACY_XSAVE_SIZE;
+/// Bytes of AVX's component: the upper halves of the YMM registers.
+pub const AVX_SIZE: usize = YMM_SIZE;
+/// Bytes of an XSAVE area with all components that there may be.
+pub const XSAVE_AREA_SIZE: usize = AVX_OFFSET + AVX_SIZE;
 
 const HEADER: usize = 512;
 const XSTATE_BV: usize = HEADER;
@@ -43,16 +49,16 @@ pub fn in_use(fpu: &FpuState) -> Xcr0 {
     let mut components = Xcr0::empty();
     components.set(Xcr0::X87, differs(fxsave::X87_CONTROL) || differs(fxsave::X87_REGISTERS));
     components.set(Xcr0::SSE, differs(ALL_REGISTERS.xmm()));
+    components.set(Xcr0::AVX, fpu.ymm() != initial.ymm());
     components
 }
 
 const ALL_REGISTERS: FxsaveLayout = FxsaveLayout { wide_pointers: true, xmm_registers: 16 };
 
-/// XSAVE, XSAVEOPT or XSAVEC: what it stores. `requested` is EDX:EAX masked by XCR0 (RFBM). The whole of the
-/// [`XSAVE_AREA_SIZE`] bytes must be writable.
+/// XSAVE, XSAVEOPT or XSAVEC: what it stores. `requested` is EDX:EAX masked by XCR0 (RFBM). All of the
+/// [`LEGACY_XSAVE_SIZE`] bytes must be writable, and what of AVX's component is stored.
 #[must_use]
 pub fn xsave(fpu: &FpuState, form: XsaveForm, layout: FxsaveLayout, requested: Xcr0) -> StoreImage {
-    let requested = requested & (Xcr0::X87 | Xcr0::SSE);
     let mut present = in_use(fpu) & requested;
     let stored = match form {
         XsaveForm::Standard { .. } => requested,
@@ -65,7 +71,9 @@ pub fn xsave(fpu: &FpuState, form: XsaveForm, layout: FxsaveLayout, requested: X
         }
     };
     let stores_mxcsr = match form {
-        XsaveForm::Standard { .. } | XsaveForm::Optimised { .. } => requested.contains(Xcr0::SSE),
+        XsaveForm::Standard { .. } | XsaveForm::Optimised { .. } => {
+            requested.intersects(Xcr0::SSE | Xcr0::AVX)
+        }
         XsaveForm::Compacted => stored.contains(Xcr0::SSE),
     };
     let mut image = StoreImage::new();
@@ -92,10 +100,21 @@ pub fn xsave(fpu: &FpuState, form: XsaveForm, layout: FxsaveLayout, requested: X
             write(header, 8, &(COMPACTED | requested.bits()).to_le_bytes());
         }
     }
+    if stored.contains(Xcr0::AVX) {
+        let bytes = 16 * layout.registers().end;
+        image.piece(AVX_OFFSET..AVX_OFFSET + bytes).copy_from_slice(&fpu.ymm()[..bytes]);
+    }
     image
 }
 
-/// XRSTOR, whose form is in the area's header. `requested` is EDX:EAX masked by XCR0 (RFBM).
+/// Whether XRSTOR reads AVX's component of the area that begins with these bytes.
+#[must_use]
+pub fn xrstor_reads_avx(requested: Xcr0, header: &[u8; LEGACY_XSAVE_SIZE]) -> bool {
+    requested.contains(Xcr0::AVX) && Xcr0::from_bits_truncate(read_u64(header, XSTATE_BV)).contains(Xcr0::AVX)
+}
+
+/// XRSTOR, whose form is in the area's header. `requested` is EDX:EAX masked by XCR0 (RFBM). AVX's component counts only if
+/// [`xrstor_reads_avx`].
 ///
 /// # Errors
 /// #GP(0) if the header or the MXCSR to be loaded is not acceptable; nothing is changed then.
@@ -111,7 +130,7 @@ pub fn xrstor(
     let compacted = xcomp_bv & COMPACTED != 0;
     let reserved_from = if compacted { XCOMP_BV + 8 } else { XCOMP_BV };
     let (allowed, reserved_to) = if compacted {
-        (xcomp_bv & !COMPACTED, XSAVE_AREA_SIZE)
+        (xcomp_bv & !COMPACTED, LEGACY_XSAVE_SIZE)
     } else {
         // The standard form leaves the last 40 bytes of the header unchecked.
         (xcr0.bits(), XCOMP_BV + 16)
@@ -124,10 +143,12 @@ pub fn xrstor(
     }
 
     let present = Xcr0::from_bits_truncate(xstate_bv);
-    let mxcsr = match (requested.contains(Xcr0::SSE), compacted && !present.contains(Xcr0::SSE)) {
-        (false, _) => fpu.mxcsr(),
-        (true, true) => Mxcsr::default(),
-        (true, false) => fxsave::load_mxcsr(bytes)?,
+    // The standard form has MXCSR whatever XSTATE_BV says, and AVX asks for it, too; in the compacted form it is SSE's.
+    let mxcsr = match compacted {
+        false if requested.intersects(Xcr0::SSE | Xcr0::AVX) => fxsave::load_mxcsr(bytes)?,
+        true if requested.contains(Xcr0::SSE) && present.contains(Xcr0::SSE) => fxsave::load_mxcsr(bytes)?,
+        true if requested.contains(Xcr0::SSE) => Mxcsr::default(),
+        _ => fpu.mxcsr(),
     };
     fpu.set_mxcsr(mxcsr);
     let initial = FpuState::new();
@@ -138,6 +159,14 @@ pub fn xrstor(
     if requested.contains(Xcr0::SSE) {
         let source = if present.contains(Xcr0::SSE) { &bytes[..HEADER] } else { &initial.image()[..] };
         fxsave::load_xmm(fpu, layout, source);
+    }
+    if requested.contains(Xcr0::AVX) {
+        let loaded = 16 * layout.registers().end;
+        let target = &mut fpu.ymm_mut()[..loaded];
+        match present.contains(Xcr0::AVX) {
+            true => target.copy_from_slice(&bytes[AVX_OFFSET..AVX_OFFSET + loaded]),
+            false => target.fill(0),
+        }
     }
     Ok(())
 }
@@ -151,12 +180,21 @@ mod tests {
     const STANDARD: XsaveForm = XsaveForm::Standard { xstate_bv: 0 };
     type Area = [u8; XSAVE_AREA_SIZE];
 
+    const WITH_AVX: Xcr0 = BOTH.union(Xcr0::AVX);
+
     fn sample() -> FpuState {
         let mut fpu = FpuState::new();
         fpu.set_fcw(0x027f);
         fields::set_st(&mut fpu, 2, [9; 10]);
         fpu.set_mxcsr(Mxcsr::from_bits_retain(0x1fa0));
         fpu.set_xmm(15, 77);
+        fpu
+    }
+
+    fn wide_sample() -> FpuState {
+        let mut fpu = sample();
+        fpu.set_vector(15, &[0x5a; 32]);
+        fpu.set_vector(3, &[0xa5; 32]);
         fpu
     }
 
@@ -179,6 +217,47 @@ mod tests {
             assert_eq!(restore(&mut loaded, BOTH, &save(&sample(), form, BOTH)), Ok(()));
             assert_eq!(loaded, sample(), "{form:?}");
         }
+    }
+
+    #[test]
+    fn avx_comes_and_goes_in_every_form() {
+        for form in [STANDARD, XsaveForm::Optimised { xstate_bv: 0 }, XsaveForm::Compacted] {
+            let area = save(&wide_sample(), form, WITH_AVX);
+            assert_eq!(read_u64(&area, XSTATE_BV), 7);
+            let mut loaded = FpuState::new();
+            assert_eq!(xrstor(&mut loaded, ALL_REGISTERS, WITH_AVX, WITH_AVX, &area), Ok(()));
+            assert_eq!(loaded, wide_sample(), "{form:?}");
+            // What is not there becomes initial, and what is not asked for stays.
+            let mut absent = area;
+            write(&mut absent, XSTATE_BV, &3u64.to_le_bytes());
+            assert_eq!(xrstor(&mut loaded, ALL_REGISTERS, BOTH, WITH_AVX, &absent), Ok(()));
+            assert_eq!(loaded, wide_sample());
+            assert_eq!(xrstor(&mut loaded, ALL_REGISTERS, WITH_AVX, WITH_AVX, &absent), Ok(()));
+            assert_eq!(loaded.ymm(), FpuState::new().ymm());
+            assert_eq!(loaded.xmm(15), wide_sample().xmm(15));
+        }
+    }
+
+    #[test]
+    fn outside_of_64_bit_code_the_upper_registers_take_no_part() {
+        let layout = FxsaveLayout { wide_pointers: false, xmm_registers: 8 };
+        let image = xsave(&wide_sample(), STANDARD, layout, Xcr0::AVX);
+        let last = image.pieces().last().map(|(offset, bytes)| (offset, bytes.len()));
+        assert_eq!(last, Some((576, 128)));
+        let mut fpu = wide_sample();
+        assert_eq!(xrstor(&mut fpu, layout, Xcr0::AVX, WITH_AVX, &[0; XSAVE_AREA_SIZE]), Ok(()));
+        assert_eq!((fpu.vector(3)[16], fpu.vector(15)[16]), (0, 0x5a));
+    }
+
+    #[test]
+    fn the_standard_form_has_mxcsr_for_avx_alone_as_well() {
+        let stored = xsave(&sample(), STANDARD, ALL_REGISTERS, Xcr0::AVX);
+        assert!(stored.pieces().any(|(offset, _)| offset == 24));
+        let mut area = [0; XSAVE_AREA_SIZE];
+        write(&mut area, 24, &0x1f81u32.to_le_bytes());
+        let mut fpu = sample();
+        assert_eq!(xrstor(&mut fpu, ALL_REGISTERS, Xcr0::AVX, WITH_AVX, &area), Ok(()));
+        assert_eq!(fpu.mxcsr().bits(), 0x1f81);
     }
 
     #[test]

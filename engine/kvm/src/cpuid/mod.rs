@@ -66,7 +66,7 @@ impl HostCpuid<'_> {
 /// All leaves for the processor with this APIC ID.
 pub fn guest_cpuid(model: &CpuModel, apic_id: u32, host: &HostCpuid<'_>) -> Vec<kvm_cpuid_entry2> {
     // KVM shows CR4.OSXSAVE by itself.
-    let context = CpuidContext { apic_id, osxsave: false };
+    let context = CpuidContext::after_reset(apic_id);
     let leaves = model.all_leaves(&context).into_iter();
     match model.basis {
         Basis::Host => passed::all(model, apic_id, host),

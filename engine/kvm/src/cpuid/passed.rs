@@ -25,7 +25,7 @@ const LEFT_OUT: [std::ops::RangeInclusive<u32>; 4] =
 
 /// All leaves for the processor with this APIC ID.
 pub(super) fn all(model: &CpuModel, apic_id: u32, host: &HostCpuid<'_>) -> Vec<kvm_cpuid_entry2> {
-    let context = CpuidContext { apic_id, osxsave: false };
+    let context = CpuidContext::after_reset(apic_id);
     let is_kept = |leaf: &&kvm_cpuid_entry2| {
         !matches!(leaf.function, 0xb | 0x1f) && !LEFT_OUT.iter().any(|range| range.contains(&leaf.function))
     };

@@ -16,7 +16,7 @@ use tern_x86::state::{Component, Extended};
 use super::registers::XSTATE_BV;
 use crate::host::Host;
 
-/// Components that [`tern_x86::state::FpuState`] holds: x87 and SSE.
+/// Components that are in every area: x87 and SSE. AVX's is [`tern_x86::state::FpuState`]'s as well, but not everybody's.
 const FIRST: u8 = 2;
 const BEHIND: u8 = 63;
 

@@ -15,7 +15,7 @@ use kvm_bindings::{
 use kvm_ioctls::VcpuFd;
 use tern_engine::EngineError;
 use tern_x86::paravirtual::msr::ENABLE;
-use tern_x86::state::{Activity, Delivery, Extended, PendingEvent, VcpuState, Xcr0};
+use tern_x86::state::{Activity, Component, Delivery, Extended, PendingEvent, VcpuState, Xcr0};
 
 use crate::host::refused;
 
@@ -49,6 +49,7 @@ pub fn get(fd: &VcpuFd, abilities: &Abilities<'_>) -> Result<VcpuState, EngineEr
     state.fpu = registers::from_xsave(&xsave);
     if let Some(beyond) = abilities.beyond {
         state.extended = beyond.get(fd, &xsave);
+        state.extended.give_avx_to(&mut state.fpu);
     }
     if abilities.xsave {
         let xcrs = fd.get_xcrs().map_err(refused("read XCR0"))?;
@@ -100,10 +101,11 @@ pub fn set(fd: &VcpuFd, abilities: &Abilities<'_>, state: &VcpuState) -> Result<
     let mut xsave = registers::to_xsave(&state.fpu);
     match abilities.beyond {
         Some(beyond) => {
+            beyond.put(Component::of_avx(&state.fpu).as_slice(), &mut xsave)?;
             beyond.put(&state.extended.components, &mut xsave)?;
             beyond.set(fd, &state.extended)?;
         }
-        None if state.extended != Extended::default() => {
+        None if state.extended != Extended::default() || Component::of_avx(&state.fpu).is_some() => {
             return Err(EngineError::Unsupported(
                 "the processor's state has registers beyond its model".into(),
             ));

@@ -172,6 +172,51 @@ impl SoftEnvironment {
         Ok(old)
     }
 
+    /// [`tern_x86::Environment::load_16_bytes`]. What the TLB does not know even after it was asked, devices and pages that are
+    /// watched, is read by halves.
+    #[inline]
+    pub(super) fn load_pair(
+        &mut self,
+        cpu: &mut Cpu,
+        segment: SegmentRegister,
+        linear: u64,
+    ) -> Result<u128, Stop> {
+        if let Some(at) = self.tlb.read(self.view, linear, 16) {
+            // SAFETY: a TLB hit lies in one page of RAM, and is as aligned as the linear address.
+            return Ok(unsafe { host::load_16_bytes(at) });
+        }
+        let low = self.load_word::<u64>(cpu, segment, linear)?;
+        if let Some(at) = self.tlb.read(self.view, linear, 16) {
+            // SAFETY: as above.
+            return Ok(unsafe { host::load_16_bytes(at) });
+        }
+        let high = self.load_word::<u64>(cpu, segment, linear.wrapping_add(8))?;
+        Ok(u128::from(low) | u128::from(high) << 64)
+    }
+
+    /// [`tern_x86::Environment::store_16_bytes`], likewise.
+    #[inline]
+    pub(super) fn store_pair(
+        &mut self,
+        cpu: &mut Cpu,
+        segment: SegmentRegister,
+        linear: u64,
+        value: u128,
+    ) -> Result<(), Stop> {
+        if self.tlb.write(self.view, linear, 16).is_none() {
+            let write = Access::explicit(cpu, AccessKind::Write);
+            self.places(cpu, segment, linear, 16, write)?;
+        }
+        let Some(hit) = self.tlb.write(self.view, linear, 16) else {
+            self.store_word(cpu, segment, linear, value as u64)?;
+            return self.store_word(cpu, segment, linear.wrapping_add(8), (value >> 64) as u64);
+        };
+        // SAFETY: a TLB hit lies in one page of RAM, and is as aligned as the linear address.
+        unsafe { host::store_16_bytes(hit.host, value) };
+        look_for_code!(self, hit, linear, 16);
+        Ok(())
+    }
+
     /// [`tern_x86::Environment::load_system`].
     pub(super) fn load_implicit<W: Word>(&mut self, cpu: &mut Cpu, linear: u64) -> Result<W, Stop> {
         if let Some(at) = self.tlb.read(View::Supervisor, linear, u64::from(W::BYTES)) {

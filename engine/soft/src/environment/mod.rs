@@ -25,12 +25,13 @@ use std::sync::Arc;
 use iced_x86::Instruction;
 use tern_engine::{Statistics, VmExit};
 use tern_x86::cpu::{Cpu, LazyFlags, Word};
+use tern_x86::cpuid::InstructionSets;
 use tern_x86::environment::{Environment, MsrAnswer, Stale, VectorOperand};
 use tern_x86::exception::{Exception, Stop};
 use tern_x86::state::{Cr0, Dr7, Msrs, Rflags, SegmentRegister};
 use tern_x86::vector::VectorInfo;
 
-use crate::Translation;
+use crate::HotCode;
 use crate::blocks::{Blocks, JumpCache, SoftOp};
 use crate::doorbells::Doorbells;
 use crate::interrupts::{Interrupts, Mailbox};
@@ -64,9 +65,21 @@ pub struct Shared {
     pub jitdump: SharedJitDump,
 }
 
+/// What a processor's surroundings must know of its model.
+#[derive(Debug, Clone, Copy)]
+pub struct Abilities {
+    /// The time-stamp counter's frequency in kHz.
+    pub tsc_khz: u32,
+    /// What it offers beyond x86-64-v2.
+    pub instruction_sets: InstructionSets,
+}
+
 /// One processor's surroundings.
 pub struct SoftEnvironment {
     ram: Arc<Ram>,
+    instruction_sets: InstructionSets,
+    /// How often a block is executed before it is translated.
+    hot_after: u32,
     pub(crate) tlb: Seat<Tlb>,
     view: View,
     /// Accesses must be compared with the debug registers: nothing is looked up in the TLB.
@@ -116,22 +129,24 @@ pub struct SoftEnvironment {
 unsafe impl Send for SoftEnvironment {}
 
 impl SoftEnvironment {
-    /// The surroundings of the processor that `mailbox` belongs to, with a time-stamp counter of `tsc_khz`.
+    /// The surroundings of the processor that `mailbox` belongs to.
     ///
     /// # Errors
     /// The host gives no executable memory.
     pub fn new(
         shared: Shared,
         mailbox: Arc<Mailbox>,
-        tsc_khz: u32,
-        translation: Translation,
+        abilities: Abilities,
+        hot_code: HotCode,
         (tlb, mut translated): (Seat<Tlb>, Seat<RunState>),
     ) -> std::io::Result<Self> {
         let Shared { ram, interrupts, doorbells, rendezvous, gauge, jitdump } = shared;
         translated.gauge = Arc::as_ptr(&gauge);
-        let translator = Translator::new(interrupts.processors(), translation, jitdump)?;
+        let translator = Translator::new(interrupts.processors(), hot_code.translation, jitdump)?;
         Ok(Self {
             ram,
+            instruction_sets: abilities.instruction_sets,
+            hot_after: hot_code.after,
             tlb,
             view: View::Supervisor,
             watching: false,
@@ -149,7 +164,7 @@ impl SoftEnvironment {
             epochs: [0; 2],
             unchained: false,
             block_end: std::ptr::null(),
-            tsc: TimeStampCounter::new(tsc_khz),
+            tsc: TimeStampCounter::new(abilities.tsc_khz),
             system_time: 0,
             statistics: Statistics::default(),
             gauge,
@@ -294,6 +309,22 @@ impl Environment for SoftEnvironment {
         self.update_pair(cpu, segment, linear, change)
     }
 
+    #[inline]
+    fn load_16_bytes(&mut self, cpu: &mut Cpu, segment: SegmentRegister, linear: u64) -> Result<u128, Stop> {
+        self.load_pair(cpu, segment, linear)
+    }
+
+    #[inline]
+    fn store_16_bytes(
+        &mut self,
+        cpu: &mut Cpu,
+        segment: SegmentRegister,
+        linear: u64,
+        value: u128,
+    ) -> Result<(), Stop> {
+        self.store_pair(cpu, segment, linear, value)
+    }
+
     fn load_system<W: Word>(&mut self, cpu: &mut Cpu, linear: u64) -> Result<W, Stop> {
         self.load_implicit(cpu, linear)
     }
@@ -406,6 +437,10 @@ impl Environment for SoftEnvironment {
 
     fn send_interrupt(&mut self, apic_id: u32, icr: u32) -> bool {
         self.interrupts.send_one(apic_id, icr)
+    }
+
+    fn instruction_sets(&self) -> InstructionSets {
+        self.instruction_sets
     }
 
     fn prepare_vector(&mut self, instruction: &Instruction, info: &VectorInfo) -> Option<u32> {

@@ -18,9 +18,6 @@ use crate::translator::{
     Checks, Entry, MAX_INSTRUCTIONS, Place, Translated, Translator, is_translatable, scan,
 };
 
-/// How often a block is executed before it is translated.
-const HOT: u32 = 24;
-
 /// How much hotter a block becomes when translated code leads to it.
 pub const HOT_PREDECESSOR: u32 = 4;
 
@@ -43,7 +40,7 @@ impl SoftEnvironment {
             Unit::Untranslatable => None,
             Unit::Cold => {
                 *so_far = so_far.saturating_add(heat);
-                if *so_far < HOT { None } else { self.translate(cpu, block) }
+                if *so_far < self.hot_after { None } else { self.translate(cpu, block) }
             }
         }
     }

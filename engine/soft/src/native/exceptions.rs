@@ -23,14 +23,20 @@ const MASK_SHIFT: u32 = 7;
 pub(super) enum TinyResult {
     /// The instruction cannot underflow.
     None,
-    /// Single precision in the lowest lane of this XMM register.
+    /// Single precision in the lowest lane of this vector register.
     Single(u8),
     /// Double precision in the lowest lane.
     Double(u8),
     /// Single precision in all lanes.
     PackedSingle(u8),
-    /// Double precision in both lanes.
+    /// Double precision in all lanes.
     PackedDouble(u8),
+    /// Single precision in all lanes of a YMM register.
+    WideSingle(u8),
+    /// Double precision in all lanes of a YMM register.
+    WideDouble(u8),
+    /// Half precision in all lanes. What is stored to memory instead is not looked at.
+    PackedHalf(u8),
 }
 
 impl TinyResult {
@@ -42,13 +48,23 @@ impl TinyResult {
         const fn double(bits: u128) -> bool {
             bits & 0x7ff0_0000_0000_0000 == 0 && bits & 0x000f_ffff_ffff_ffff != 0
         }
+        const fn half(bits: u128) -> bool {
+            bits & 0x7c00 == 0 && bits & 0x03ff != 0
+        }
         let register = |n: u8| fpu.xmm(usize::from(n));
+        let upper =
+            |n: u8| u128::from_le_bytes(std::array::from_fn(|byte| fpu.ymm()[16 * usize::from(n) + byte]));
+        let any_single = |bits: u128| (0..4).any(|lane| single(bits >> (32 * lane)));
+        let any_double = |bits: u128| (0..2).any(|lane| double(bits >> (64 * lane)));
         match self {
             Self::None => false,
             Self::Single(n) => single(register(n)),
             Self::Double(n) => double(register(n)),
-            Self::PackedSingle(n) => (0..4).any(|lane| single(register(n) >> (32 * lane))),
-            Self::PackedDouble(n) => (0..2).any(|lane| double(register(n) >> (64 * lane))),
+            Self::PackedSingle(n) => any_single(register(n)),
+            Self::PackedDouble(n) => any_double(register(n)),
+            Self::WideSingle(n) => any_single(register(n)) || any_single(upper(n)),
+            Self::WideDouble(n) => any_double(register(n)) || any_double(upper(n)),
+            Self::PackedHalf(n) => (0..8).any(|lane| half(register(n) >> (16 * lane))),
         }
     }
 }
@@ -75,7 +91,8 @@ impl Trial {
     /// Known differences. Beside an unmasked OE or UE that is raised, processors set PE only if the result would be inexact
     /// even with an unbounded exponent; here PE is set whenever the masked result is inexact. With any exception unmasked,
     /// DPPS and DPPD stop at the first of their multiplications and additions that raises one; here all of them are done,
-    /// their flags are reported together, and only the final result is looked at for underflow.
+    /// their flags are reported together, and only the final result is looked at for underflow. VCVTPS2PH to memory reports an
+    /// exact denormal as masked.
     pub(super) fn finish(mut self, tiny: TinyResult, fpu: &mut FpuState) -> bool {
         let guest = fpu.mxcsr();
         let mut raised = self.fpu.mxcsr().bits() & Mxcsr::FLAGS.bits();

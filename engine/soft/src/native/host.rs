@@ -1,5 +1,7 @@
 //! What the host's processor must have for the guest's instructions to be executed natively.
 
+use tern_x86::cpuid::InstructionSets;
+
 /// Checks for the instruction sets of x86-64-v2, which every processor model of the guest has at least.
 ///
 /// # Errors
@@ -17,4 +19,32 @@ pub fn host_supports() -> Result<(), Vec<&'static str>> {
     ];
     let missing: Vec<_> = required.iter().filter(|(_, present)| !present).map(|&(name, _)| name).collect();
     if missing.is_empty() { Ok(()) } else { Err(missing) }
+}
+
+/// The instruction sets beyond x86-64-v2 that this host's processor, and its operating system, have.
+#[must_use]
+pub fn instruction_sets() -> InstructionSets {
+    let present = [
+        (InstructionSets::AVX, is_x86_feature_detected!("avx")),
+        (InstructionSets::AVX2, is_x86_feature_detected!("avx2")),
+        (InstructionSets::FMA, is_x86_feature_detected!("fma")),
+        (InstructionSets::F16C, is_x86_feature_detected!("f16c")),
+        (InstructionSets::BMI1, is_x86_feature_detected!("bmi1")),
+        (InstructionSets::BMI2, is_x86_feature_detected!("bmi2")),
+        (InstructionSets::LZCNT, is_x86_feature_detected!("lzcnt")),
+        (InstructionSets::MOVBE, is_x86_feature_detected!("movbe")),
+        (InstructionSets::ADX, is_x86_feature_detected!("adx")),
+        (InstructionSets::AES, is_x86_feature_detected!("aes")),
+        (InstructionSets::PCLMULQDQ, is_x86_feature_detected!("pclmulqdq")),
+        (InstructionSets::SHA, is_x86_feature_detected!("sha")),
+        (InstructionSets::VAES, is_x86_feature_detected!("vaes")),
+        (InstructionSets::VPCLMULQDQ, is_x86_feature_detected!("vpclmulqdq")),
+        (InstructionSets::GFNI, is_x86_feature_detected!("gfni")),
+    ];
+    present
+        .iter()
+        .filter(|(_, present)| *present)
+        .map(|(set, _)| *set)
+        .collect::<InstructionSets>()
+        .consistent()
 }

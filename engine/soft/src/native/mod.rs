@@ -1,6 +1,6 @@
 //! Vector and x87 instructions, executed by the host's own units on a saved guest state.
 //!
-//! The guest's processor is the host's sort of processor, so the arithmetic of MMX, SSE and x87 need not be written out.
+//! The guest's processor is the host's sort of processor, so the arithmetic of MMX, SSE, AVX and x87 need not be written out.
 //! For each distinct instruction [`NativeUnit`] makes a *stub*, a small function around the same instruction with the
 //! same vector registers, whose memory operand is `[rsi]` and whose general register is `rax`:
 //!
@@ -23,8 +23,6 @@
 //! | `exceptions` | SSE exceptions that the guest did not mask |
 //! | `host` | what the host's processor must have |
 //!
-//! VEX-encoded instructions would be one more kind of stub, on a state with YMM registers.
-//!
 //! Sources: AMD64 APM volume 1 chapters 4 to 6; System V ABI for x86-64, section 3.2 (registers across calls).
 #![allow(unsafe_code, reason = "makes code and calls it")]
 
@@ -46,9 +44,9 @@ use thiserror::Error;
 use code_memory::CodeMemory;
 use stub::{Kind, Stub, StubFn};
 
-pub use host::host_supports;
+pub use host::{host_supports, instruction_sets};
 
-/// Bytes of code memory of one unit; stubs take 32 to 144 bytes each.
+/// Bytes of code memory of one unit; stubs take 32 to 224 bytes each.
 const CODE_SIZE: usize = 2 << 20;
 
 /// A prepared instruction of one [`NativeUnit`], valid until its [`NativeUnit::clear`].
@@ -260,9 +258,10 @@ impl NativeUnit {
     ) {
         // SAFETY: a whole stub of this type starts at the offset that `append` gave; it keeps to the System V ABI.
         let function: StubFn = unsafe { std::mem::transmute(self.memory.at(stub.offset)) };
-        // SAFETY: the stub accesses the FXSAVE image, sixteen registers, the flags and its memory operand, for which the
-        // caller vouches; it restores MXCSR and x87 to what Rust code expects.
-        unsafe { function(fpu.image_mut().as_mut_ptr(), memory, gpr.as_mut_ptr(), flags) };
+        let state: *mut FpuState = fpu;
+        // SAFETY: the stub accesses the FXSAVE image with the halves behind it, sixteen registers, the flags and its memory
+        // operand, for which the caller vouches; it restores MXCSR, x87 and upper halves to what Rust code expects.
+        unsafe { function(state.cast(), memory, gpr.as_mut_ptr(), flags) };
     }
 }
 

@@ -5,28 +5,33 @@
 //!
 //! SSE:        movaps xmmN, [image]…  mov rax, [gpr]  [MXCSR ← guest's]  OP  movaps [image], xmmN  mov [gpr], rax
 //!             [flags] [MXCSR flags → image, MXCSR ← host's]  ret
+//! AVX:        the same with both halves of each register; vzeroupper before the end, as Rust code expects it
 //! x87, MMX:   mov rax, [gpr]  [flags]  fxrstor64 [image]  OP  mov [gpr], rax  [flags]  fxsave64 [image]
 //!             x87 and MXCSR ← host's  ret
 //! ```
 
-use iced_x86::{Code, Encoder, IcedError, Instruction, MemoryOperand, Mnemonic, OpKind, Register as R};
+use iced_x86::{
+    Code, CpuidFeature, Encoder, EncodingKind, IcedError, Instruction, MemoryOperand, Mnemonic, OpKind,
+    Register as R,
+};
+use tern_x86::state::FpuState;
 use tern_x86::vector::{MemoryAccess, VectorClass, VectorInfo};
 
 use super::exceptions::TinyResult;
 
-/// A stub as a function: FXSAVE image (aligned to 64), memory operand, general registers by encoding number, flags.
+/// A stub as a function: FXSAVE image with what follows it (aligned to 64), memory operand, general registers by encoding number, flags.
 /// Calling one is as unsafe as `NativeUnit::run`, whose callers promise what it needs.
 pub(super) type StubFn = unsafe extern "sysv64" fn(*mut u8, *mut u8, *mut u64, *mut u64);
 
 /// No stub is longer, alignment included.
-pub(super) const MAX_SIZE: usize = 160;
+pub(super) const MAX_SIZE: usize = 224;
 
 /// How a stub must be called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// XMM registers only, no exceptions.
+    /// XMM and YMM registers only, no exceptions.
     Sse,
-    /// XMM registers only; the stub takes MXCSR from the image, which must mask all exceptions, and adds the flags raised.
+    /// XMM and YMM registers only; the stub takes MXCSR from the image, which must mask all exceptions, and adds the flags raised.
     SseArithmetic,
     /// Loads and stores the whole image.
     X87 {
@@ -59,8 +64,8 @@ impl Stub {
     pub(super) fn new(offset: u32, instruction: &Instruction, info: &VectorInfo) -> Self {
         let stores = info.memory.is_some_and(|memory| memory.access == MemoryAccess::Write);
         let kind = match info.class {
-            VectorClass::Sse if info.simd_exceptions => Kind::SseArithmetic,
-            VectorClass::Sse => Kind::Sse,
+            VectorClass::Sse | VectorClass::Avx if info.simd_exceptions => Kind::SseArithmetic,
+            VectorClass::Sse | VectorClass::Avx => Kind::Sse,
             VectorClass::Mmx if info.simd_exceptions => Kind::MmxArithmetic,
             VectorClass::Mmx => Kind::X87 { stores: false },
             VectorClass::X87 => Kind::X87 { stores },
@@ -72,6 +77,9 @@ impl Stub {
 fn tiny_result(instruction: &Instruction) -> TinyResult {
     use Mnemonic as M;
     let Ok(n) = u8::try_from(instruction.op0_register().number()) else { return TinyResult::None };
+    if instruction.code().encoding() == EncodingKind::VEX {
+        return tiny_vex_result(instruction, n);
+    }
     match instruction.mnemonic() {
         M::Addss | M::Subss | M::Mulss | M::Divss | M::Cvtsd2ss => TinyResult::Single(n),
         M::Addsd | M::Subsd | M::Mulsd | M::Divsd => TinyResult::Double(n),
@@ -79,6 +87,30 @@ fn tiny_result(instruction: &Instruction) -> TinyResult {
         M::Addsubps | M::Haddps | M::Hsubps | M::Dpps => TinyResult::PackedSingle(n),
         M::Addpd | M::Subpd | M::Mulpd | M::Divpd => TinyResult::PackedDouble(n),
         M::Addsubpd | M::Haddpd | M::Hsubpd | M::Dppd => TinyResult::PackedDouble(n),
+        _ => TinyResult::None,
+    }
+}
+
+/// The same of those that VEX encodes.
+fn tiny_vex_result(instruction: &Instruction, n: u8) -> TinyResult {
+    use Mnemonic as M;
+    if instruction.cpuid_features().contains(&CpuidFeature::FMA) {
+        let name = format!("{:?}", instruction.mnemonic());
+        return match name.get(name.len().saturating_sub(2)..) {
+            Some("ps") => TinyResult::WideSingle(n),
+            Some("pd") => TinyResult::WideDouble(n),
+            Some("ss") => TinyResult::Single(n),
+            _ => TinyResult::Double(n),
+        };
+    }
+    match instruction.mnemonic() {
+        M::Vaddss | M::Vsubss | M::Vmulss | M::Vdivss | M::Vcvtsd2ss => TinyResult::Single(n),
+        M::Vaddsd | M::Vsubsd | M::Vmulsd | M::Vdivsd => TinyResult::Double(n),
+        M::Vaddps | M::Vsubps | M::Vmulps | M::Vdivps | M::Vcvtpd2ps => TinyResult::WideSingle(n),
+        M::Vaddsubps | M::Vhaddps | M::Vhsubps | M::Vdpps => TinyResult::WideSingle(n),
+        M::Vaddpd | M::Vsubpd | M::Vmulpd | M::Vdivpd => TinyResult::WideDouble(n),
+        M::Vaddsubpd | M::Vhaddpd | M::Vhsubpd | M::Vdppd => TinyResult::WideDouble(n),
+        M::Vcvtps2ph if instruction.op0_kind() == OpKind::Register => TinyResult::PackedHalf(n),
         _ => TinyResult::None,
     }
 }
@@ -94,7 +126,8 @@ const FSW_OFFSET: i64 = 2;
 /// ES in the low byte of FSW.
 const EXCEPTION_SUMMARY: i32 = 0x80;
 const MXCSR_OFFSET: i64 = 24;
-const XMM_OFFSET: i64 = 160;
+const XMM_OFFSET: i64 = FpuState::XMM_OFFSET as i64;
+const YMM_OFFSET: i64 = FpuState::YMM_OFFSET as i64;
 /// CF, PF, AF, ZF, SF and OF.
 const STATUS_FLAGS: i32 = 0x8d5;
 /// What System V's ABI expects between functions.
@@ -118,7 +151,7 @@ pub(super) fn assemble(instruction: &Instruction, info: &VectorInfo) -> Result<V
             at(GPR, 8 * i64::from(n)),
         ))?;
     }
-    if info.class == VectorClass::Sse {
+    if matches!(info.class, VectorClass::Sse | VectorClass::Avx) {
         a.sse(instruction, info, explicit)?;
     } else {
         a.x87(instruction, info, explicit)?;
@@ -173,20 +206,21 @@ fn host_register(n: u32, explicit: Option<u32>) -> R {
     }
 }
 
-/// The XMM registers that the instruction names or implies, and those that it may change: bit *n* is register *n*.
-fn xmm_registers(instruction: &Instruction, info: &VectorInfo) -> (u16, u16) {
+/// The vector registers that the instruction names or implies, and those that it may change: bit *n* is register *n*.
+fn vector_registers(instruction: &Instruction, info: &VectorInfo) -> (u16, u16) {
     use Mnemonic as M;
     let (implied, implied_written) = match instruction.mnemonic() {
-        M::Pblendvb | M::Blendvps | M::Blendvpd => (1, 0),
+        M::Pblendvb | M::Blendvps | M::Blendvpd | M::Sha256rnds2 => (1, 0),
         M::Pcmpestrm | M::Pcmpestrm64 | M::Pcmpistrm => (1, 1),
+        M::Vpcmpestrm | M::Vpcmpestrm64 | M::Vpcmpistrm => (1, 1),
         _ => (0, 0),
     };
     let (mut named, mut written) = (implied, implied_written);
     for i in 0..instruction.op_count() {
         let register = instruction.op_register(i);
-        if instruction.op_kind(i) == OpKind::Register && register.is_xmm() {
+        if instruction.op_kind(i) == OpKind::Register && (register.is_xmm() || register.is_ymm()) {
             named |= 1 << register.number();
-            // Whatever sets the flags compares, and leaves its first operand alone.
+            // Whatever sets the flags compares, and leaves its first operand alone; so does what stores.
             if i == 0 && !info.flags_written {
                 written |= 1 << register.number();
             }
@@ -201,6 +235,11 @@ fn at(base: R, displacement: i64) -> MemoryOperand {
 
 fn xmm(n: u16) -> (R, MemoryOperand) {
     (R::XMM0 + u32::from(n), at(IMAGE, XMM_OFFSET + 16 * i64::from(n)))
+}
+
+/// The whole register, and where its upper half is.
+fn ymm(n: u16) -> (R, MemoryOperand) {
+    (R::YMM0 + u32::from(n), at(IMAGE, YMM_OFFSET + 16 * i64::from(n)))
 }
 
 struct Assembler {
@@ -219,10 +258,23 @@ impl Assembler {
         info: &VectorInfo,
         explicit: Option<u32>,
     ) -> Result<(), IcedError> {
-        let (named, written) = xmm_registers(instruction, info);
+        let (named, written) = vector_registers(instruction, info);
+        let wide = info.class == VectorClass::Avx;
         for n in (0..16).filter(|n| named >> n & 1 != 0) {
             let (register, slot) = xmm(n);
-            self.emit(Instruction::with2(Code::Movaps_xmm_xmmm128, register, slot))?;
+            if wide {
+                let (whole, half) = ymm(n);
+                self.emit(Instruction::with2(Code::VEX_Vmovaps_xmm_xmmm128, register, slot))?;
+                self.emit(Instruction::with4(
+                    Code::VEX_Vinsertf128_ymm_ymm_xmmm128_imm8,
+                    whole,
+                    whole,
+                    half,
+                    1,
+                ))?;
+            } else {
+                self.emit(Instruction::with2(Code::Movaps_xmm_xmmm128, register, slot))?;
+            }
         }
         // Below the stack pointer is the red zone, which signal handlers leave alone.
         let guest = at(R::RSP, -8);
@@ -236,7 +288,13 @@ impl Assembler {
         self.emit(Ok(rewritten(instruction)))?;
         for n in (0..16).filter(|n| written >> n & 1 != 0) {
             let (register, slot) = xmm(n);
-            self.emit(Instruction::with2(Code::Movaps_xmmm128_xmm, slot, register))?;
+            if wide {
+                let (whole, half) = ymm(n);
+                self.emit(Instruction::with2(Code::VEX_Vmovaps_xmmm128_xmm, slot, register))?;
+                self.emit(Instruction::with3(Code::VEX_Vextractf128_xmmm128_ymm_imm8, half, whole, 1))?;
+            } else {
+                self.emit(Instruction::with2(Code::Movaps_xmmm128_xmm, slot, register))?;
+            }
         }
         self.store_gprs(info, explicit)?;
         if info.flags_written {
@@ -248,6 +306,9 @@ impl Assembler {
             self.emit(Instruction::with2(Code::Mov_r32_rm32, SCRATCH32, guest))?;
             self.emit(Instruction::with2(Code::And_rm32_imm8, SCRATCH32, 0x3f))?;
             self.emit(Instruction::with2(Code::Or_rm32_r32, at(IMAGE, MXCSR_OFFSET), SCRATCH32))?;
+        }
+        if wide {
+            self.emit(Ok(Instruction::with(Code::VEX_Vzeroupper)))?;
         }
         Ok(())
     }

@@ -71,6 +71,8 @@ impl Condition {
     }
 }
 
+/// Below, carry.
+pub const BELOW: Condition = Condition(2);
 /// Above or equal, no carry.
 pub const ABOVE_OR_EQUAL: Condition = Condition(3);
 /// Equal, zero.
@@ -471,6 +473,33 @@ impl Assembler {
         }
     }
 
+    /// `vextractf128 [frame], ymm, 1`, or `vinsertf128 ymm, ymm, [frame], 1`: the register's upper half.
+    pub fn upper_half(&mut self, register: u8, displacement: i32, store: bool) {
+        // VEX of three bytes: the register's high bit inverted, neither index nor high base; map 3; 256 bits, prefix 66, and the
+        // register once more, inverted, or none.
+        let high = !(register >> 3) << 7;
+        let again = if store { 0x78 } else { (!register & 15) << 3 };
+        self.raw(&[0xc4, high | 0x63, again | 0x05, if store { 0x19 } else { 0x18 }]);
+        self.frame_operand(register, displacement);
+        self.bytes.push(1);
+    }
+
+    /// Sets ZF if the 256 bytes in the frame, at a multiple of 32, are all zero. YMM0 is lost.
+    pub fn test_upper_halves(&mut self, displacement: i32) {
+        for at in (0..256).step_by(32) {
+            // vmovaps ymm0, [frame]; then vorps ymm0, ymm0, [frame]
+            self.raw(&[0xc5, 0xfc, if at == 0 { 0x28 } else { 0x56 }]);
+            self.frame_operand(0, displacement + at);
+        }
+        // vptest ymm0, ymm0
+        self.raw(&[0xc4, 0xe2, 0x7d, 0x17, 0xc0]);
+    }
+
+    /// `vzeroupper`.
+    pub fn vzeroupper(&mut self) {
+        self.raw(&[0xc5, 0xf8, 0x77]);
+    }
+
     /// `test reg, value`, of 8 bits; the register is one of R8 to R15.
     pub fn test_byte(&mut self, reg: Host, value: u8) {
         self.rex(false, Host(0), 0, reg.0);
@@ -524,11 +553,16 @@ impl Assembler {
         self.raw(&[0x49, 0x83, 0x3b, 0]);
     }
 
-    /// `cmp byte [frame], 0`.
-    pub fn cmp_byte_zero(&mut self, displacement: i32) {
+    /// `cmp byte [frame], value`.
+    pub fn cmp_byte(&mut self, displacement: i32, value: u8) {
         self.bytes.push(0x80);
         self.frame_operand(7, displacement);
-        self.bytes.push(0);
+        self.bytes.push(value);
+    }
+
+    /// `cmp byte [frame], 0`.
+    pub fn cmp_byte_zero(&mut self, displacement: i32) {
+        self.cmp_byte(displacement, 0);
     }
 
     /// `and byte [frame], value`.
@@ -554,6 +588,13 @@ impl Assembler {
     pub fn load_byte(&mut self, reg: Host, displacement: i32) {
         self.rex(false, reg, 0, 0);
         self.raw(&[0x0f, 0xb6]);
+        self.frame_operand(reg.0, displacement);
+    }
+
+    /// `mov byte [frame], reg`; the register is one of R8 to R15.
+    pub fn store_byte_of(&mut self, displacement: i32, reg: Host) {
+        self.rex(false, reg, 0, 0);
+        self.bytes.push(0x88);
         self.frame_operand(reg.0, displacement);
     }
 

@@ -8,7 +8,7 @@ use tern_x86::cpu::word::BLOCK;
 use tern_x86::environment::Processor;
 use tern_x86::state::SegmentRegister;
 
-use super::frame::Exit;
+use super::frame::{Exit, Vectors};
 use super::restless::SAMPLED;
 use crate::blocks::SoftOp;
 use crate::environment::{Answer, SoftEnvironment, finish};
@@ -179,6 +179,7 @@ pub unsafe extern "sysv64" fn operation(
     p.env.translator.counters.operations += 1;
     // An operation that writes over code that may be the running one's puts a null there.
     p.env.block_end = op;
+    let usable = p.env.translated.vectors_usable;
     let ran = (op.run)(p, op);
     if *touches_flags {
         p.env.translated.pack_flags(p.cpu.flags);
@@ -187,7 +188,8 @@ pub unsafe extern "sysv64" fn operation(
         Ok(()) => {
             p.env.forget_answers();
             p.env.translated.update_vectors(&p.cpu);
-            let goes_on = !p.env.block_end.is_null() && !p.env.unchained && p.env.translated.vectors_usable;
+            let goes_on =
+                !p.env.block_end.is_null() && !p.env.unchained && p.env.translated.vectors_usable == usable;
             if !goes_on {
                 leave(p, Exit::Jump, u64::from(op.offset) + u64::from(op.length));
             }
@@ -222,7 +224,7 @@ pub unsafe extern "sysv64" fn transfer(
             if let Some(code) = p.env.next_code(&mut p.cpu, op.flags) {
                 p.env.translated.update_vectors(&p.cpu);
                 // The code that goes on loads them if it needs them.
-                p.env.translated.vectors_loaded = false;
+                p.env.translated.vectors_loaded = Vectors::None;
                 return code;
             }
             p.env.translated.exit = Exit::Jump;

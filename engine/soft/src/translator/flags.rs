@@ -5,7 +5,8 @@
 
 use bitflags::bitflags;
 use iced_x86::{Decoder, FlowControl, Instruction, Mnemonic, OpKind, RflagsBits};
-use tern_x86::decode::DECODER_OPTIONS;
+use tern_x86::cpu::Mode;
+use tern_x86::decode::decoder_options;
 
 bitflags! {
     /// The arithmetic flags, numbered as `iced-x86` does.
@@ -69,10 +70,10 @@ fn may_keep_flags(instruction: &Instruction) -> bool {
 /// How many instructions of a successor are looked at.
 const DEPTH: usize = 12;
 
-/// What may be read of the flags at `offset` of a page of 64-bit code, and the end of the bytes that this was learned from.
+/// What may be read of the flags at `offset` of a page of 64-bit code of this mode, and the end of the bytes that this was learned from.
 /// Exceptions and interrupts do not count: what no instruction reads before it is replaced is not kept for their handlers.
-pub fn live_at(page: &[u8], offset: usize) -> (FlagSet, usize) {
-    let mut decoder = Decoder::with_ip(64, page, 0, DECODER_OPTIONS);
+pub fn live_at(page: &[u8], mode: Mode, offset: usize) -> (FlagSet, usize) {
+    let mut decoder = Decoder::with_ip(64, page, 0, decoder_options(mode));
     let (mut live, mut unknown) = (FlagSet::empty(), FlagSet::all());
     if decoder.set_position(offset).is_err() {
         return (unknown, offset);
@@ -99,23 +100,23 @@ mod tests {
     #[test]
     fn flags_are_live_until_they_are_replaced() {
         // mov eax, [rdi]; test eax, eax
-        assert_eq!(live_at(&[0x8b, 0x07, 0x85, 0xc0], 0), (FlagSet::empty(), 4));
+        assert_eq!(live_at(&[0x8b, 0x07, 0x85, 0xc0], Mode::LONG, 0), (FlagSet::empty(), 4));
         // jc
-        assert_eq!(live_at(&[0x72, 0x00], 0).0, FlagSet::all());
+        assert_eq!(live_at(&[0x72, 0x00], Mode::LONG, 0).0, FlagSet::all());
         // adc eax, eax
-        assert_eq!(live_at(&[0x11, 0xc0], 0).0, FlagSet::CF);
+        assert_eq!(live_at(&[0x11, 0xc0], Mode::LONG, 0).0, FlagSet::CF);
         // inc eax leaves CF; sub eax, eax
-        assert_eq!(live_at(&[0xff, 0xc0, 0x29, 0xc0], 0).0, FlagSet::empty());
+        assert_eq!(live_at(&[0xff, 0xc0, 0x29, 0xc0], Mode::LONG, 0).0, FlagSet::empty());
         // ret
-        assert_eq!(live_at(&[0xc3], 0).0, FlagSet::all());
+        assert_eq!(live_at(&[0xc3], Mode::LONG, 0).0, FlagSet::all());
     }
 
     #[test]
     fn a_shift_by_cl_may_keep_them() {
         // shl eax, cl; xor eax, eax
-        assert_eq!(live_at(&[0xd3, 0xe0, 0x31, 0xc0], 0).0, FlagSet::empty());
+        assert_eq!(live_at(&[0xd3, 0xe0, 0x31, 0xc0], Mode::LONG, 0).0, FlagSet::empty());
         // shl eax, cl; ret
-        let mut decoder = Decoder::new(64, &[0xd3, 0xe0], DECODER_OPTIONS);
+        let mut decoder = Decoder::new(64, &[0xd3, 0xe0], decoder_options(Mode::LONG));
         let flags = FlagUse::of(&decoder.decode());
         assert!(flags.changes && flags.replaces.is_empty());
     }

@@ -7,7 +7,8 @@
 //! | RAX, RCX, RDX, RBX, RBP, RSI, RDI, R8, R12 to R15 | the guest's register of that name |
 //! | R9 | the guest's RSP |
 //! | R10, R11 | nothing between guest instructions; the guest's R9, R10 and R11 stay in memory, as they are used least |
-//! | XMM0 to XMM15, MXCSR | the guest's, if [`RunState::vectors_loaded`] |
+//! | XMM0 to XMM15, MXCSR | the guest's, if [`RunState::vectors_loaded`] says so |
+//! | YMM0 to YMM15 | the guest's, if it says that; else their upper halves are anything |
 //! | RFLAGS | the guest's arithmetic flags, where the translator says so; else they are in [`RunState::flags`], or dead |
 
 use std::mem::offset_of;
@@ -66,16 +67,28 @@ const SUPERVISOR_JUMPS: usize = 1 << 14;
 /// Entries of the jump table of levels 0 to 2 with the override of SMAP, under which little code runs.
 const SUPERVISOR_AC_JUMPS: usize = 1 << 9;
 
+/// Which of the guest's vector registers the host's are, or may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Vectors {
+    /// None.
+    None = 0,
+    /// XMM registers.
+    Xmm = 1,
+    /// YMM registers: the guest has enabled AVX.
+    Ymm = 2,
+}
+
 /// The part of the processor's surroundings that is translated code's own.
 #[derive(Debug)]
 #[repr(C)]
 pub struct RunState {
     /// The arithmetic flags in memory: OF in bit 0, and bits 15:8 as LAHF gives them.
     pub flags: u16,
-    /// The host's XMM registers and MXCSR are the guest's.
-    pub vectors_loaded: bool,
-    /// The guest may use XMM registers, and MXCSR masks every exception.
-    pub vectors_usable: bool,
+    /// Which of the host's vector registers are the guest's, and with them MXCSR.
+    pub vectors_loaded: Vectors,
+    /// Which of them the guest may use; none if MXCSR does not mask every exception.
+    pub vectors_usable: Vectors,
     /// Misses of sites until one is looked at.
     pub miss_tick: i32,
     /// Guest instructions until time must be looked at; negative when it must.
@@ -192,9 +205,14 @@ impl RunState {
     /// Looks whether vector instructions may run as they are.
     #[inline]
     pub fn update_vectors(&mut self, cpu: &Cpu) {
-        self.vectors_usable = !cpu.cr0.intersects(Cr0::EM.union(Cr0::TS))
+        let usable = !cpu.cr0.intersects(Cr0::EM.union(Cr0::TS))
             && cpu.cr4.contains(Cr4::OSFXSR)
             && cpu.fpu.mxcsr().contains(Mxcsr::MASKS);
+        self.vectors_usable = match usable {
+            false => Vectors::None,
+            true if cpu.avx_enabled() => Vectors::Ymm,
+            true => Vectors::Xmm,
+        };
     }
 }
 
@@ -276,6 +294,11 @@ pub const fn gpr(number: usize) -> i32 {
 /// An XMM register in the guest's FXSAVE image.
 pub const fn xmm(number: usize) -> i32 {
     at(FPU + FpuState::XMM_OFFSET + 16 * number)
+}
+
+/// The upper half of a YMM register in the guest's state.
+pub const fn ymm(number: usize) -> i32 {
+    at(FPU + FpuState::YMM_OFFSET + 16 * number)
 }
 
 /// The base of a segment, by its number in `Cpu::address_base`.

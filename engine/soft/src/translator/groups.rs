@@ -181,6 +181,8 @@ fn accesses(guest: &Guest, facts: &mut InstructionInfoFactory) -> [Found; 2] {
     };
     let stack = stack.map(|(register, displacement, write)| (Part::Stack, register, displacement, 8, write));
     let operand = match guest.kind {
+        // Narrow divisions are the interpreter's.
+        Kind::Divide if guest.instruction.memory_size().size() < 4 => None,
         Kind::Copy
         | Kind::Vector { .. }
         | Kind::Divide
@@ -204,7 +206,13 @@ fn operand(instruction: &Instruction, facts: &mut InstructionInfoFactory) -> Fou
         instruction.mnemonic(),
         Mnemonic::Xchg | Mnemonic::Xadd | Mnemonic::Cmpxchg | Mnemonic::Cmpxchg8b | Mnemonic::Cmpxchg16b
     );
-    if exchanges || !plain || !(1..=16).contains(&size) {
+    // With two registers in memory beside its address it is the interpreter's.
+    let in_memory = (0..instruction.op_count())
+        .filter(|&n| instruction.op_kind(n) == OpKind::Register && instruction.op_register(n).is_gpr())
+        .map(|n| instruction.op_register(n).full_register().number())
+        .filter(|&number| host(number).is_none());
+    let borrows_two = in_memory.clone().any(|number| in_memory.clone().any(|other| other != number));
+    if exchanges || borrows_two || !plain || !(1..=32).contains(&size) {
         return None;
     }
     let options = InstructionInfoOptions::NO_MEMORY_USAGE | InstructionInfoOptions::NO_REGISTER_USAGE;

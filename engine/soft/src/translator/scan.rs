@@ -20,10 +20,12 @@ pub const MAX_INSTRUCTIONS: usize = 64;
 pub enum Kind {
     /// It is copied, with its operands where the translator has them.
     Copy,
-    /// As [`Kind::Copy`], on vector registers; `aligned` if its memory operand must be.
+    /// As [`Kind::Copy`], on vector registers.
     Vector {
-        /// An address that is no multiple of 16 is refused.
-        aligned: bool,
+        /// An address that is no multiple of this is refused: 1, 16 or 32.
+        alignment: u8,
+        /// It is encoded by VEX, and works on YMM registers.
+        wide: bool,
     },
     /// It only computes an address.
     Lea,
@@ -137,9 +139,12 @@ pub struct Unit {
 }
 
 impl Unit {
-    /// Whether it has vector instructions.
-    pub fn uses_vectors(&self) -> bool {
-        self.instructions.iter().any(|guest| matches!(guest.kind, Kind::Vector { .. }))
+    /// Whether it has vector instructions, and of these such that VEX encodes.
+    pub fn uses_vectors(&self) -> (bool, bool) {
+        self.instructions.iter().fold((false, false), |(any, wide), guest| match guest.kind {
+            Kind::Vector { wide: this, .. } => (true, wide || this),
+            _ => (any, wide),
+        })
     }
 }
 
@@ -167,7 +172,7 @@ pub fn scan(env: &mut SoftEnvironment, mode: Mode, page: &[u8], offset: usize) -
     let mut watched = vec![(offset, end)];
     let mut look = |target: i64| match usize::try_from(target) {
         Ok(target) if target < page.len() => {
-            let (live, seen) = live_at(page, target);
+            let (live, seen) = live_at(page, mode, target);
             watched.push((target, seen));
             live
         }
@@ -201,12 +206,15 @@ fn kind(instruction: &Instruction, op: &SoftOp) -> Kind {
         return Kind::Interpret;
     }
     if let Some(info) = classify(instruction) {
+        let alignment = info.memory.filter(|memory| memory.aligned).map_or(1, |memory| memory.size);
         return match info.class {
-            VectorClass::Sse if !needs_rewriting(instruction) => {
-                Kind::Vector { aligned: info.memory.is_some_and(|memory| memory.aligned) }
-            }
+            VectorClass::Sse if !needs_rewriting(instruction) => Kind::Vector { alignment, wide: false },
+            VectorClass::Avx => Kind::Vector { alignment, wide: true },
             _ => Kind::Operation,
         };
+    }
+    if matches!(instruction.mnemonic(), Mnemonic::Vzeroupper | Mnemonic::Vzeroall) {
+        return Kind::Vector { alignment: 1, wide: true };
     }
     integer(instruction)
 }
@@ -335,6 +343,24 @@ fn integer(instruction: &Instruction) -> Kind {
         | M::Bswap
         | M::Popcnt
         | M::Crc32
+        | M::Lzcnt
+        | M::Tzcnt
+        | M::Movbe
+        | M::Adcx
+        | M::Adox
+        | M::Andn
+        | M::Bextr
+        | M::Blsi
+        | M::Blsmsk
+        | M::Blsr
+        | M::Bzhi
+        | M::Mulx
+        | M::Pdep
+        | M::Pext
+        | M::Rorx
+        | M::Sarx
+        | M::Shlx
+        | M::Shrx
         | M::Movnti
         | M::Cbw
         | M::Cwde

@@ -1,14 +1,36 @@
 //! Which site of the TLB a translated instruction has.
 //!
 //! There are fewer sites than instructions, so they are given out in turn. Only accesses of one size may share a site: its
-//! limit is where such an access would leave the page. And only reads, or only writes: what may be read may not always be
+//! limit is where such an access would leave the page. Groups keep other distances there than single accesses do. And only reads, or only writes: what may be read may not always be
 //! written.
 
 use crate::tlb::{FIRST_SITE, REMEMBERED, SITES, View};
 
-/// Sizes of accesses, and of groups of them, in bytes, with the number of each 256 sites that they have.
-const SHARES: [(usize, usize); 9] =
-    [(1, 24), (2, 8), (4, 48), (8, 76), (16, 20), (32, 36), (64, 24), (128, 12), (256, 8)];
+/// What a site serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// Single accesses of so many bytes.
+    Single(usize),
+    /// Groups of accesses that take so many bytes together.
+    Group(usize),
+}
+
+/// With the number of each 256 sites that they have.
+const SHARES: [(Extent, usize); 10] = {
+    use Extent::{Group, Single};
+    [
+        (Single(1), 24),
+        (Single(2), 8),
+        (Single(4), 46),
+        (Single(8), 74),
+        (Single(16), 20),
+        (Single(32), 4),
+        (Group(32), 36),
+        (Group(64), 24),
+        (Group(128), 12),
+        (Group(256), 8),
+    ]
+};
 
 const _: () = {
     let (mut sum, mut n) = (0, 0);
@@ -30,17 +52,17 @@ pub struct Sites {
 impl Sites {
     /// Whether single accesses of `size` bytes have sites.
     pub fn has(size: usize) -> bool {
-        SHARES[..5].iter().any(|&(known, _)| known == size)
+        SHARES.iter().any(|&(known, _)| known == Extent::Single(size))
     }
 
-    /// The next site of a view for reads, or writes, of `size` bytes.
+    /// The next site of a view for reads, or writes, of this extent.
     ///
     /// # Panics
-    /// There is none for this size; see [`Sites::has`].
-    pub fn next(&mut self, view: View, size: usize, write: bool) -> usize {
+    /// There is none for it; see [`Sites::has`].
+    pub fn next(&mut self, view: View, extent: Extent, write: bool) -> usize {
         let (scale, mut first) = (SITES[view as usize] / 256, FIRST_SITE[view as usize]);
         for (given, (known, share)) in self.given[view as usize].iter_mut().zip(SHARES) {
-            if known == size {
+            if known == extent {
                 let half = share * scale / 2;
                 let given = &mut given[usize::from(write)];
                 *given = (*given + 1) % half;
@@ -48,7 +70,7 @@ impl Sites {
             }
             first += share * scale;
         }
-        unreachable!("no instruction with an access of {size} bytes is translated");
+        unreachable!("no instruction with an access of {extent:?} is translated");
     }
 }
 
@@ -62,12 +84,12 @@ mod tests {
         let mut sites = Sites::default();
         let mut owners = [None; ALL_SITES];
         for view in [View::User, View::Supervisor, View::SupervisorAc] {
-            for (size, _) in SHARES {
+            for (extent, _) in SHARES {
                 for n in 0..2 * ALL_SITES {
                     let write = n % 2 == 1;
-                    let owner = &mut owners[sites.next(view, size, write)];
-                    assert!(owner.is_none_or(|owner| owner == (view, size, write)));
-                    *owner = Some((view, size, write));
+                    let owner = &mut owners[sites.next(view, extent, write)];
+                    assert!(owner.is_none_or(|owner| owner == (view, extent, write)));
+                    *owner = Some((view, extent, write));
                 }
             }
         }

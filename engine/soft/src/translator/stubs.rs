@@ -3,7 +3,7 @@
 use super::assembler::*;
 use super::calls;
 use super::code_cache::CodeCache;
-use super::frame::{self, Exit};
+use super::frame::{self, Exit, Vectors};
 use crate::profile::gauge::Work;
 use crate::ram::PAGE;
 use crate::tlb::{ENTRIES, REMEMBERED, Site, View};
@@ -51,8 +51,9 @@ pub struct Stubs {
     pub resolve: u32,
     /// Called after a store, with its host address in R10, the page's `CodePage` in R11 and a [`calls::Place`] on the stack.
     pub code_written: u32,
-    /// Called with a page offset in R10: loads the guest's XMM registers, or leaves for the interpreter.
-    pub load_vectors: u32,
+    /// Called with a page offset in R10: loads the guest's vector registers, or leaves for the interpreter; by whether they must
+    /// be YMM registers.
+    pub load_vectors: [u32; 2],
 }
 
 impl Stubs {
@@ -97,7 +98,10 @@ impl Stubs {
         stubs.transfer = add(&|a| transfer(a, leave_saved))?;
         stubs.resolve = add(&|a| resolve(a, leave_half))?;
         stubs.code_written = add(&|a| code_written(a, leave_half))?;
-        stubs.load_vectors = add(&|a| load_vectors_or_leave(a, stubs.interpret))?;
+        for wide in [false, true] {
+            stubs.load_vectors[usize::from(wide)] =
+                add(&|a| load_vectors_or_leave(a, wide, stubs.interpret))?;
+        }
         cache.keep();
         Some(stubs)
     }
@@ -172,7 +176,7 @@ fn leave_half(a: &mut Assembler, leave_saved: u32) {
 
 /// Returns to whoever entered; all registers are stored already.
 fn leave_saved(a: &mut Assembler) {
-    a.store_byte(frame::VECTORS_LOADED, 0);
+    a.store_byte(frame::VECTORS_LOADED, Vectors::None as u8);
     a.load(RSP, frame::HOST_STACK);
     for register in KEPT.into_iter().rev() {
         a.pop(register);
@@ -187,32 +191,64 @@ fn leave_at_offset(a: &mut Assembler, exit: Exit, leave: u32) {
     a.jmp_out(leave);
 }
 
-/// Stores XMM registers and MXCSR, and gives Rust its own MXCSR. RSP is `pushed` bytes below the processor.
+/// Stores the vector registers that are loaded and MXCSR, and gives Rust its own MXCSR, and upper halves that cost it nothing.
+/// RSP is `pushed` bytes below the processor. The flags are lost.
 fn save_vectors(a: &mut Assembler, pushed: i32) {
     for n in 0..16 {
         a.vector(n, frame::xmm(usize::from(n)) + pushed, true);
     }
     a.store_mxcsr(frame::GUEST_MXCSR + pushed);
     a.load_mxcsr(frame::HOST_MXCSR + pushed);
+    let saved = a.label();
+    a.cmp_byte(frame::VECTORS_LOADED + pushed, Vectors::Ymm as u8);
+    a.jcc(NOT_EQUAL, saved);
+    for n in 0..16 {
+        a.upper_half(n, frame::ymm(usize::from(n)) + pushed, true);
+    }
+    a.vzeroupper();
+    a.place(saved);
 }
 
+/// Loads the vector registers that are said to be loaded, and MXCSR. The flags are lost.
+///
+/// Upper halves that are clear are made so rather than loaded: SSE's instructions need not care for them then, which makes most
+/// code faster that uses no AVX.
 fn load_vectors(a: &mut Assembler, pushed: i32) {
+    let (narrow, loaded) = (a.label(), a.label());
+    a.cmp_byte(frame::VECTORS_LOADED + pushed, Vectors::Ymm as u8);
+    a.jcc(NOT_EQUAL, narrow);
+    a.test_upper_halves(frame::ymm(0) + pushed);
+    a.vzeroupper();
+    load_narrow_vectors(a, pushed);
+    a.jcc(EQUAL, loaded);
+    for n in 0..16 {
+        a.upper_half(n, frame::ymm(usize::from(n)) + pushed, false);
+    }
+    a.jmp(loaded);
+    a.place(narrow);
+    load_narrow_vectors(a, pushed);
+    a.place(loaded);
+}
+
+/// Loads XMM registers and MXCSR. The flags are kept.
+fn load_narrow_vectors(a: &mut Assembler, pushed: i32) {
     for n in 0..16 {
         a.vector(n, frame::xmm(usize::from(n)) + pushed, false);
     }
     a.load_mxcsr(frame::GUEST_MXCSR + pushed);
 }
 
-fn load_vectors_or_leave(a: &mut Assembler, interpret: u32) {
+fn load_vectors_or_leave(a: &mut Assembler, wide: bool, interpret: u32) {
     const PUSHED: i32 = 8;
-    let usable = a.label();
-    a.cmp_byte_zero(frame::VECTORS_USABLE + PUSHED);
-    a.jcc(NOT_EQUAL, usable);
+    let (usable, needed) = (a.label(), if wide { Vectors::Ymm } else { Vectors::Xmm });
+    a.cmp_byte(frame::VECTORS_USABLE + PUSHED, needed as u8);
+    a.jcc(ABOVE_OR_EQUAL, usable);
     a.pop(R11);
     a.jmp_out(interpret);
     a.place(usable);
+    a.load_byte(R11, frame::VECTORS_USABLE + PUSHED);
+    a.store_byte_of(frame::VECTORS_LOADED + PUSHED, R11);
     load_vectors(a, PUSHED);
-    a.store_byte(frame::VECTORS_LOADED + PUSHED, 1);
     a.ret();
 }
 

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
-use tern_x86::cpu::Cpu;
+use tern_x86::cpu::{Cpu, Mode};
 use tern_x86::decode;
 use tern_x86::exception::Exception;
 use tern_x86::state::Rflags;
@@ -95,11 +95,11 @@ impl Defined {
 
     /// Of them, those that may be read at `offset` of the page that holds the code, as the translator knew it: where it breaks
     /// off in the middle of `unit`, or else where it leads to.
-    pub fn live(self, unit: Option<&Unit>, page: &[u8], offset: usize) -> Rflags {
+    pub fn live(self, unit: Option<&Unit>, page: &[u8], mode: Mode, offset: usize) -> Rflags {
         let inside = unit.and_then(|unit| unit.instructions.iter().find(|guest| guest.offset() == offset));
         let live = match inside {
             Some(guest) => guest.live_before(),
-            None if offset < page.len() => live_at(page, offset).0,
+            None if offset < page.len() => live_at(page, mode, offset).0,
             None => FlagSet::all(),
         };
         let mut bits = Rflags::empty();
@@ -155,7 +155,11 @@ pub fn compare(trial: &End, interpreted: &End, flags: Rflags) -> Option<String> 
         let at = tern_x86::state::FpuState::XMM_OFFSET + 8 * n;
         cpu.fpu.image()[at..at + 8].iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte))
     };
+    let ymm = |cpu: &Cpu, n: usize| {
+        cpu.fpu.ymm()[8 * n..8 * n + 8].iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte))
+    };
     for n in 0..32 {
+        differ("YMM, upper half", ymm(a, n), ymm(b, n));
         differ(if n % 2 == 0 { "XMM, low half" } else { "XMM, high half" }, xmm(a, n), xmm(b, n));
     }
     if trial.exception != interpreted.exception {

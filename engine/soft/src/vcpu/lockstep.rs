@@ -57,7 +57,7 @@ impl SoftVcpu {
         let same_page = (p.cpu.rip ^ before.rip) < PAGE;
         let flags = if exit != Exit::Exception && same_page {
             let inside = unit.as_ref().filter(|_| exit == Exit::Interpret);
-            defined.live(inside, &page, (p.cpu.rip % PAGE) as usize)
+            defined.live(inside, &page, p.cpu.mode, (p.cpu.rip % PAGE) as usize)
         } else {
             Rflags::empty()
         };

@@ -3,9 +3,9 @@
 use std::ops::Range;
 
 use iced_x86::{Instruction, Mnemonic, OpKind, Register};
-use tern_x86::cpu::Mode;
 use tern_x86::state::Rflags;
 
+use crate::codes::mode;
 use crate::encode::Encoded;
 use crate::layout::{CODE, DATA, Memory, STACK, offset_of};
 use crate::random::Random;
@@ -55,7 +55,7 @@ fn base(instruction: &Instruction, registers: &Registers) -> u64 {
 
 fn patch(encoded: &mut Encoded, offset: usize, bytes: &[u8]) {
     encoded.bytes[offset..offset + bytes.len()].copy_from_slice(bytes);
-    if let Some(instruction) = tern_x86::decode::decode(&encoded.bytes, Mode::LONG) {
+    if let Some(instruction) = tern_x86::decode::decode(&encoded.bytes, mode()) {
         encoded.instruction = instruction;
     }
 }
@@ -191,7 +191,7 @@ fn contents(
             put(&(u128::from(gpr[RDX]) << 64 | u128::from(gpr[RAX])).to_le_bytes())
         }
         Mnemonic::Fxrstor | Mnemonic::Fxrstor64 if !random.one_in(8) => put(random_fpu(random).image()),
-        Mnemonic::Ldmxcsr => {
+        Mnemonic::Ldmxcsr | Mnemonic::Vldmxcsr => {
             // Bit 18 exists nowhere; bit 17 only on the host, if it is AMD's.
             let reserved = if random.one_in(8) { 1 << 18 } else { 0 };
             put(&(random_mxcsr(random) | reserved).to_le_bytes());
@@ -235,9 +235,16 @@ fn values(instruction: &Instruction, registers: &mut Registers, memory: &mut Mem
             }
         }
         M::Loop | M::Loope | M::Loopne | M::Jcxz | M::Jecxz | M::Jrcxz => gpr[RCX] = random.below(3),
-        M::Maskmovq | M::Maskmovdqu => gpr[RDI] = random.address(),
+        M::Maskmovq | M::Maskmovdqu | M::Vmaskmovdqu => gpr[RDI] = random.address(),
         M::Xlatb => gpr[RBX] = random.address(),
-        M::Pcmpestri | M::Pcmpestrm | M::Pcmpestri64 | M::Pcmpestrm64 => {
+        M::Vpcmpestri
+        | M::Vpcmpestrm
+        | M::Vpcmpestri64
+        | M::Vpcmpestrm64
+        | M::Pcmpestri
+        | M::Pcmpestrm
+        | M::Pcmpestri64
+        | M::Pcmpestrm64 => {
             gpr[RAX] = random.below(40).wrapping_sub(20);
             gpr[RDX] = random.below(40).wrapping_sub(20);
         }
@@ -272,8 +279,23 @@ fn values(instruction: &Instruction, registers: &mut Registers, memory: &mut Mem
         }
         _ => {}
     }
+    if instruction.memory_index().is_vector_register() && !random.one_in(8) {
+        near_indices(instruction, registers, random);
+    }
     let repeats = instruction.has_rep_prefix() || instruction.has_repne_prefix();
     if repeats && !random.one_in(16) {
         registers.gpr[RCX] = random.below(300) >> random.below(9);
     }
+}
+
+/// Gives a gather indices that lead near its base, most often.
+fn near_indices(instruction: &Instruction, registers: &mut Registers, random: &mut Random) {
+    let mut indices = [0; 32];
+    let narrow = random.one_in(2);
+    for lane in indices.chunks_mut(if narrow { 4 } else { 8 }) {
+        let index = if random.one_in(24) { random.integer() } else { random.below(64).wrapping_sub(16) };
+        let bytes = index.to_le_bytes();
+        lane.copy_from_slice(&bytes[..lane.len()]);
+    }
+    registers.fpu.set_vector(instruction.memory_index().number(), &indices);
 }

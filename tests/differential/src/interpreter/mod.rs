@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use tern_engine::{Clock, Engine, GuestMemory, Vcpu, Vm, VmConfig, VmEntry, VmExit};
-use tern_soft::SoftEngine;
+use tern_soft::{SoftEngine, Translation};
 use tern_x86::cpuid::CpuModel;
 use tern_x86::state::{Rflags, VcpuState};
 use vm_memory::{Address, GuestAddress, GuestMemoryBackend};
@@ -19,6 +19,12 @@ use vm_memory::{Address, GuestAddress, GuestMemoryBackend};
 use crate::case::{Case, Extent};
 use crate::layout::{CODE, MEMORY_SIZE, Memory};
 use crate::registers::{End, Event, Outcome, RCX, RDI, RSI, RSP, Registers};
+
+/// Whether all code that runs (and is not stepped) is translated.
+#[must_use]
+pub fn translates() -> bool {
+    SoftEngine::from_environment().translation() == Translation::On
+}
 
 /// A virtual machine in which code is executed.
 pub struct Interpreter {
@@ -39,8 +45,12 @@ impl Interpreter {
     pub fn new() -> Result<Self> {
         let memory = GuestMemory::from_ranges(&[(GuestAddress(0), system::RAM_SIZE)])
             .context("cannot get memory for the guest")?;
-        let config = VmConfig { cpu_model: CpuModel::default(), cpus: 1, clock: Arc::new(Clock::new()) };
-        let vm = SoftEngine::from_environment().create_vm(&config, memory.clone())?;
+        let cpu_model = CpuModel::by_name("host").context("there is no model 'host'")?;
+        let config = VmConfig { cpu_model, cpus: 1, clock: Arc::new(Clock::new()) };
+        let engine = SoftEngine::from_environment();
+        // Lockstep would compare what is undefined as well.
+        let engine = if translates() { engine.eager() } else { engine };
+        let vm = engine.create_vm(&config, memory.clone())?;
         let vcpu = vm.create_vcpu(0)?;
         let mut interpreter =
             Self { vcpu, _vm: vm, memory, copier: system::privileged_state(), user: system::user_state() };

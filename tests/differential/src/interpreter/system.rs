@@ -1,10 +1,12 @@
 //! The guest's system structures: page tables, descriptor tables, task-state segment and stubs (APM volume 2, chapters 4,
 //! 5, 8 and 12), with the control registers that Linux runs user code with.
 
+use tern_x86::cpuid::InstructionSets;
 use tern_x86::state::{
-    Attributes, Cr0, Cr4, DescriptorTable, Efer, Rflags, Segment, SegmentRegister, VcpuState,
+    Attributes, Cr0, Cr4, DescriptorTable, Efer, Rflags, Segment, SegmentRegister, VcpuState, Xcr0,
 };
 
+use crate::codes::SETS;
 use crate::layout::{AREAS, BASE, MEMORY_SIZE, PAGE};
 use crate::registers::RSP;
 
@@ -191,6 +193,9 @@ fn state(cs: u16, code: u16, ss: u16, data: u16) -> VcpuState {
     state.cr3 = PML4;
     state.cr4 =
         Cr4::PAE | Cr4::PGE | Cr4::OSFXSR | Cr4::OSXMMEXCPT | Cr4::OSXSAVE | Cr4::FSGSBASE | Cr4::UMIP;
+    if SETS.contains(InstructionSets::AVX) {
+        state.xcr0 |= Xcr0::SSE | Xcr0::AVX;
+    }
     state.efer = Efer::SCE | Efer::LME | Efer::LMA | Efer::NXE;
     state
 }

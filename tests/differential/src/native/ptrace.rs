@@ -1,8 +1,11 @@
 //! The ptrace requests, with registers in this crate's form.
 
+use std::sync::OnceLock;
+
 use anyhow::{Context, Result};
 use libc::{c_int, c_uint, c_void, pid_t, user_fpregs_struct, user_regs_struct};
-use tern_x86::state::FpuState;
+use tern_x86::state::{FPU_IMAGE_SIZE, FpuState, YMM_SIZE};
+use tern_x86::vector::AVX_OFFSET;
 
 use crate::registers::Registers;
 
@@ -10,7 +13,59 @@ use crate::registers::Registers;
 const USER_CS: u64 = 0x33;
 const USER_SS: u64 = 0x2b;
 
-const _: () = assert!(size_of::<user_fpregs_struct>() == size_of::<FpuState>());
+const _: () = assert!(size_of::<user_fpregs_struct>() == FPU_IMAGE_SIZE);
+
+/// The largest XSAVE area that there may be.
+const MOST: usize = 16 << 10;
+/// The register set that is an XSAVE area in the standard form.
+const NT_X86_XSTATE: usize = 0x202;
+/// Where an XSAVE area says which components it holds: x87, SSE, AVX.
+const XSTATE_BV: usize = FPU_IMAGE_SIZE;
+const X87_SSE_AVX: u64 = 7;
+
+/// The child's vector registers as an XSAVE area, in the first bytes of `area`; returns how many.
+fn get_area(child: pid_t, area: &mut [u8; MOST]) -> Result<usize> {
+    let mut vector = libc::iovec { iov_base: area.as_mut_ptr().cast(), iov_len: MOST };
+    request(libc::PTRACE_GETREGSET as c_uint, child, NT_X86_XSTATE, (&raw mut vector).cast())?;
+    Ok(vector.iov_len)
+}
+
+/// The child's x87, SSE and AVX registers.
+fn vectors(child: pid_t) -> Result<FpuState> {
+    let mut area = [0; MOST];
+    let size = get_area(child, &mut area)?;
+    let mut fpu = FpuState::new();
+    fpu.image_mut().copy_from_slice(&area[..FPU_IMAGE_SIZE]);
+    let present = u64::from_le_bytes(std::array::from_fn(|n| area[XSTATE_BV + n]));
+    if size >= AVX_OFFSET + YMM_SIZE && present & 4 != 0 {
+        fpu.ymm_mut().copy_from_slice(&area[AVX_OFFSET..AVX_OFFSET + YMM_SIZE]);
+    }
+    Ok(fpu)
+}
+
+/// Sets them; what else there is becomes initial.
+fn set_vectors(child: pid_t, fpu: &FpuState) -> Result<()> {
+    static SIZE: OnceLock<usize> = OnceLock::new();
+    let mut area = [0; MOST];
+    let size = match SIZE.get() {
+        Some(&size) => size,
+        None => {
+            let size = get_area(child, &mut area)?;
+            area = [0; MOST];
+            *SIZE.get_or_init(|| size)
+        }
+    };
+    area[..FPU_IMAGE_SIZE].copy_from_slice(fpu.image());
+    let mut present = X87_SSE_AVX;
+    if size >= AVX_OFFSET + YMM_SIZE {
+        area[AVX_OFFSET..AVX_OFFSET + YMM_SIZE].copy_from_slice(fpu.ymm());
+    } else {
+        present &= 3;
+    }
+    area[XSTATE_BV..XSTATE_BV + 8].copy_from_slice(&present.to_le_bytes());
+    let mut vector = libc::iovec { iov_base: area.as_mut_ptr().cast(), iov_len: size };
+    request(libc::PTRACE_SETREGSET as c_uint, child, NT_X86_XSTATE, (&raw mut vector).cast())
+}
 
 fn request(request: c_uint, child: pid_t, address: usize, data: *mut c_void) -> Result<()> {
     // SAFETY: every caller passes data of the request's type.
@@ -50,9 +105,8 @@ pub fn restartable_sequences(child: pid_t) -> Option<libc::ptrace_rseq_configura
 pub fn registers(child: pid_t) -> Result<Registers> {
     // SAFETY: all zeros are a valid value of plain integers.
     let mut user: user_regs_struct = unsafe { std::mem::zeroed() };
-    let mut fpu = FpuState::new();
     request(libc::PTRACE_GETREGS, child, 0, (&raw mut user).cast())?;
-    request(libc::PTRACE_GETFPREGS, child, 0, fpu.image_mut().as_mut_ptr().cast())?;
+    let fpu = vectors(child)?;
     let gpr = [
         user.rax, user.rcx, user.rdx, user.rbx, user.rsp, user.rbp, user.rsi, user.rdi, user.r8, user.r9,
         user.r10, user.r11, user.r12, user.r13, user.r14, user.r15,
@@ -94,7 +148,6 @@ pub fn set_registers(child: pid_t, registers: &Registers) -> Result<()> {
         fs_base: registers.fs_base,
         gs_base: registers.gs_base,
     };
-    let mut fpu = registers.fpu;
     request(libc::PTRACE_SETREGS, child, 0, (&raw mut user).cast())?;
-    request(libc::PTRACE_SETFPREGS, child, 0, fpu.image_mut().as_mut_ptr().cast())
+    set_vectors(child, &registers.fpu)
 }

@@ -16,6 +16,7 @@ mod disks;
 mod endings;
 mod findings;
 mod flushed;
+mod host_processor;
 mod interactive;
 mod killed;
 mod listings;

@@ -13,8 +13,9 @@ pub mod tables;
 use std::ops::{Deref, DerefMut};
 
 use iced_x86::code_asm::{AsmRegister64, CodeAssembler, CodeLabel, ecx, ptr, qword_ptr, rax, rcx, rsp};
+use tern_soft::InstructionSets;
 use tern_vmm::boot::KernelKind;
-use tern_vmm::config::DeviceConfig;
+use tern_vmm::config::{CpuModel, DeviceConfig};
 
 use crate::expect::{Expectations, Fault, vector};
 use crate::guest::{Emit, Memory, assemble, place};
@@ -81,6 +82,29 @@ pub fn long(write: impl FnOnce(&mut Long) -> Emit) {
 pub fn long_with(cpus: u32, write: impl FnOnce(&mut Long) -> Emit) {
     let (image, expectations) = build(write);
     check(&Setup { cpus, ..Setup::new(image, KernelKind::Elf) }, &expectations);
+}
+
+/// As [`long`], with the processor that the software engine makes of this host's; nothing happens on hosts that lack a part of
+/// x86-64-v3, and on other engines, whose `host` is the host's own.
+///
+/// # Panics
+/// As [`long`].
+pub fn long_with_v3(write: impl FnOnce(&mut Long) -> Emit) {
+    let v3 = InstructionSets::AVX
+        | InstructionSets::AVX2
+        | InstructionSets::FMA
+        | InstructionSets::F16C
+        | InstructionSets::BMI1
+        | InstructionSets::BMI2
+        | InstructionSets::LZCNT
+        | InstructionSets::MOVBE;
+    let on_soft = crate::engines().iter().all(|engine| engine.name() == "soft");
+    if !on_soft || !tern_soft::instruction_sets().contains(v3) {
+        return;
+    }
+    let (image, expectations) = build(write);
+    let cpu_model = CpuModel::by_name("host").expect("there is such a model");
+    check(&Setup { cpu_model, ..Setup::new(image, KernelKind::Elf) }, &expectations);
 }
 
 /// As [`long`], on a machine with these devices on its PCI bus.

@@ -1,9 +1,10 @@
 //! A computation in which every register counts: at whatever instruction the machine leaves, the result is the same.
 
 use iced_x86::code_asm::{
-    eax, ecx, ptr, qword_ptr, r8, r9, r10, r11, r12, r13, r14, r15, rax, rbp, rbx, rcx, rdi, rdx, rsi, st0,
-    st1, xmm0, xmm1, xmm2, xmm15,
+    cr4, eax, ecx, edx, ptr, qword_ptr, r8, r9, r10, r11, r12, r13, r14, r15, rax, rbp, rbx, rcx, rdi, rdx,
+    rsi, st0, st1, xmm0, xmm1, xmm2, xmm15, ymm0, ymm1, ymm2, ymm15, ymmword_ptr,
 };
+use tern_engine::Engine;
 use tern_test_kernels::long::{build, frame};
 use tern_test_kernels::run::Setup;
 use tern_test_transfer::{Arrival, Journey, seeds};
@@ -89,6 +90,45 @@ fn guest() -> Vec<u8> {
     image
 }
 
+/// The same of [`wide_guest`], whose rounds are shorter.
+const WIDE_ROUNDS: u32 = 12_000_000;
+
+/// Numbers that go through YMM registers, with SSE between. They are reported at the end.
+fn wide_guest() -> Vec<u8> {
+    let (image, _) = build(|g| {
+        g.mov(rax, cr4)?;
+        g.or(eax, 1 << 18)?;
+        g.mov(cr4, rax)?;
+        g.xor(ecx, ecx)?;
+        g.xor(edx, edx)?;
+        g.mov(eax, 7)?;
+        g.xsetbv()?;
+        g.mov(rax, 6_364_136_223_846_793_005_u64)?;
+        g.mov(qword_ptr(frame(2)), rax)?;
+        g.vpbroadcastq(ymm0, qword_ptr(frame(2)))?;
+        g.vpxor(ymm1, ymm1, ymm1)?;
+        g.vpxor(ymm15, ymm15, ymm15)?;
+        g.mov(r13, u64::from(WIDE_ROUNDS))?;
+        let mut round = g.create_label();
+        g.set_label(&mut round)?;
+        g.vpaddq(ymm1, ymm1, ymm0)?;
+        g.vpermq(ymm2, ymm1, 0x39)?;
+        g.vpaddd(ymm15, ymm15, ymm2)?;
+        g.paddq(xmm1, xmm2)?;
+        g.vmovdqu(ymmword_ptr(frame(2) + 40), ymm15)?;
+        g.vpxor(ymm1, ymm1, ymmword_ptr(frame(2) + 40))?;
+        g.dec(r13)?;
+        g.jnz(round)?;
+        g.vmovdqu(ymmword_ptr(frame(3)), ymm1)?;
+        g.vmovdqu(ymmword_ptr(frame(3) + 32), ymm15)?;
+        for n in 0..8 {
+            g.expect_memory(frame(3) + 8 * n, 0)?;
+        }
+        g.xor(eax, eax)
+    });
+    image
+}
+
 fn config(image: &[u8], journey: &Journey) -> MachineConfig {
     let machine = || Setup::new(image.to_vec(), KernelKind::Elf).config();
     MachineConfig { cpu_model: journey.processor(machine), ..machine() }
@@ -124,6 +164,29 @@ fn a_hosts_own_processor_goes_along_to_where_it_exists() {
     for seed in seeds(3) {
         let config = MachineConfig { cpu_model: cpu_model.clone(), ..config() };
         check(&journey, &journey.travel(config, "", seed), &result(&image));
+    }
+}
+
+#[test]
+fn ymm_registers_go_along() {
+    let sets = tern_soft::instruction_sets();
+    if !sets.contains(tern_soft::InstructionSets::AVX2) {
+        eprintln!("not tested: this host has no AVX2");
+        return;
+    }
+    let image = wide_guest();
+    let engines: Vec<&dyn Engine> = vec![&*tern_test_transfer::SOFT];
+    let journey =
+        |departures| Journey { engines: engines.clone(), departures, stay: 100..15_000, patience: PATIENCE };
+    let cpu_model = CpuModel::by_name("host").unwrap();
+    let config = || MachineConfig {
+        cpu_model: cpu_model.clone(),
+        ..Setup::new(image.clone(), KernelKind::Elf).config()
+    };
+    let undisturbed = journey(0).travel(config(), "", 0);
+    assert!(!undisturbed.output.is_empty());
+    for seed in seeds(4) {
+        check(&journey(DEPARTURES), &journey(DEPARTURES).travel(config(), "", seed), &undisturbed.output);
     }
 }
 

@@ -3,6 +3,7 @@
 //! [`lower`] resolves what all instructions share (memory operand, prefixes), then asks one room after another: system
 //! instructions, control flow, strings, integers, and at last the vector unit. What nobody knows is #UD.
 
+mod bit_fields;
 mod control;
 mod integer;
 mod string;
@@ -67,10 +68,16 @@ pub fn lower<E: Environment>(
 ) {
     memory_operand(instruction, mode, op);
     op.flags.set(OpFlags::LOCK, instruction.has_lock_prefix());
+    if !env.instruction_sets().offer(instruction) {
+        op.run = exec::undefined;
+        op.flags |= OpFlags::ENDS_BLOCK;
+        return;
+    }
     let known = lower_system::lower(instruction, op)
         || control::lower(instruction, mode, op)
         || string::lower(instruction, op)
         || integer::lower(instruction, op)
+        || bit_fields::lower(instruction, op)
         || vector_state::lower(instruction, op);
     if known {
         return;
@@ -130,7 +137,9 @@ fn address_bits(instruction: &Instruction) -> Option<usize> {
         OpKind::MemorySegESI | OpKind::MemorySegEDI | OpKind::MemoryESEDI => Some(32),
         OpKind::MemorySegRSI | OpKind::MemorySegRDI | OpKind::MemoryESRDI => Some(64),
         OpKind::Memory => Some(match (instruction.memory_base(), instruction.memory_index()) {
-            (Register::None, Register::None) => 8 * instruction.memory_displ_size() as usize,
+            (Register::None, index) if index == Register::None || index.is_vector_register() => {
+                8 * instruction.memory_displ_size() as usize
+            }
             (Register::None, index) => 8 * index.size(),
             (base, _) => 8 * base.size(),
         }),

@@ -5,7 +5,7 @@ use super::require_cpl0;
 use crate::cpu::Word;
 use crate::cpu::word::{RAX, RCX, RDX};
 use crate::decode::Op;
-use crate::environment::{Environment, Processor};
+use crate::environment::{Environment, Processor, Stale};
 use crate::exception::Stop;
 use crate::state::{Cr4, Xcr0};
 use crate::vector;
@@ -34,10 +34,13 @@ pub(crate) fn xsetbv<E: Environment>(p: &mut Processor<E>, _: &Op<E>) -> Result<
     let value = Xcr0::from_bits_retain(p.cpu.gpr[RDX] << 32 | low);
     let valid = u32::truncate(p.cpu.gpr[RCX]) == 0
         && value.contains(Xcr0::X87)
+        && (value.contains(Xcr0::SSE) || !value.contains(Xcr0::AVX))
         && p.cpu.model.xcr0_bits().contains(value);
     if !valid {
         return Err(p.cpu.general_protection());
     }
     p.cpu.xcr0 = value;
+    // It decides how translated code keeps the vector registers.
+    p.env.forget(&p.cpu, Stale::Privilege);
     Ok(())
 }

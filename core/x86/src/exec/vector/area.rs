@@ -11,7 +11,9 @@ use crate::decode::Op;
 use crate::environment::{Environment, Processor};
 use crate::exception::{Exception, Stop};
 use crate::state::{Cr0, Cr4, Efer, FPU_IMAGE_SIZE, SegmentRegister, Xcr0};
-use crate::vector::{self, FxsaveLayout, StoreImage, XSAVE_AREA_SIZE, XsaveForm};
+use crate::vector::{
+    self, AVX_OFFSET, FxsaveLayout, LEGACY_XSAVE_SIZE, StoreImage, XSAVE_AREA_SIZE, XsaveForm,
+};
 
 type Outcome = Result<(), Stop>;
 
@@ -63,9 +65,15 @@ pub fn xsavec<const WIDE: bool, E: Environment>(p: &mut Processor<E>, op: &Op<E>
 /// XRSTOR.
 pub fn xrstor<const WIDE: bool, E: Environment>(p: &mut Processor<E>, op: &Op<E>) -> Outcome {
     let linear = xsave_area(p, op, false)?;
-    let mut bytes = [0; XSAVE_AREA_SIZE];
-    p.env.load_bytes(&mut p.cpu, op.segment, linear, &mut bytes)?;
     let (layout, requested, xcr0) = (xsave_layout::<WIDE>(&p.cpu), requested(&p.cpu), p.cpu.xcr0);
+    let mut header = [0; LEGACY_XSAVE_SIZE];
+    p.env.load_bytes(&mut p.cpu, op.segment, linear, &mut header)?;
+    let mut bytes = [0; XSAVE_AREA_SIZE];
+    bytes[..AVX_OFFSET].copy_from_slice(&header);
+    if vector::xrstor_reads_avx(requested, &header) {
+        let address = following(&p.cpu, linear, AVX_OFFSET as u64);
+        p.env.load_bytes(&mut p.cpu, op.segment, address, &mut bytes[AVX_OFFSET..])?;
+    }
     vector::xrstor(&mut p.cpu.fpu, layout, requested, xcr0, &bytes)
         .map_err(|exception| p.cpu.raise(exception))
 }
@@ -120,7 +128,8 @@ fn xsave_area<E: Environment>(p: &mut Processor<E>, op: &Op<E>, write: bool) -> 
     if p.cpu.cr0.contains(Cr0::TS) {
         return Err(p.cpu.raise(Exception::DEVICE_NOT_AVAILABLE));
     }
-    area(p, op, XSAVE_AREA_SIZE, XSAVE_ALIGNMENT, write)
+    let size = if requested(&p.cpu).contains(Xcr0::AVX) { XSAVE_AREA_SIZE } else { LEGACY_XSAVE_SIZE };
+    area(p, op, size, XSAVE_ALIGNMENT, write)
 }
 
 fn store_xsave<const WIDE: bool, E: Environment>(
@@ -130,7 +139,7 @@ fn store_xsave<const WIDE: bool, E: Environment>(
     form: XsaveForm,
 ) -> Outcome {
     let image = vector::xsave(&p.cpu.fpu, form, xsave_layout::<WIDE>(&p.cpu), requested(&p.cpu));
-    store_image(p, op, linear, XSAVE_AREA_SIZE, &image)
+    store_image(p, op, linear, image.end().max(LEGACY_XSAVE_SIZE), &image)
 }
 
 /// RFBM: the components named in EDX:EAX that XCR0 enables.

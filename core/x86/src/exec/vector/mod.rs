@@ -1,4 +1,4 @@
-//! x87, MMX and SSE instructions: what has to happen around the arithmetic, and the management of its state.
+//! x87, MMX, SSE and AVX instructions: what has to happen around the arithmetic, and the management of its state.
 //!
 //! The arithmetic itself is executed by the environment ([`Environment::execute_vector`]) on the saved registers. Here
 //! are the checks that come before it, in the manual's order, and the memory operand's way in and out:
@@ -14,36 +14,38 @@
 //! | `operand` | their memory operands |
 //! | `x87_state` | FNINIT, FNCLEX, FLDCW, FNSTCW, FNSTSW, FNSTENV, FLDENV, FNSAVE, FRSTOR, FWAIT |
 //! | `area` | FXSAVE, FXRSTOR, XSAVE, XSAVEOPT, XSAVEC, XRSTOR |
-//! | `sse_state` | LDMXCSR, STMXCSR, MASKMOVQ, MASKMOVDQU |
+//! | `sse_state` | LDMXCSR, STMXCSR, MASKMOVQ, MASKMOVDQU, and AVX's forms of them |
+//! | `upper_halves` | VZEROUPPER, VZEROALL |
+//! | `elements` | VMASKMOV and gathers |
 //!
 //! Sources: APM volume 2 sections 8.2 (vectors 6, 7, 13, 16, 19) and 11.4 to 11.5, volumes 4 and 5 per instruction.
 
 pub mod area;
+pub mod elements;
 mod native;
 mod operand;
 pub mod sse_state;
 #[cfg(test)]
 mod tests;
 pub mod unit;
+pub mod upper_halves;
 pub mod x87_state;
 
 use crate::decode::Op;
 use crate::environment::{Environment, Handler};
 use crate::vector::{MemoryAccess, MemoryOperand, VectorClass, VectorInfo};
-use unit::{Mmx, MmxXmm, Sse, Unit, X87};
-
-/// Address bits that must be clear where a 16-byte operand must be aligned.
-const ALIGNED: u64 = 15;
+use unit::{Avx, Mmx, MmxXmm, Sse, Unit, X87};
 
 /// Fills `op` for an instruction, encoded as `bytes`, that the environment prepared under `handle`.
 ///
 /// `op.extra` is the handle. `op.immediate` is the opcode as FOP will show it for x87; for the others it holds the bits of
-/// the operand's address that must be clear.
+/// the operand's address that must be clear. `op.rm` says whether SIMD floating-point exceptions are possible.
 pub fn lower<E: Environment>(info: &VectorInfo, bytes: &[u8], handle: u32, op: &mut Op<E>) {
     op.extra = handle;
+    op.rm = u8::from(info.simd_exceptions);
     op.immediate = match info.memory {
         _ if info.class == VectorClass::X87 => u64::from(x87_opcode(bytes)),
-        Some(memory) if memory.aligned => ALIGNED,
+        Some(memory) if memory.aligned => u64::from(memory.size) - 1,
         _ => 0,
     };
     op.run = match (info.class, info.uses_xmm) {
@@ -51,6 +53,7 @@ pub fn lower<E: Environment>(info: &VectorInfo, bytes: &[u8], handle: u32, op: &
         (VectorClass::Mmx, false) => handler::<Mmx, E>(info.memory),
         (VectorClass::Mmx, true) => handler::<MmxXmm, E>(info.memory),
         (VectorClass::Sse, _) => handler::<Sse, E>(info.memory),
+        (VectorClass::Avx, _) => handler::<Avx, E>(info.memory),
     };
 }
 
@@ -71,12 +74,14 @@ fn handler<U: Unit, E: Environment>(memory: Option<MemoryOperand>) -> Handler<E>
         Some((Read, 8)) => read::<U, 8, E>,
         Some((Read, 10)) => read::<U, 10, E>,
         Some((Read, 16)) => read::<U, 16, E>,
+        Some((Read, 32)) => read::<U, 32, E>,
         Some((Write, 1)) => write::<U, 1, E>,
         Some((Write, 2)) => write::<U, 2, E>,
         Some((Write, 4)) => write::<U, 4, E>,
         Some((Write, 8)) => write::<U, 8, E>,
         Some((Write, 10)) => write::<U, 10, E>,
         Some((Write, 16)) => write::<U, 16, E>,
+        Some((Write, 32)) => write::<U, 32, E>,
         Some(_) => super::undefined,
     }
 }

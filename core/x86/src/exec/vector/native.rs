@@ -42,12 +42,16 @@ pub(super) fn read<U: Unit, const SIZE: u8, E: Environment>(p: &mut Processor<E>
 
 /// A memory operand that is written.
 ///
-/// Execution changes no XMM register then. What it does to the x87 stack is taken back if memory refuses.
+/// Execution changes no vector register then. What it does to the x87 stack is taken back if memory refuses.
 pub(super) fn write<U: Unit, const SIZE: u8, E: Environment>(p: &mut Processor<E>, op: &Op<E>) -> Outcome {
     U::available(&mut p.cpu)?;
     let linear = address::<SIZE, E>(p, op, true)?;
     let mut operand = VectorOperand([0; 64]);
     if !U::X87_STATE {
+        if op.rm != 0 {
+            // VCVTPS2PH: a fault of the store comes before MXCSR's flags.
+            probe_operand::<SIZE, E>(p, op, linear)?;
+        }
         execute(p, op, &mut operand)?;
         return store::<SIZE, E>(p, op, linear, &operand);
     }
@@ -87,7 +91,7 @@ fn address<const SIZE: u8, E: Environment>(
     write: bool,
 ) -> Result<u64, Stop> {
     let linear = op.linear(p, SIZE, write)?;
-    if SIZE == 16 && linear & op.immediate != 0 {
+    if SIZE >= 16 && linear & op.immediate != 0 {
         return Err(p.cpu.general_protection());
     }
     Ok(linear)

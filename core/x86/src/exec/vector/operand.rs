@@ -1,6 +1,6 @@
-//! Memory operands of up to 16 bytes on their way to and from the vector unit.
+//! Memory operands of up to 32 bytes on their way to and from the vector unit.
 //!
-//! 10 and 16 bytes are two accesses where they stay inside one page, because then either both fault or none does.
+//! 10, 16 and 32 bytes are several accesses where they stay inside one page, because then either all fault or none does.
 
 use crate::cpu::{Cpu, Word};
 use crate::decode::Op;
@@ -51,7 +51,7 @@ pub(super) fn probe_operand<const SIZE: u8, E: Environment>(
     }
 }
 
-/// Reads `SIZE` bytes: 1, 2, 4, 8, 10 or 16.
+/// Reads `SIZE` bytes: 1, 2, 4, 8, 10, 16 or 32.
 #[inline(always)]
 pub(super) fn load<const SIZE: u8, E: Environment>(
     p: &mut Processor<E>,
@@ -64,6 +64,11 @@ pub(super) fn load<const SIZE: u8, E: Environment>(
         2 => load_word::<u16, E>(p, op, linear, operand, 0),
         4 => load_word::<u32, E>(p, op, linear, operand, 0),
         8 => load_word::<u64, E>(p, op, linear, operand, 0),
+        16 if linear.is_multiple_of(16) => {
+            let value = p.env.load_16_bytes(&mut p.cpu, op.segment, linear)?;
+            operand.0[..16].copy_from_slice(&value.to_le_bytes());
+            Ok(())
+        }
         _ if !in_one_page(linear, u64::from(SIZE)) => {
             p.env.load_bytes(&mut p.cpu, op.segment, linear, &mut operand.0[..usize::from(SIZE)])
         }
@@ -72,13 +77,15 @@ pub(super) fn load<const SIZE: u8, E: Environment>(
             load_word::<u16, E>(p, op, linear, operand, 8)
         }
         _ => {
-            load_word::<u64, E>(p, op, linear, operand, 0)?;
-            load_word::<u64, E>(p, op, linear, operand, 8)
+            for at in (0..usize::from(SIZE)).step_by(8) {
+                load_word::<u64, E>(p, op, linear, operand, at)?;
+            }
+            Ok(())
         }
     }
 }
 
-/// Writes `SIZE` bytes: 1, 2, 4, 8, 10 or 16; all or none.
+/// Writes `SIZE` bytes: 1, 2, 4, 8, 10, 16 or 32; all or none.
 #[inline(always)]
 pub(super) fn store<const SIZE: u8, E: Environment>(
     p: &mut Processor<E>,
@@ -91,6 +98,11 @@ pub(super) fn store<const SIZE: u8, E: Environment>(
         2 => store_word::<u16, E>(p, op, linear, operand, 0),
         4 => store_word::<u32, E>(p, op, linear, operand, 0),
         8 => store_word::<u64, E>(p, op, linear, operand, 0),
+        16 if linear.is_multiple_of(16) => {
+            let mut bytes = [0; 16];
+            bytes.copy_from_slice(&operand.0[..16]);
+            p.env.store_16_bytes(&mut p.cpu, op.segment, linear, u128::from_le_bytes(bytes))
+        }
         _ if !in_one_page(linear, u64::from(SIZE)) => {
             p.env.store_bytes(&mut p.cpu, op.segment, linear, &operand.0[..usize::from(SIZE)])
         }
@@ -99,8 +111,10 @@ pub(super) fn store<const SIZE: u8, E: Environment>(
             store_word::<u16, E>(p, op, linear, operand, 8)
         }
         _ => {
-            store_word::<u64, E>(p, op, linear, operand, 0)?;
-            store_word::<u64, E>(p, op, linear, operand, 8)
+            for at in (0..usize::from(SIZE)).step_by(8) {
+                store_word::<u64, E>(p, op, linear, operand, at)?;
+            }
+            Ok(())
         }
     }
 }

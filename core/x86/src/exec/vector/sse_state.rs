@@ -1,7 +1,7 @@
-//! LDMXCSR, STMXCSR, MASKMOVQ and MASKMOVDQU (APM volumes 4 and 5).
+//! LDMXCSR, STMXCSR, MASKMOVQ and MASKMOVDQU, and those that VEX encodes (APM volumes 4 and 5).
 
 use super::operand::{following, probe_operand};
-use super::unit::{Mmx, Sse, Unit};
+use super::unit::{Mmx, Unit};
 use crate::decode::Op;
 use crate::environment::{Environment, Processor};
 use crate::exception::Stop;
@@ -9,17 +9,17 @@ use crate::vector::{self, MaskedMove};
 
 type Outcome = Result<(), Stop>;
 
-/// LDMXCSR.
-pub fn ldmxcsr<E: Environment>(p: &mut Processor<E>, op: &Op<E>) -> Outcome {
-    Sse::available(&mut p.cpu)?;
+/// LDMXCSR, or VLDMXCSR.
+pub fn ldmxcsr<U: Unit, E: Environment>(p: &mut Processor<E>, op: &Op<E>) -> Outcome {
+    U::available(&mut p.cpu)?;
     let linear = op.linear(p, 4, false)?;
     let value = p.env.load::<u32>(&mut p.cpu, op.segment, linear)?;
     vector::ldmxcsr(&mut p.cpu.fpu, value).map_err(|exception| p.cpu.raise(exception))
 }
 
-/// STMXCSR.
-pub fn stmxcsr<E: Environment>(p: &mut Processor<E>, op: &Op<E>) -> Outcome {
-    Sse::available(&mut p.cpu)?;
+/// STMXCSR, or VSTMXCSR.
+pub fn stmxcsr<U: Unit, E: Environment>(p: &mut Processor<E>, op: &Op<E>) -> Outcome {
+    U::available(&mut p.cpu)?;
     let linear = op.linear(p, 4, true)?;
     let value = vector::stmxcsr(&p.cpu.fpu);
     p.env.store::<u32>(&mut p.cpu, op.segment, linear, value)
@@ -34,9 +34,9 @@ pub fn maskmovq<E: Environment>(p: &mut Processor<E>, op: &Op<E>) -> Outcome {
     store_selected::<8, E>(p, op, &moved)
 }
 
-/// MASKMOVDQU: `op.reg` is the source, `op.rm` the mask.
-pub fn maskmovdqu<E: Environment>(p: &mut Processor<E>, op: &Op<E>) -> Outcome {
-    Sse::available(&mut p.cpu)?;
+/// MASKMOVDQU, or VMASKMOVDQU: `op.reg` is the source, `op.rm` the mask.
+pub fn maskmovdqu<U: Unit, E: Environment>(p: &mut Processor<E>, op: &Op<E>) -> Outcome {
+    U::available(&mut p.cpu)?;
     let moved = vector::maskmovdqu(&p.cpu.fpu, usize::from(op.reg & 15), usize::from(op.rm & 15));
     store_selected::<16, E>(p, op, &moved)
 }

@@ -78,6 +78,26 @@ impl Unit for Sse {
     }
 }
 
+/// XMM and YMM registers, by instructions that VEX encodes. CR0.EM and CR4.OSFXSR do not matter to them (APM volume 4, section
+/// 1.5, table 1-23).
+#[derive(Debug)]
+pub struct Avx;
+
+impl Unit for Avx {
+    const X87_STATE: bool = false;
+
+    #[inline(always)]
+    fn available(cpu: &mut Cpu) -> Result<(), Stop> {
+        if !cpu.avx_enabled() || !cpu.protected() {
+            return Err(cpu.undefined_opcode());
+        }
+        if cpu.cr0.contains(Cr0::TS) {
+            return Err(cpu.raise(Exception::DEVICE_NOT_AVAILABLE));
+        }
+        Ok(())
+    }
+}
+
 /// Checks what x87 instructions need that do not wait, FXSAVE and FXRSTOR included.
 ///
 /// # Errors

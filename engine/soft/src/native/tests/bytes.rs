@@ -1,10 +1,11 @@
-//! Every legacy encoding of the opcode maps that hold vector and x87 instructions.
+//! Every legacy and VEX encoding of the opcode maps that hold vector and x87 instructions.
 
 use std::collections::BTreeMap;
 
 use iced_x86::{Code, Decoder, DecoderOptions, Instruction};
 use tern_x86::vector::{VectorInfo, classify};
 
+use super::super::instruction_sets;
 use super::random::Random;
 
 /// Instructions that are executed natively, each with some choices of operands, by iced's code. Memory operands are
@@ -13,7 +14,8 @@ pub(super) fn native_instructions(random: &mut Random) -> BTreeMap<Code, Vec<(In
     let mut found: BTreeMap<Code, Vec<_>> = BTreeMap::new();
     let mut add = |bytes: &[u8]| {
         let instruction = Decoder::new(64, bytes, DecoderOptions::NONE).decode();
-        if let Some(info) = classify(&instruction)
+        if instruction_sets().offer(&instruction)
+            && let Some(info) = classify(&instruction)
             && (info.gpr_read | info.gpr_written) & (1 << 4 | 1 << 7) == 0
         {
             found.entry(instruction.code()).or_default().push((instruction, info));
@@ -36,6 +38,30 @@ pub(super) fn native_instructions(random: &mut Random) -> BTreeMap<Code, Vec<(In
                             bytes.push(rex);
                             bytes.extend_from_slice(escape);
                             bytes.extend_from_slice(&[opcode, modrm]);
+                            if rm == 0x87 {
+                                bytes.extend_from_slice(&[0x11; 4]);
+                            }
+                            bytes.push(random.byte());
+                            add(&bytes);
+                        }
+                    }
+                }
+            }
+        }
+    }
+    for map in 1..=3 {
+        for last in (0..4).flat_map(|prefix| [prefix, prefix | 4, prefix | 0x80, prefix | 0x84]) {
+            for opcode in 0..=0xff {
+                // Groups of shifts are told apart by the field of the first register.
+                let fields = if map == 1 && matches!(opcode, 0x71..=0x73) { 0..8 } else { 0..1 };
+                for field in fields {
+                    for rm in [0x87, 0xc0 | random.byte() & 7] {
+                        for register in [0x78, random.byte() & 0x78] {
+                            let high = if rm == 0x87 { 0x60 } else { 0x40 | random.byte() & 0x20 };
+                            let other = *[0, 1, 2, 3, 5, 6].get(random.below(6) as usize).unwrap_or(&0);
+                            let modrm = rm | (if field != 0 { field } else { other }) << 3;
+                            let mut bytes =
+                                vec![0xc4, high | random.byte() & 0x80 | map, last | register, opcode, modrm];
                             if rm == 0x87 {
                                 bytes.extend_from_slice(&[0x11; 4]);
                             }

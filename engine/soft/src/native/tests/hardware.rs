@@ -10,6 +10,9 @@ use iced_x86::{Code, Encoder, Instruction, MemoryOperand, OpKind, Register as R}
 use tern_x86::state::FpuState;
 use tern_x86::vector::XSAVE_AREA_SIZE;
 
+use super::super::instruction_sets;
+use tern_x86::cpuid::InstructionSets;
+
 use super::super::code_memory::CodeMemory;
 
 /// What the harness loads and stores.
@@ -127,6 +130,15 @@ fn harness(op: &Instruction) -> (Vec<u8>, usize) {
         emit(Instruction::with1(Code::Push_r64, register).expect("push"));
     }
     emit(Instruction::with1(Code::Fxrstor64_m512byte, at(0)).expect("fxrstor"));
+    let wide = instruction_sets().contains(InstructionSets::AVX);
+    let half = |n: u32| at((FpuState::YMM_OFFSET + 16 * n as usize) as i64);
+    for n in (0..16).filter(|_| wide) {
+        let ymm = R::YMM0 + n;
+        emit(
+            Instruction::with4(Code::VEX_Vinsertf128_ymm_ymm_xmmm128_imm8, ymm, ymm, half(n), 1)
+                .expect("vinsertf128"),
+        );
+    }
     emit(Instruction::with1(Code::Push_rm64, at(FLAGS)).expect("push"));
     emit(Instruction::with(Code::Popfq));
     for (register, n) in LOADED {
@@ -139,6 +151,15 @@ fn harness(op: &Instruction) -> (Vec<u8>, usize) {
     emit(Instruction::with(Code::Pushfq));
     emit(Instruction::with1(Code::Pop_rm64, at(FLAGS)).expect("pop"));
     emit(Instruction::with1(Code::Fxsave64_m512byte, at(0)).expect("fxsave"));
+    for n in (0..16).filter(|_| wide) {
+        emit(
+            Instruction::with3(Code::VEX_Vextractf128_xmmm128_ymm_imm8, half(n), R::YMM0 + n, 1)
+                .expect("vextractf128"),
+        );
+    }
+    if wide {
+        emit(Instruction::with(Code::VEX_Vzeroupper));
+    }
     emit(Instruction::with(Code::Fninit));
     emit(Instruction::with1(Code::Ldmxcsr_m32, at(HOST_MXCSR)).expect("ldmxcsr"));
     for register in SAVED.into_iter().rev() {

@@ -1,6 +1,9 @@
 //! Reproducible states that are rich in the numbers at which arithmetic goes wrong.
 
+use tern_x86::cpuid::InstructionSets;
 use tern_x86::state::{FpuState, Mxcsr};
+
+use super::super::instruction_sets;
 
 /// A splitmix64 generator.
 pub(super) struct Random(pub(super) u64);
@@ -111,6 +114,11 @@ impl Random {
         for n in 0..16 {
             let value = self.vector();
             fpu.set_xmm(n, value);
+        }
+        if instruction_sets().contains(InstructionSets::AVX) && self.below(4) != 0 {
+            for half in fpu.ymm_mut().chunks_mut(16) {
+                half.copy_from_slice(&self.vector().to_le_bytes());
+            }
         }
         let random = self.next() as u32;
         let masks = if self.below(2) == 0 { Mxcsr::MASKS.bits() } else { random >> 16 & 0x1f80 };

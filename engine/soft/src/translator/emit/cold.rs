@@ -32,8 +32,8 @@ pub enum Cold {
     TimeUpBefore { at: Label, offset: usize },
     /// Goes on at `target`, an offset from the page's start, by way of Rust, but asks for the distance at `jump`, which led here, to be led to the target's code.
     Link { at: Label, jump: usize, target: i64 },
-    /// The guest's vectors are needed. The unit is at `offset`.
-    LoadVectors { at: Label, back: Label, offset: usize },
+    /// The guest's vectors are needed, YMM registers if they are to be `wide`. The unit is at `offset`.
+    LoadVectors { at: Label, back: Label, offset: usize, wide: bool },
     /// A store hit a page with code.
     CodeWritten { at: Label, back: Label, place: Place },
 }
@@ -163,10 +163,10 @@ impl Emitter<'_> {
                 self.a.mov_immediate(R10, target as u64);
                 self.call_link(self.stubs.link, jump);
             }
-            Cold::LoadVectors { at, back, offset } => {
+            Cold::LoadVectors { at, back, offset, wide } => {
                 self.a.place(at);
                 self.a.mov_immediate(R10, offset as u64);
-                self.a.call_out(self.stubs.load_vectors);
+                self.a.call_out(self.stubs.load_vectors[usize::from(wide)]);
                 self.a.jmp(back);
             }
             Cold::CodeWritten { at, back, place } => {

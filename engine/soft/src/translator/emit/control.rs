@@ -138,7 +138,7 @@ impl Emitter<'_> {
             }
         } else {
             let access =
-                Access { size: 8, write: false, aligned: false, stack: super::copy::by_stack(instruction) };
+                Access { size: 8, write: false, alignment: 1, stack: super::copy::by_stack(instruction) };
             let (memory, _) = self.operand(guest, access, FlagSet::empty());
             self.a.load_guest(R10, memory);
         }

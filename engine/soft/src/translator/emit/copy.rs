@@ -70,7 +70,7 @@ impl Emitter<'_> {
             &instruction,
             InstructionInfoOptions::NO_MEMORY_USAGE | InstructionInfoOptions::NO_REGISTER_USAGE,
         );
-        let accesses: [OpAccess; 3] = std::array::from_fn(|n| info.op_access(n as u32));
+        let accesses: [OpAccess; 5] = std::array::from_fn(|n| info.op_access(n as u32));
         let memory = (0..instruction.op_count()).find(|&n| instruction.op_kind(n) == OpKind::Memory);
         let memory = match memory {
             Some(n) => {
@@ -78,8 +78,11 @@ impl Emitter<'_> {
                 if !is_addressable(&instruction) || !Sites::has(size) {
                     return None;
                 }
-                let aligned = matches!(guest.kind, Kind::Vector { aligned: true })
-                    || instruction.mnemonic() == Mnemonic::Cmpxchg16b;
+                let alignment = match guest.kind {
+                    Kind::Vector { alignment, .. } => alignment,
+                    _ if instruction.mnemonic() == Mnemonic::Cmpxchg16b => 16,
+                    _ => 1,
+                };
                 let write = writes(*accesses.get(n as usize)?);
                 let stack = by_stack(&instruction);
                 if self.groups.member(self.present, Part::Operand).is_some() {
@@ -87,7 +90,7 @@ impl Emitter<'_> {
                 } else {
                     place_at_r10(&mut instruction);
                 }
-                Some(Access { size, write, aligned, stack })
+                Some(Access { size, write, alignment, stack })
             }
             None => None,
         };
@@ -173,8 +176,11 @@ impl Emitter<'_> {
         let mut instruction = guest.instruction;
         place_at_r10(&mut instruction);
         instruction.set_op1_register(sized(R11, register));
+        // An address of 32 bits wraps with the bit's distance.
+        let narrow =
+            [guest.instruction.memory_base(), guest.instruction.memory_index()].iter().any(|r| r.size() == 4);
         let bytes = match self.encode(&instruction) {
-            Some(bytes) if is_addressable(&guest.instruction) => bytes,
+            Some(bytes) if is_addressable(&guest.instruction) && !narrow => bytes,
             _ => return self.operation(guest),
         };
         let live = guest.live_before();
@@ -190,7 +196,7 @@ impl Emitter<'_> {
         self.a.sar(R11, word_bits);
         self.a.lea_sum(R10, Some(R10), Some((R11, size.trailing_zeros() as u8)), 0);
         let write = guest.instruction.mnemonic() != Mnemonic::Bt;
-        let access = Access { size, write, aligned: false, stack: by_stack(&guest.instruction) };
+        let access = Access { size, write, alignment: 1, stack: by_stack(&guest.instruction) };
         let site = self.check(guest, access);
         match host(number) {
             Some(register) => self.a.mov(R11, register),
@@ -221,7 +227,7 @@ impl Emitter<'_> {
         self.spare_flags(live);
         let wide = size == 8;
         if instruction.op0_kind() == OpKind::Memory {
-            let access = Access { size, write: false, aligned: false, stack: by_stack(instruction) };
+            let access = Access { size, write: false, alignment: 1, stack: by_stack(instruction) };
             let (memory, _) = self.operand(guest, access, live);
             self.a.load_guest_sized(R11, memory, wide);
         } else {

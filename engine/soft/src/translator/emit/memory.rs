@@ -42,6 +42,7 @@ use crate::translator::assembler::*;
 use crate::translator::flags::FlagSet;
 use crate::translator::frame;
 use crate::translator::groups::{Member, Part};
+use crate::translator::sites::Extent;
 
 /// A memory access to be checked.
 #[derive(Debug, Clone, Copy)]
@@ -50,8 +51,8 @@ pub struct Access {
     pub size: usize,
     /// It writes, or reads and writes.
     pub write: bool,
-    /// Its address must be a multiple of 16.
-    pub aligned: bool,
+    /// Its address must be a multiple of this: 1, 16 or 32.
+    pub alignment: u8,
     /// A non-canonical address is a stack fault.
     pub stack: bool,
 }
@@ -59,7 +60,7 @@ pub struct Access {
 impl Access {
     /// 8 bytes of the stack.
     pub const fn stack(write: bool) -> Self {
-        Self { size: 8, write, aligned: false, stack: true }
+        Self { size: 8, write, alignment: 1, stack: true }
     }
 }
 
@@ -206,11 +207,14 @@ impl Emitter<'_> {
             Member::Later { group, at } => (group, at),
         };
         let Known { finder, aligned } = self.groups_known[group];
-        if access.aligned && aligned.is_none_or(|aligned| at.wrapping_sub(aligned) % 16 != 0) {
+        let known = aligned.is_some_and(|(aligned, alignment)| {
+            alignment >= access.alignment && at.wrapping_sub(aligned) % i64::from(access.alignment) == 0
+        });
+        if access.alignment > 1 && !known {
             self.spare_flags(live);
             self.a.lea(R10, base, displacement);
-            self.require_alignment(guest);
-            self.groups_known[group].aligned = Some(at);
+            self.require_alignment(guest, access.alignment);
+            self.groups_known[group].aligned = Some((at, access.alignment));
         }
         if self.delta_in_r11 != Some(group) {
             self.a.load(R11, finder.delta());
@@ -248,7 +252,7 @@ impl Emitter<'_> {
             self.delta_in_r11 = Some(group);
             return Finder::Group(group);
         }
-        let site = self.sites.next(self.target.view, extent, access.write);
+        let site = self.sites.next(self.target.view, Extent::Group(extent), access.write);
         self.a.sub_frame(R10, frame::site(site, offset_of!(TlbSite, tag)));
         self.a.cmp_frame(R10, frame::site(site, offset_of!(TlbSite, limit)));
         self.a.jcc(ABOVE_OR_EQUAL, miss);
@@ -258,17 +262,17 @@ impl Emitter<'_> {
         Finder::Site(site)
     }
 
-    fn require_alignment(&mut self, guest: &Guest) {
+    fn require_alignment(&mut self, guest: &Guest, alignment: u8) {
         let refused = self.a.label();
-        self.a.test_byte(R10, 15);
+        self.a.test_byte(R10, alignment - 1);
         self.a.jcc(NOT_EQUAL, refused);
         self.cold.push(Cold::Interpret { at: refused, offset: guest.offset(), count: self.count });
     }
 
     /// The linear address in R10 becomes a host address. Flags and R11 are lost.
     pub fn check(&mut self, guest: &Guest, access: Access) -> Finder {
-        if access.aligned {
-            self.require_alignment(guest);
+        if access.alignment > 1 {
+            self.require_alignment(guest, access.alignment);
         }
         let (miss, back) = (self.a.label(), self.a.label());
         if self.target.checks != Checks::Sited || (self.is_restless)(guest.offset()) {
@@ -278,7 +282,7 @@ impl Emitter<'_> {
             self.cold.push(Cold::TableMiss { at: miss, back, place, write: access.write });
             return Finder::Table;
         }
-        let site = self.sites.next(self.target.view, access.size, access.write);
+        let site = self.sites.next(self.target.view, Extent::Single(access.size), access.write);
         self.a.sub_frame(R10, frame::site(site, offset_of!(TlbSite, tag)));
         self.a.cmp_frame(R10, frame::site(site, offset_of!(TlbSite, limit)));
         self.a.jcc(ABOVE_OR_EQUAL, miss);

@@ -30,7 +30,7 @@ use iced_x86::{Encoder, InstructionInfoFactory};
 use super::assembler::*;
 use super::calls::Operations;
 use super::flags::FlagSet;
-use super::frame;
+use super::frame::{self, Vectors};
 use super::groups::Groups;
 use super::scan::{Guest, Kind, Unit};
 use super::sites::Sites;
@@ -183,18 +183,20 @@ struct Emitter<'a> {
 struct Known {
     /// What its first member found.
     finder: Finder,
-    /// Where a member was found to be aligned.
-    aligned: Option<i64>,
+    /// Where a member was found to be aligned, and to what.
+    aligned: Option<(i64, u8)>,
 }
 
 impl Emitter<'_> {
     fn unit(&mut self, unit: &Unit) {
-        if unit.uses_vectors() {
+        let (any, wide) = unit.uses_vectors();
+        if any {
             let (load, back) = (self.a.label(), self.a.label());
-            self.a.cmp_byte_zero(frame::VECTORS_LOADED);
-            self.a.jcc(EQUAL, load);
+            let needed = if wide { Vectors::Ymm } else { Vectors::Xmm };
+            self.a.cmp_byte(frame::VECTORS_LOADED, needed as u8);
+            self.a.jcc(BELOW, load);
             self.a.place(back);
-            self.cold.push(Cold::LoadVectors { at: load, back, offset: self.start });
+            self.cold.push(Cold::LoadVectors { at: load, back, offset: self.start, wide });
         }
         for (n, guest) in unit.instructions.iter().enumerate() {
             self.count += 1;

@@ -19,7 +19,7 @@ impl Emitter<'_> {
             }
             OpKind::Memory => {
                 let stack = super::copy::by_stack(instruction);
-                let access = Access { size: 8, write: false, aligned: false, stack };
+                let access = Access { size: 8, write: false, alignment: 1, stack };
                 let (memory, _) = self.operand(guest, access, live);
                 self.a.load_guest(R11, memory);
                 self.a.store(frame::PUSHED, R11);

@@ -1,5 +1,6 @@
 //! System instructions in long mode: calls, model-specific registers, identification, extended state.
 
+mod avx;
 mod cpuid;
 mod extended_state;
 mod msr;

@@ -158,7 +158,7 @@ const fn answered(answer: MsrAnswer) -> Option<u64> {
 
 /// Whether the model took over controls of speculation from the hardware that its machine started on.
 fn has_speculation_control(model: &CpuModel) -> bool {
-    let context = CpuidContext { apic_id: 0, osxsave: false };
+    let context = CpuidContext::after_reset(0);
     let leaf = |function| model.leaf(function, 0, &context);
     leaf(7).edx & SPECULATION_7_EDX != 0 || leaf(0x8000_0008).ebx & SPECULATION_8_EBX & !NO_CONTROLS != 0
 }
