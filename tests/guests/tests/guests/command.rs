@@ -127,6 +127,21 @@ fn a_whole_system_runs_a_command_without_a_change_to_its_image() {
 }
 
 #[test]
+fn commands_in_a_kept_machine_find_what_those_before_them_left_even_unsynced() {
+    let _ = debian::system("debian");
+    let own = tempfile::tempdir().unwrap();
+    let run = |script: &str| {
+        let run = Tern::run().arg("debian").arg("--keep").arg("box").arg("--quiet").within(LIMIT);
+        let run = run.environment("TERN_STATE_DIR", own.path().join("state"));
+        let run = run.environment("TERN_RUNTIME_DIR", own.path().join("run"));
+        run.arg("--").arg("sh").arg("-c").arg(script.to_owned()).finish()
+    };
+    let _ = run("test ! -e /srv/left && echo words >/srv/left; exit 3").expect_code(3);
+    let end = run("cat /srv/left; rm /srv/left").expect_code(0);
+    assert_eq!((end.console.as_str(), end.errors.as_str()), ("words\n", ""));
+}
+
+#[test]
 fn a_commands_failures_are_not_taken_for_its_own() {
     let status = Command::new(Tern::program()).args(["run", "no-such-image", "--", "true"]).output().unwrap();
     assert_eq!(status.status.code(), Some(125));
