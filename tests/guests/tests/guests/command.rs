@@ -119,11 +119,16 @@ fn a_whole_system_runs_a_command_without_a_change_to_its_image() {
         let run = Tern::run().arg("debian").arg("--quiet").within(LIMIT).arg("--");
         words.iter().fold(run, |run, word| run.arg(*word))
     };
-    let mut guest = run(&["sh", "-c", "cat; . /etc/os-release; echo $ID; echo err >&2; exit 9"]).start();
+    let mut guest = run(&[
+        "sh",
+        "-c",
+        "cat; . /etc/os-release; echo $ID; systemctl is-enabled serial-getty@ttyS0; echo err >&2; exit 9",
+    ])
+    .start();
     guest.send("in\n");
     guest.end_input();
     let end = guest.end().expect_code(9);
-    assert_eq!((end.console.as_str(), end.errors.as_str()), ("in\ndebian\n", "err\n"));
+    assert_eq!((end.console.as_str(), end.errors.as_str()), ("in\ndebian\nmasked-runtime\n", "err\n"));
 }
 
 #[test]
