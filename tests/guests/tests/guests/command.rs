@@ -113,6 +113,29 @@ fn a_command_has_a_terminal_if_it_is_asked_for() {
 }
 
 #[test]
+fn waiting_for_the_guest_is_shown_on_a_terminal_only_and_tells_where_to_look_after_a_while() {
+    // A shell in place of init does not look for the agent.
+    let kernel = debian::kernel(debian::Suite::Host, debian::Flavour::Cloud);
+    let run = || {
+        let run = Tern::kernel(&kernel).arg("--initrd").arg(debian::initramfs()).within(LIMIT);
+        run.arg("--cmdline").arg("console=ttyS0 quiet rdinit=/bin/sh")
+    };
+    let terminal = Terminal::open();
+    let mut seen = run().arg("--").arg("true").start_on(&terminal);
+    let mut unseen = run().arg("--").arg("true").start();
+    let hint = "tern console NAME";
+    seen.wait_for("starting the guest");
+    seen.wait_for(hint);
+    unseen.wait_for_error(hint);
+    for guest in [&seen, &unseen] {
+        guest.signal(Signal::TERM);
+    }
+    let _ = seen.end().expect_signal(Signal::TERM);
+    let end = unseen.end().expect_signal(Signal::TERM);
+    assert!(!end.errors.contains("starting"), "{}", end.errors);
+}
+
+#[test]
 fn a_whole_system_runs_a_command_without_a_change_to_its_image() {
     let _ = debian::system("debian");
     let run = |words: &[&str]| {
