@@ -19,6 +19,9 @@ const UNITS: &str = "/run/systemd/system";
 const WANTED: &str = "/run/systemd/system/multi-user.target.wants";
 const NAME: &str = "tern-command.service";
 
+/// The login on the first serial port, which nobody is to see or type into.
+const LOGIN: &str = "/run/systemd/system/serial-getty@ttyS0.service";
+
 const UNIT: &str = include_str!("tern-command.service");
 
 pub(crate) fn place() -> io::Result<()> {
@@ -29,5 +32,7 @@ pub(crate) fn place() -> io::Result<()> {
     io::copy(&mut program, &mut copy)?;
     fs::create_dir_all(WANTED)?;
     fs::write(format!("{UNITS}/{NAME}"), UNIT)?;
-    symlink(format!("../{NAME}"), format!("{WANTED}/{NAME}"))
+    symlink(format!("../{NAME}"), format!("{WANTED}/{NAME}"))?;
+    // As `systemctl mask --runtime` does.
+    symlink("/dev/null", LOGIN)
 }

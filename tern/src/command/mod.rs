@@ -5,6 +5,7 @@
 //! stdout, stderr ◀── output.rs ◀── talk.rs ◀── port ◀──
 //! segment.rs      how the agent comes into the guest
 //! signals.rs      signals go to the command, and sizes of the terminal
+//! waiting.rs      what is shown until the command starts
 //! last_lines.rs   the guest's console, which nobody sees unless something goes wrong
 //! ```
 //!
@@ -18,6 +19,7 @@ mod output;
 mod segment;
 mod signals;
 mod talk;
+mod waiting;
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -72,6 +74,8 @@ impl CommandArguments {
 pub(crate) struct Prepared {
     start: Start,
     stream: UnixStream,
+    /// Nothing is to be shown but what the command writes.
+    is_quiet: bool,
     /// The machine ends as soon as the command does: what it writes is gone anyway.
     ends_at_once: bool,
     /// What the guest's initramfs gets in addition.
@@ -106,7 +110,8 @@ pub(crate) fn prepare(
     let is_kept =
         source.kept.is_some() || arguments.disks.iter().any(|disk| !disk.is_read_only && !disk.has_overlay);
     let segment = segment::segment(source.is_tiny() && arguments.initrd.is_none());
-    Ok(Some((Prepared { start, stream, ends_at_once: !is_kept, segment }, port)))
+    let is_quiet = arguments.quiet;
+    Ok(Some((Prepared { start, stream, is_quiet, ends_at_once: !is_kept, segment }, port)))
 }
 
 impl Prepared {

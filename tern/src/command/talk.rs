@@ -11,6 +11,7 @@ use tern_command_protocol::{Decoder, FromGuest, Message, Start, Stream, VERSION}
 use super::Prepared;
 use super::outbox::Outbox;
 use super::output::Output;
+use super::waiting::Waiting;
 use super::{input, signals};
 use crate::terminal::{self, Leaving, RawMode, Stop};
 use crate::threads;
@@ -31,6 +32,7 @@ pub(crate) enum Ended {
 /// What the threads share.
 pub(super) struct Shared {
     pub outbox: Arc<Outbox>,
+    waiting: Waiting,
     state: Mutex<State>,
     stop: Stop,
 }
@@ -77,10 +79,11 @@ impl Talk {
     /// # Errors
     /// The host has no threads or descriptors left, or the terminal cannot be set up.
     pub(crate) fn start(prepared: Prepared, stop: Stop) -> io::Result<Self> {
-        let Prepared { start, stream, ends_at_once, .. } = prepared;
+        let Prepared { start, stream, is_quiet, ends_at_once, .. } = prepared;
         let has_terminal = start.terminal.is_some();
         let outbox = Arc::new(Outbox::default());
-        let shared = Arc::new(Shared { outbox: Arc::clone(&outbox), state: Mutex::default(), stop });
+        let waiting = Waiting::start(is_quiet)?;
+        let shared = Arc::new(Shared { outbox: Arc::clone(&outbox), waiting, state: Mutex::default(), stop });
         // Whoever is to restore the terminal is there before it changes.
         signals::start(Arc::clone(&shared), has_terminal)?;
         let raw = if has_terminal { RawMode::enter()? } else { None };
@@ -111,6 +114,7 @@ impl Talk {
 
     /// Ends it when the machine has ended, and all is written that the command wrote.
     pub(crate) fn finish(self) -> (Ended, Option<Leaving>) {
+        self.shared.waiting.end();
         // What came before is still heard.
         let _ = self.stream.shutdown(Shutdown::Read);
         let outputs = self.hearing.join();
@@ -185,6 +189,8 @@ impl Hearing {
                 Some(Ended::Broken(format!("it speaks version {version}, and this tern {VERSION}")))
             }
             FromGuest::Started => {
+                // What it writes comes behind what was shown.
+                self.shared.waiting.end();
                 self.shared.lock().had_started = true;
                 None
             }

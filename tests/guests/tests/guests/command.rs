@@ -113,17 +113,60 @@ fn a_command_has_a_terminal_if_it_is_asked_for() {
 }
 
 #[test]
+fn waiting_for_the_guest_is_shown_on_a_terminal_only_and_tells_where_to_look_after_a_while() {
+    // A shell in place of init does not look for the agent.
+    let kernel = debian::kernel(debian::Suite::Host, debian::Flavour::Cloud);
+    let run = || {
+        let run = Tern::kernel(&kernel).arg("--initrd").arg(debian::initramfs()).within(LIMIT);
+        run.arg("--cmdline").arg("console=ttyS0 quiet rdinit=/bin/sh")
+    };
+    let terminal = Terminal::open();
+    let mut seen = run().arg("--").arg("true").start_on(&terminal);
+    let mut unseen = run().arg("--").arg("true").start();
+    let hint = "tern console NAME";
+    seen.wait_for("starting the guest");
+    seen.wait_for(hint);
+    unseen.wait_for_error(hint);
+    for guest in [&seen, &unseen] {
+        guest.signal(Signal::TERM);
+    }
+    let _ = seen.end().expect_signal(Signal::TERM);
+    let end = unseen.end().expect_signal(Signal::TERM);
+    assert!(!end.errors.contains("starting"), "{}", end.errors);
+}
+
+#[test]
 fn a_whole_system_runs_a_command_without_a_change_to_its_image() {
     let _ = debian::system("debian");
     let run = |words: &[&str]| {
         let run = Tern::run().arg("debian").arg("--quiet").within(LIMIT).arg("--");
         words.iter().fold(run, |run, word| run.arg(*word))
     };
-    let mut guest = run(&["sh", "-c", "cat; . /etc/os-release; echo $ID; echo err >&2; exit 9"]).start();
+    let mut guest = run(&[
+        "sh",
+        "-c",
+        "cat; . /etc/os-release; echo $ID; systemctl is-enabled serial-getty@ttyS0; echo err >&2; exit 9",
+    ])
+    .start();
     guest.send("in\n");
     guest.end_input();
     let end = guest.end().expect_code(9);
-    assert_eq!((end.console.as_str(), end.errors.as_str()), ("in\ndebian\n", "err\n"));
+    assert_eq!((end.console.as_str(), end.errors.as_str()), ("in\ndebian\nmasked-runtime\n", "err\n"));
+}
+
+#[test]
+fn commands_in_a_kept_machine_find_what_those_before_them_left_even_unsynced() {
+    let _ = debian::system("debian");
+    let own = tempfile::tempdir().unwrap();
+    let run = |script: &str| {
+        let run = Tern::run().arg("debian").arg("--keep").arg("box").arg("--quiet").within(LIMIT);
+        let run = run.environment("TERN_STATE_DIR", own.path().join("state"));
+        let run = run.environment("TERN_RUNTIME_DIR", own.path().join("run"));
+        run.arg("--").arg("sh").arg("-c").arg(script.to_owned()).finish()
+    };
+    let _ = run("test ! -e /srv/left && echo words >/srv/left; exit 3").expect_code(3);
+    let end = run("cat /srv/left; rm /srv/left").expect_code(0);
+    assert_eq!((end.console.as_str(), end.errors.as_str()), ("words\n", ""));
 }
 
 #[test]

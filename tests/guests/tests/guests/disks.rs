@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
@@ -110,6 +111,81 @@ fn a_file_system_survives_machines_that_come_and_go() {
         let output = Command::new(CHECKER).args(["-f", "-n"]).arg(&path).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     }
+}
+
+/// Formats of images, as `tern image convert --format` and files' names have them; and one that is an overlay's.
+const FORMATS: [&str; 6] = ["raw", "qcow2", "vmdk", "vhd", "vhdx", "layered"];
+
+/// Runs a program of this host that must succeed.
+#[track_caller]
+fn host_runs(program: &str, arguments: &[&str], codes: &[i32]) {
+    let output = Command::new(program).args(arguments).output().unwrap();
+    let code = output.status.code().unwrap_or(-1);
+    assert!(
+        codes.contains(&code),
+        "{program} {arguments:?}: {code}\n{}",
+        String::from_utf8_lossy(&output.stdout)
+    );
+}
+
+#[test]
+fn file_systems_on_every_image_format_have_all_that_was_synced_and_are_sound_after_a_kill() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    host_runs("/usr/sbin/mke2fs", &["-q", "-t", "ext4", &path("made"), "48M"], &[0]);
+    for format in FORMATS {
+        let (form, name) = if format == "layered" { ("qcow2", "below") } else { (format, format) };
+        let convert = Tern::new(["image", "convert", "--format", form]);
+        let _ = convert.arg(path("made")).arg(path(name)).finish().expect_code(0);
+    }
+    let create = Tern::new(["image", "create", "--format", "qcow2", "--backing"]);
+    let _ = create.arg(path("below")).arg(path("layered")).finish().expect_code(0);
+
+    let mut run = Tern::run().cpus(2).within(Duration::from_secs(900));
+    for format in FORMATS {
+        run = run.arg("--disk").arg(format!(
+            "{}{}",
+            path(format),
+            if format == "raw" { ",format=raw" } else { "" }
+        ));
+    }
+    let mut guest = up(run);
+    let mut sums = Vec::new();
+    for (format, letter) in FORMATS.iter().zip('a'..) {
+        guest.ask(&format!("mkdir /{letter}; mount -t ext4 /dev/vd{letter} /{letter}"));
+        // Many files of one size, each written through; then what is not waited for.
+        guest.ask(&format!(
+            "n=0; while [ $n -lt 12 ]; do n=$((n+1)); dd if=/dev/urandom of=/{letter}/$n bs=16k count=8 conv=fsync 2>/dev/null; done; sync"
+        ));
+        sums.push((format, letter, guest.ask(&format!("cat /{letter}/[0-9]* | md5sum"))));
+    }
+    guest.send("for d in a b c d e f; do (while :; do cp /$d/1 /$d/new; mv /$d/new /$d/newer; rm /$d/newer; done) & done\n");
+    std::thread::sleep(Duration::from_secs(2));
+    guest.signal(rustix::process::Signal::KILL);
+    let _ = guest.end().expect_signal(rustix::process::Signal::KILL);
+
+    let mut run = Tern::run().cpus(2).within(Duration::from_secs(900));
+    for format in FORMATS {
+        let copy = path("copy");
+        let convert = Tern::new(["image", "convert", "--force", "--format", "raw"]);
+        let _ = convert.arg(path(format)).arg(&copy).finish().expect_code(0);
+        // The journal is replayed, and then there is nothing to mend.
+        host_runs(CHECKER, &["-f", "-p", &copy], &[0, 1]);
+        host_runs(CHECKER, &["-f", "-n", &copy], &[0]);
+        run = run.arg("--disk").arg(format!(
+            "{}{}",
+            path(format),
+            if format == "raw" { ",format=raw" } else { "" }
+        ));
+    }
+    let mut guest = up(run);
+    for (format, letter, sum) in sums {
+        guest.ask(&format!("mkdir /{letter}; mount -t ext4 /dev/vd{letter} /{letter}"));
+        assert_eq!(guest.ask(&format!("cat /{letter}/[0-9]* | md5sum")), sum, "{format}");
+        guest.ask(&format!("umount /{letter}"));
+    }
+    expect_calm(&mut guest);
+    let _ = guest.power_off();
 }
 
 #[test]

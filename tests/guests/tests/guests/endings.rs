@@ -1,6 +1,7 @@
 //! How a guest's end becomes the command's: power-off, reboot, the debug-exit port, a crash.
 
 use std::fs;
+use std::time::Duration;
 
 use tern_guests::debian::{self, Flavour, Suite};
 use tern_guests::{PROMPT, Tern, boot_sector, host};
@@ -40,6 +41,37 @@ fn a_reboot_starts_the_same_guest_over() {
     assert_eq!(guest.ask("ls /gone"), "ls: /gone: No such file or directory");
     assert_eq!(guest.ask("nproc"), "2");
     let _ = guest.power_off();
+}
+
+/// How many threads and open files a process has.
+fn belongings(process: u32) -> [usize; 2] {
+    ["task", "fd"].map(|what| fs::read_dir(format!("/proc/{process}/{what}")).unwrap().count())
+}
+
+#[test]
+fn a_machine_reboots_ten_times_and_keeps_its_disk_and_nothing_else() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = directory.path().join("disk.qcow2");
+    let _ = Tern::new(["image", "create"]).arg(&disk).arg("16M").finish().expect_code(0);
+    let run = Tern::run().cpus(2).within(Duration::from_secs(900)).arg("--cmdline").arg(debian::CMDLINE);
+    let mut guest = run.arg("--disk").arg(&disk).start();
+    guest.wait_for(PROMPT);
+    let mut first = None;
+    for round in 1..=10 {
+        guest.ask(&format!("touch /gone; echo {round} | dd of=/dev/vda conv=fsync,notrunc 2>/dev/null"));
+        guest.send("reboot\n");
+        guest.wait_for(BANNER);
+        guest.wait_for(PROMPT);
+        assert_eq!(guest.ask("head -n 1 /dev/vda; ls /gone 2>/dev/null; nproc"), format!("{round}\n2"));
+        let has = belongings(guest.process());
+        // Some threads and files come with the first use of a disk.
+        let had = *first.get_or_insert(has);
+        if has[0] > had[0] + 2 || has[1] > had[1] + 2 {
+            guest.fail(&format!("threads and files: {had:?} after the first reboot, now {has:?}"));
+        }
+    }
+    let _ = guest.power_off();
+    let _ = Tern::new(["image", "check"]).arg(&disk).finish().expect_code(0);
 }
 
 #[test]

@@ -21,6 +21,7 @@ mod interactive;
 mod killed;
 mod listings;
 mod machines;
+mod memory;
 mod pages;
 mod processors;
 mod pull;

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
+use tern_guests::debian::{self, Flavour, Suite};
 use tern_guests::{Guest, PROMPT, Tern, host};
+
+/// How long many processors may take on a busy host of few.
+const PATIENCE: Duration = Duration::from_secs(900);
 
 fn guest(cpus: usize) -> Guest {
     up(Tern::run(), cpus)
@@ -75,6 +79,43 @@ fn every_processor_keeps_the_same_time() {
     }
     expect_calm(&mut guest);
     let _ = guest.power_off();
+}
+
+/// As many processors as that are the cores of one package, in every place where Linux tells about them; and each works.
+fn are_cores_of_one_package(suite: Suite, cpus: usize) {
+    let kernel = debian::kernel(suite, Flavour::Cloud);
+    let mut guest = Tern::linux(&kernel).cpus(cpus).within(PATIENCE).start();
+    guest.wait_for(PROMPT);
+    assert_eq!(guest.ask("nproc"), cpus.to_string());
+    let all = format!("0-{}", cpus - 1);
+    let places = guest.ask(
+        "for n in $(seq 0 $(($(nproc) - 1))); do (cd /sys/devices/system/cpu/cpu$n/topology; echo $n $(cat physical_package_id core_id thread_siblings_list core_siblings_list)); done",
+    );
+    let expected: Vec<_> = (0..cpus).map(|n| format!("{n} 0 {n} {n} {all}")).collect();
+    assert_eq!(places.lines().collect::<Vec<_>>(), expected);
+    let told = guest.ask("awk '/^siblings|^cpu cores/ { print $NF }' /proc/cpuinfo | sort -u");
+    assert_eq!(told, cpus.to_string());
+    assert_eq!(guest.ask("awk '/^apicid/ { print $NF }' /proc/cpuinfo | sort -nu | wc -l"), cpus.to_string());
+    // The field of stat that names the processor.
+    let ran = guest.ask(
+        "for n in $(seq 0 $(($(nproc) - 1))); do taskset $(printf %x $((1 << n))) awk '{ print $39 }' /proc/self/stat; done",
+    );
+    let expected: Vec<_> = (0..cpus).map(|n| n.to_string()).collect();
+    assert_eq!(ran.lines().collect::<Vec<_>>(), expected);
+    assert_eq!(guest.ask("dmesg | grep -E 'Firmware Bug|mismatch|not respond|failed to (boot|start)'"), "");
+    expect_calm(&mut guest);
+    let _ = guest.power_off();
+}
+
+#[test]
+fn eight_processors_are_cores_of_one_package_and_each_of_them_works() {
+    are_cores_of_one_package(Suite::Host, 8);
+}
+
+#[test]
+fn sixty_four_processors_are_cores_of_one_package_and_each_of_them_works() {
+    // The later kernel looks at more places, and says where they differ.
+    are_cores_of_one_package(Suite::Trixie, 64);
 }
 
 #[test]

@@ -129,6 +129,18 @@ fn debian_13_comes_up_whole_on_two_processors_and_with_a_kernel_that_the_user_na
 }
 
 #[test]
+#[ignore = "one boot after the other takes minutes"]
+fn debian_13_comes_up_whole_on_four_and_on_eight_processors() {
+    for cpus in [4, 8] {
+        let mut guest = up(run("debian").cpus(cpus));
+        println!("{cpus} processors: at the prompt after {:.1} s", guest.age().as_secs_f64());
+        assert_eq!(ask(&mut guest, "nproc"), cpus.to_string());
+        expect_sound(&mut guest);
+        power_off(guest);
+    }
+}
+
+#[test]
 fn debian_12_comes_up_whole() {
     let mut guest = up(run("debian:12"));
     // Its systemd does not know that there is no terminal.
