@@ -51,6 +51,10 @@ impl Disk for RamDisk {
         Some(RangeLimits { most: SIZE, alignment: BLOCK })
     }
 
+    fn flush(&self) -> std::io::Result<()> {
+        Ok(())
+    }
+
     fn open_lane(&self) -> Result<Box<dyn Lane>, DiskError> {
         let (ready, _other) = UnixStream::pair().map_err(DiskError::Lane)?;
         let contents = vec![0; SIZE as usize];

@@ -17,6 +17,7 @@ use tern_vmm::config::DeviceConfig;
 
 use crate::cli::{RunArguments, Switch};
 use crate::exit::Failure;
+use crate::panics;
 use crate::terminal;
 use crate::threads;
 
@@ -38,6 +39,7 @@ pub(crate) fn of(
     for (number, options) in system.into_iter().chain(&arguments.disks).enumerate() {
         let disk = tern_disk::open(options)
             .map_err(|error| Failure::input(anyhow::Error::new(error)).context("cannot use a disk"))?;
+        panics::protect(&disk);
         // As many as can be used at once.
         let queues = u16::try_from(cpus.min(MOST_DISK_QUEUES)).unwrap_or(1);
         let device = Block::new(disk, &serial(options), queues);

@@ -15,6 +15,7 @@
 //! disks/        `tern image`: disk images
 //! terminal/     the user's terminal as the guest's serial console
 //! control/      running machines, by name: `tern ps`, `tern stop`, `tern console`, `tern run --detach`
+//! panics.rs     what a mistake of ours leaves to the disks
 //! threads.rs    the threads of all these
 //! exit.rs       what the exit codes mean
 //! size.rs       sizes as people write them
@@ -33,6 +34,7 @@ mod files;
 mod guest;
 mod heap;
 mod images;
+mod panics;
 mod run;
 mod size;
 mod source;

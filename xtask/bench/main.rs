@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! soft/  the software engine: how fast guests run          kvm/  the KVM engine: how light machines are
+//!    │            disk/  disks, and whole runs: both engines                             │
 //!    └───────────► console.rs: a guest, driven through its serial port ◄───────────┘
 //!                  numbers.rs, table.rs: what is made of the measurements
 //! ```
@@ -12,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 mod console;
+mod disk;
 mod kvm;
 mod numbers;
 mod soft;
@@ -37,6 +39,8 @@ enum Suite {
     Soft(soft::Options),
     /// The KVM engine, and QEMU on KVM: time to the guest's init, exits until then, memory beside the guest's
     Kvm(kvm::Options),
+    /// Disks, a command in a fresh guest and a whole Debian to its login, beside QEMU with the same sort of engine
+    Disk(disk::Options),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -51,6 +55,7 @@ fn main() -> Result<ExitCode> {
     match Cli::parse().suite {
         Suite::Soft(options) => soft::run(&options),
         Suite::Kvm(options) => kvm::run(&options),
+        Suite::Disk(options) => disk::run(&options),
     }
 }
 

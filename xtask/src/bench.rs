@@ -35,7 +35,9 @@ pub(crate) fn bench(arguments: &[OsString]) -> Result<()> {
     let asks_for_help = arguments.iter().any(|argument| argument == "--help" || argument == "-h");
     if !asks_for_help {
         install::packages(&["qemu-system-x86", "gcc", "python3-minimal"])?;
-        if arguments.iter().any(|argument| argument == "--debian") {
+        let is_disk = arguments.first().is_some_and(|suite| suite == "disk");
+        let has_debian = arguments.iter().any(|argument| argument == "--debian");
+        if has_debian || is_disk && !arguments.iter().any(|argument| argument == "--no-debian") {
             install::packages(&["mmdebstrap", "cpio", "debian-archive-keyring"])?;
         }
         step::build_tern()?;

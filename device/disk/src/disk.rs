@@ -1,6 +1,7 @@
 //! The boundary between a disk's device (virtio-blk, or whatever shows it to a guest) and its image.
 
 use std::fmt::Debug;
+use std::io;
 use std::os::fd::BorrowedFd;
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -38,6 +39,12 @@ pub trait Disk: Debug + Send + Sync {
 
     /// What [`Operation::WriteZeroes`] takes, or `None` if only writing zeros would do.
     fn write_zeroes(&self) -> Option<RangeLimits>;
+
+    /// Makes all that was written survive a crash of this program and of the host, beside the lanes; blocks until then.
+    ///
+    /// # Errors
+    /// The host's file cannot be written.
+    fn flush(&self) -> io::Result<()>;
 
     /// Opens a way to the image, for one queue.
     ///

@@ -1,5 +1,6 @@
 //! Opening a disk: from what a user says to an image, its chain of backing files, and an overlay if one is asked for.
 
+use std::io;
 use std::sync::Arc;
 
 use crate::chain::{Layer, OpenPlan};
@@ -67,6 +68,10 @@ impl Disk for OpenDisk {
 
     fn write_zeroes(&self) -> Option<RangeLimits> {
         self.facts.write_zeroes
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        self.image.flush()
     }
 
     fn open_lane(&self) -> Result<Box<dyn Lane>, DiskError> {

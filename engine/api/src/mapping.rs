@@ -18,10 +18,6 @@ use crate::{GuestMemory, LOG_PAGE, WriteWatch};
 /// memory can be huge pages of the host's.
 pub const HUGE_PAGE: usize = 2 << 20;
 
-/// Bytes of a thread's stack: fewer than a huge page, because the host makes a whole one of a stack that has room for it, and
-/// stacks lie beside guest memory, which is laid out for that.
-pub const THREAD_STACK: usize = HUGE_PAGE / 2;
-
 /// How many gaps in the process's address space are tried; others than the first are rare.
 const ATTEMPTS: usize = 8;
 

@@ -10,10 +10,10 @@ use std::collections::HashMap;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 
 use tern_chipset::interrupt;
-use tern_engine::{EngineError, EventFd, LineInterrupt, Message, MessageInterrupt, THREAD_STACK};
+use tern_engine::{EngineError, EventFd, LineInterrupt, Message, MessageInterrupt, start_thread};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
 use crate::interrupts::Interrupts;
@@ -169,10 +169,7 @@ impl Events {
         let waiting = Arc::new(Waiting { epoll, end, targets: Mutex::default() });
         let work = Arc::clone(&waiting);
         let interrupts = Arc::clone(&self.interrupts);
-        let started = thread::Builder::new()
-            .name("interrupts".to_owned())
-            .stack_size(THREAD_STACK)
-            .spawn(move || work.run(&interrupts));
+        let started = start_thread("interrupts", move || work.run(&interrupts));
         let no_thread = |source| EngineError::Host { action: "start the interrupts' thread", source };
         *thread = Some(started.map_err(no_thread)?);
         Ok(self.waiting.get_or_init(|| waiting))

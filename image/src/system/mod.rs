@@ -5,7 +5,8 @@
 //! build.rs      made here from Debian's packages: mmdebstrap(1), mke2fs(8)
 //!   customize.sh  what mmdebstrap runs last
 //! pull.rs       the distribution's own cloud image, fetched and checked
-//!   disk.rs       where on it the root file system is, and the kernel in that
+//!   disk.rs       the kernel in its root file system
+//!   gpt.rs        where on the disk that is
 //! kept.rs       a machine's own disk over a system's, for --keep
 //! tools.rs      programs of the host, and which package brings one that is missing
 //! ```
@@ -14,6 +15,8 @@
 
 mod build;
 mod disk;
+#[doc(hidden)]
+pub mod gpt;
 mod kept;
 mod pull;
 mod release;

@@ -117,9 +117,37 @@ pub(crate) struct Status {
     pub started: u64,
 }
 
+/// Hears each line of `input` as a machine and as whoever asks one; how many mean something. Whatever is understood can be said
+/// again, and means the same.
+#[allow(dead_code, reason = "the tests and the fuzz target call it")]
+pub(super) fn exercise(input: &[u8]) -> usize {
+    fn hear<T: Serialize + for<'a> Deserialize<'a>>(line: &[u8]) -> bool {
+        let Ok(heard) = serde_json::from_slice::<T>(line) else { return false };
+        let said = serde_json::to_vec(&heard).expect("it has texts and numbers only");
+        let again: T = serde_json::from_slice(&said).expect("what is said is understood");
+        assert_eq!(serde_json::to_vec(&again).ok(), Some(said), "it does not mean the same");
+        true
+    }
+    let lines = input.split(|byte| *byte == b'\n');
+    lines
+        .map(|line| [hear::<Request>(line), hear::<Reply>(line), hear::<Greeting>(line)])
+        .fold(0, |count, heard| count + heard.iter().filter(|heard| **heard).count())
+}
+
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::path::Path;
+
     use super::*;
+
+    #[test]
+    fn corpus_of_the_fuzzer_ends_in_words_or_errors() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/control");
+        let files = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+        let heard: usize = files.map(|file| exercise(&fs::read(file.unwrap().path()).unwrap())).sum();
+        assert!(heard > 0);
+    }
 
     #[test]
     fn requests_are_as_documented() {

@@ -10,6 +10,7 @@
 //! rows.rs      what can be measured, and in which unit
 //!   compute/   arithmetic, memory, floating point: the processor alone
 //!   system.rs  system calls, page faults, processes, pipes: the processor and a kernel
+//! disk.rs      reading and writing a disk
 //! measure.rs   how often it is repeated, and what a repetition took
 //! ```
 //!
@@ -21,11 +22,13 @@
 
 mod compute;
 mod data;
+mod disk;
 mod measure;
 mod rows;
 mod system;
 
 use std::env;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -36,7 +39,9 @@ const DEFAULT_MINIMUM: Duration = Duration::from_millis(300);
 
 const USAGE: &str = "\
 Usage: tern-workload [--least MILLISECONDS] [ROW ...]    measures these rows, or all
-       tern-workload --list                              lists them: name, unit, group";
+       tern-workload --list                              lists them: name, unit, group
+       tern-workload disk DISK-ROW DEVICE                measures a row of a disk's
+       tern-workload disk --list                         lists those: name, unit";
 
 fn main() -> ExitCode {
     let words: Vec<String> = env::args().skip(1).collect();
@@ -50,6 +55,13 @@ fn main() -> ExitCode {
             }
             return ExitCode::SUCCESS;
         }
+        ["disk", "--list"] => {
+            for disk::Row { name, unit, .. } in disk::ROWS {
+                println!("{name} {unit}");
+            }
+            return ExitCode::SUCCESS;
+        }
+        ["disk", name, device] => return measure_disk(name, device),
         ["--least", milliseconds, names @ ..] => match milliseconds.parse() {
             Ok(milliseconds) => (Duration::from_millis(milliseconds), names),
             Err(_) => return wrong_usage(),
@@ -75,6 +87,22 @@ fn main() -> ExitCode {
     // Whoever started it can tell whether the clock that all of this was measured with is right.
     println!("took {:.3} s", start.elapsed().as_secs_f64());
     code
+}
+
+fn measure_disk(name: &str, device: &str) -> ExitCode {
+    let Some(row) = disk::named(name) else { return wrong_usage() };
+    let start = Instant::now();
+    match row.measure(Path::new(device), DEFAULT_MINIMUM) {
+        Ok(value) => {
+            println!("row {name} {value:.4} {}", row.unit);
+            println!("took {:.3} s", start.elapsed().as_secs_f64());
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("tern-workload: {name}: {device}: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn wrong_usage() -> ExitCode {

@@ -5,9 +5,9 @@ use std::io;
 use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 
-use tern_engine::{Clock, Kick, Statistics, THREAD_STACK, Vcpu};
+use tern_engine::{Clock, Kick, Statistics, Vcpu, start_thread};
 use tern_x86::state::{Activity, VcpuState};
 
 use super::Event;
@@ -60,10 +60,7 @@ impl Crew {
                 commands: receiver,
                 events: sender.clone(),
             };
-            let thread = thread::Builder::new()
-                .name(format!("vcpu{index}"))
-                .stack_size(THREAD_STACK)
-                .spawn(move || work.run())?;
+            let thread = start_thread(format!("vcpu{index}"), move || work.run())?;
             members.push(Member { commands, kick, thread });
         }
         Ok(Self { members, events, deferred: VecDeque::new() })

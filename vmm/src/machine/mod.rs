@@ -24,13 +24,12 @@ mod vcpu;
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
 use tern_chipset::{InvalidState, Time};
-use tern_engine::{Clock, Engine, EngineError, GuestMemory, Statistics, THREAD_STACK, Vcpu, Vm, VmConfig};
+use tern_engine::{Clock, Engine, EngineError, GuestMemory, Statistics, Vcpu, Vm, VmConfig, start_thread};
 use tern_x86::cpuid::CpuModel;
 use tern_x86::state::VcpuState;
 
@@ -250,11 +249,7 @@ impl Machine {
         let Self { config, memory, clock, schedule, vm, vcpus, devices, first_state, events } = self;
         let crew = Crew::start(vcpus, &devices, &clock, events).map_err(MachineError::Thread)?;
         let timer = Arc::clone(&schedule);
-        let timer = thread::Builder::new()
-            .name("timer".to_owned())
-            .stack_size(THREAD_STACK)
-            .spawn(move || timer.run());
-        let timer = timer.map_err(MachineError::Thread)?;
+        let timer = start_thread("timer", move || timer.run()).map_err(MachineError::Thread)?;
         let mut director = Director { config, memory, clock, schedule, vm, devices, crew, paused: true };
         if let Some(first_state) = &first_state {
             director.crew.reset(first_state);

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Mutex;
+use std::thread;
 
 use vm_memory::{Bytes, GuestAddress};
 

@@ -40,7 +40,7 @@ pub(crate) enum Kind {
 }
 
 /// The guest that all of them run, and the program that the host runs too.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Files {
     pub image: Image,
     /// Its kernel as an ELF file.
@@ -52,6 +52,20 @@ pub(crate) struct Files {
     /// What tells that it has booted.
     pub ready: Ready,
     pub program: PathBuf,
+    /// Its disks.
+    pub drives: Vec<Drive>,
+}
+
+/// A disk of a guest.
+#[derive(Debug, Clone)]
+pub(crate) struct Drive {
+    pub path: PathBuf,
+    /// As Tern and QEMU both call it.
+    pub format: &'static str,
+    /// Likewise.
+    pub cache: &'static str,
+    /// Whether what is written stays.
+    pub is_kept: bool,
 }
 
 /// What a guest is waited for to do.

@@ -12,8 +12,8 @@ mod debian;
 mod program;
 mod promise;
 mod real;
-mod report;
-mod session;
+pub(crate) mod report;
+pub(crate) mod session;
 mod statistics;
 mod summary;
 mod workload;
@@ -28,10 +28,14 @@ use tern_image::cpio::Archive;
 use tern_image::{Cache, Image, OnStderr};
 
 use crate::Form;
-use contender::{CONTENDERS, Contender, Files, Ready};
-use session::{Outcome, Sample};
-use summary::Summary;
-use workload::Workload;
+use contender::CONTENDERS;
+
+// Another suite's guests are driven and told of in the same way.
+pub(crate) use contender::{Contender, Drive, Files, Kind, Ready, TERN};
+pub(crate) use program::{disk_workloads, pack, path};
+pub(crate) use session::{Outcome, Sample};
+pub(crate) use summary::Summary;
+pub(crate) use workload::{Group, Source, Workload};
 
 pub(crate) const ABOUT: &str = "\
 Measures Tern beside QEMU and beside the host itself: the time from starting the command to the
@@ -143,7 +147,8 @@ fn parts(directory: &Path, options: &Options) -> Result<Vec<Part>> {
         fs::write(&initrd, [tiny, archive.finish()].concat()).context("cannot write an initramfs")?;
         let image = Image { initrd: Some(initrd), ..image.clone() };
         let (unpacked, program, cpu) = (unpacked.clone(), program.clone(), options.cpu.clone());
-        Ok(Files { image, unpacked, memory: contender::MEMORY, cpu, ready: Ready::Prompt, program })
+        let (memory, ready) = (contender::MEMORY, Ready::Prompt);
+        Ok(Files { image, unpacked, memory, cpu, ready, program, drives: Vec::new() })
     };
     let (mut with_program, mut with_real) = (Archive::default(), Archive::default());
     program::pack(&program, &mut with_program)?;
@@ -157,8 +162,8 @@ fn parts(directory: &Path, options: &Options) -> Result<Vec<Part>> {
         let image = debian::image(&cache)?;
         let unpacked = unpack(&image.kernel, directory.join("vmlinux-debian"))?;
         let memory = debian::MEMORY;
-        let (cpu, program) = (options.cpu.clone(), program.clone());
-        let files = Files { image, unpacked, memory, cpu, ready: Ready::Login, program };
+        let (ready, cpu, program) = (Ready::Login, options.cpu.clone(), program.clone());
+        let files = Files { image, unpacked, memory, cpu, ready, program, drives: Vec::new() };
         parts.push(Part { files, workloads: of(&debian) });
     }
     parts.retain(|part| !part.workloads.is_empty());
@@ -166,7 +171,7 @@ fn parts(directory: &Path, options: &Options) -> Result<Vec<Part>> {
 }
 
 /// Writes a kernel as an ELF file to `unpacked`, and returns that.
-fn unpack(kernel: &Path, unpacked: PathBuf) -> Result<PathBuf> {
+pub(crate) fn unpack(kernel: &Path, unpacked: PathBuf) -> Result<PathBuf> {
     let packed = fs::read(kernel).context("cannot read the kernel")?;
     let elf = tern_vmm::boot::unpack(&packed).context("cannot unpack the kernel")?;
     fs::write(&unpacked, elf).context("cannot write the unpacked kernel")?;
@@ -204,7 +209,7 @@ fn chosen(mut workloads: Vec<Workload>, names: &[String]) -> Result<Vec<Workload
 }
 
 /// Says how a workload went, as soon as it is known.
-fn tell(workload: &Workload, outcome: &Outcome) {
+pub(crate) fn tell(workload: &Workload, outcome: &Outcome) {
     let Workload { name, unit, .. } = workload;
     match outcome {
         Outcome::Value(value) => eprintln!("bench:   {name}: {value:.3} {unit}"),

@@ -39,6 +39,27 @@ pub(crate) fn workloads(program: &Path) -> Result<Vec<Workload>> {
     String::from_utf8_lossy(&output.stdout).lines().map(listed).collect()
 }
 
+/// What it can measure of a guest's virtio disks, which have these names, in their order.
+///
+/// # Errors
+/// As [`workloads`].
+pub(crate) fn disk_workloads(disks: &[&str]) -> Result<Vec<Workload>> {
+    let program = path()?;
+    let failed = || format!("cannot ask '{}' what it measures", program.display());
+    let output = Command::new(&program).args(["disk", "--list"]).output().with_context(failed)?;
+    ensure!(output.status.success(), "{}: {}", failed(), output.status);
+    let list = String::from_utf8_lossy(&output.stdout).into_owned();
+    let mut workloads = Vec::new();
+    for (disk, letter) in disks.iter().zip('a'..) {
+        for line in list.lines() {
+            let (row, unit) = line.split_once(' ').with_context(|| format!("{NAME} lists {line:?}"))?;
+            let (name, source) = (format!("{disk}-{row}"), Source::Disk(format!("/dev/vd{letter}")));
+            workloads.push(Workload { name, unit: unit.into(), group: Group::Disk, source });
+        }
+    }
+    Ok(workloads)
+}
+
 /// Reads a line of the list: name, unit, group.
 fn listed(line: &str) -> Result<Workload> {
     let words: Vec<_> = line.split_whitespace().collect();

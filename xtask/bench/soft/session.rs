@@ -71,7 +71,7 @@ pub(crate) fn run(
                 let seconds = boot.iter().find(|(seen, _)| seen == text).map(|(_, seconds)| *seconds);
                 seconds.map_or(Outcome::Absent, Outcome::Value)
             }
-            (Source::Program | Source::Shell(_) | Source::Anywhere(_), Ok(_)) => {
+            (Source::Program | Source::Disk(_) | Source::Shell(_) | Source::Anywhere(_), Ok(_)) => {
                 let measured = usable(&mut session, contender, files)
                     .and_then(|session| time(&mut session.console, workload, &mut clock));
                 match measured {
@@ -142,6 +142,7 @@ fn time(console: &mut Console, workload: &Workload, clock: &mut Clock) -> Result
         Source::Shell(command) => format!("{{ {command}; }} >/dev/null 2>&1"),
         // There are no words of the program's in between, as a rule, and if it fails they are wanted.
         Source::Anywhere(command) => format!("{{ {command}; }} 2>&1"),
+        Source::Disk(device) => format!("{} disk {} {device} 2>&1", program::NAME, workload.name),
         Source::Boot(_) | Source::Program => format!("{} {} 2>&1", program::NAME, workload.name),
     };
     console.type_line(&format!("echo be''gin; {command}; echo e''nd $?"))?;
@@ -152,7 +153,7 @@ fn time(console: &mut Console, workload: &Workload, clock: &mut Clock) -> Result
     if status != "0" {
         return Ok(Timed::Failed(format!("it ended with {status}: {}", text.trim())));
     }
-    if workload.source != Source::Program {
+    if !matches!(workload.source, Source::Program | Source::Disk(_)) {
         return Ok(Timed::Value(elapsed));
     }
     Ok(match program::said(&text, workload) {
@@ -227,14 +228,9 @@ mod tests {
 
     fn files() -> Files {
         let image = Image { kernel: PathBuf::new(), initrd: None, cmdline: String::new() };
-        Files {
-            image,
-            unpacked: PathBuf::new(),
-            memory: 0,
-            cpu: String::new(),
-            ready: Ready::Prompt,
-            program: PathBuf::new(),
-        }
+        let (unpacked, program) = (PathBuf::new(), PathBuf::new());
+        let (cpu, ready) = (String::new(), Ready::Prompt);
+        Files { image, unpacked, memory: 0, cpu, ready, program, drives: Vec::new() }
     }
 
     fn outcomes(kind: Kind, script: fn(&Files) -> Result<Command>, names: &[&str]) -> Vec<Outcome> {

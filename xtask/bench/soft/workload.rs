@@ -24,6 +24,7 @@ pub(crate) enum Group {
     Kernel,
     Shell,
     Real,
+    Disk,
 }
 
 /// Where a row's number comes from.
@@ -33,6 +34,8 @@ pub(crate) enum Source {
     Boot(&'static str),
     /// The program tells it.
     Program,
+    /// The program tells it, of this disk of the guest's.
+    Disk(String),
     /// The time that this shell command takes, in a guest: it may print, to nowhere, and must succeed. It has no unquoted
     /// newline; the shell has `pipefail`.
     Shell(&'static str),
@@ -41,7 +44,7 @@ pub(crate) enum Source {
 }
 
 /// The groups over whose rows a mean is made.
-pub(crate) const SUMMED_UP: [Group; 3] = [Group::Integer, Group::Kernel, Group::Shell];
+pub(crate) const SUMMED_UP: [Group; 4] = [Group::Integer, Group::Kernel, Group::Shell, Group::Disk];
 
 impl Group {
     /// In tables and JSON.
@@ -53,6 +56,7 @@ impl Group {
             Self::Kernel => "kernel",
             Self::Shell => "shell",
             Self::Real => "real",
+            Self::Disk => "disk",
         }
     }
 }

@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
+
+use tern_engine::start_thread;
 
 /// Work.
 pub(super) type Job = Box<dyn FnOnce() + Send>;
@@ -49,7 +50,7 @@ impl Pool {
         }
         let shared = Arc::clone(&self.shared);
         state.threads += 1;
-        if thread::Builder::new().name("disk".to_owned()).spawn(move || shared.work()).is_ok() {
+        if start_thread("disk", move || shared.work()).is_ok() {
             return;
         }
         state.threads -= 1;

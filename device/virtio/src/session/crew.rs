@@ -11,9 +11,9 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 
-use tern_engine::EventFd;
+use tern_engine::{EventFd, start_thread};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
 use super::{Session, lock};
@@ -76,7 +76,7 @@ impl Crew {
                 worker: duty.worker,
             };
             let name = format!("{name}.{number}");
-            crew.threads.push(thread::Builder::new().name(name).spawn(move || thread.run())?);
+            crew.threads.push(start_thread(name, move || thread.run())?);
             crew.wakes.push(wake);
         }
         Ok(crew)

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use tern_engine::THREAD_STACK;
+use tern_engine::start_thread;
 
 /// How often processors are looked at.
 const INTERVAL: Duration = Duration::from_millis(1);
@@ -107,9 +107,7 @@ impl Sampler {
                 last = now;
             }
         };
-        let thread =
-            thread::Builder::new().name("sampler".to_owned()).stack_size(THREAD_STACK).spawn(look)?;
-        Ok(Self { ended, thread: Some(thread) })
+        Ok(Self { ended, thread: Some(start_thread("sampler", look)?) })
     }
 }
 

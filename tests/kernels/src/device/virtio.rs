@@ -178,12 +178,26 @@ pub struct Queue {
     pub device: u64,
 }
 
+/// Where a queue's doorbell is.
+#[must_use]
+pub fn doorbell(index: u16) -> u32 {
+    DOORBELL + u32::from(index) * 4
+}
+
 /// Sets queue 0 up and enables it. RAX is lost.
 ///
 /// # Errors
 /// The instructions cannot be encoded.
 pub fn enable(g: &mut Long, queue: Queue) -> Emit {
-    write_word(g, QUEUE_SELECT, 0)?;
+    enable_at(g, 0, queue)
+}
+
+/// Sets the queue of this number up and enables it. RAX is lost.
+///
+/// # Errors
+/// The instructions cannot be encoded.
+pub fn enable_at(g: &mut Long, index: u16, queue: Queue) -> Emit {
+    write_word(g, QUEUE_SELECT, index)?;
     write_word(g, QUEUE_SIZE, queue.size)?;
     write_address(g, QUEUE_DESC, queue.descriptors)?;
     write_address(g, QUEUE_DRIVER, queue.driver)?;

@@ -1,5 +1,5 @@
-//! A driver of our own for the source of random numbers, which keeps all rules or breaks one. All devices have the same queues
-//! and registers; what is particular to one is tested with it, in `device/virtio`.
+//! A driver of our own for the source of random numbers, which keeps all rules or breaks one. All devices have the same registers; what
+//! they do with what is in their queues is in `rules.rs`.
 
 use std::sync::Arc;
 
@@ -11,6 +11,8 @@ use tern_test_kernels::long::*;
 use tern_virtio::rng::Rng;
 use tern_vmm::config::DeviceConfig;
 
+use super::{NEXT, WRITE, available, descriptor};
+
 /// The good queue, and the one that a test spoils.
 const GOOD: Queue = Queue { size: 8, descriptors: frame(4), driver: frame(5), device: frame(6) };
 const SPOILT: Queue = Queue { size: 8, descriptors: frame(0), driver: frame(1), device: frame(2) };
@@ -19,9 +21,7 @@ const NUMBERS: u64 = frame(7);
 /// Where a table of descriptors may be.
 const TABLE_FRAME: u64 = frame(3);
 
-/// Flags of a descriptor.
-const NEXT: u64 = 1;
-const WRITE: u64 = 2;
+/// A descriptor of a table of descriptors.
 const INDIRECT: u64 = 4;
 
 const VECTOR: u8 = 0x61;
@@ -31,16 +31,6 @@ const MSIX: u8 = 0x98;
 
 fn devices() -> Vec<DeviceConfig> {
     vec![DeviceConfig { name: "rng".to_owned(), device: Arc::new(Rng) }]
-}
-
-/// The two words of a descriptor.
-const fn descriptor(address: u64, length: u32, flags: u64, next: u64) -> [u64; 2] {
-    [address, length as u64 | flags << 32 | next << 48]
-}
-
-/// The first word of an available ring with `count` buffers, the first three of which begin with these descriptors.
-const fn available(count: u16, heads: [u16; 2]) -> u64 {
-    (count as u64) << 16 | (heads[0] as u64) << 32 | (heads[1] as u64) << 48
 }
 
 /// The good queue with one buffer of 64 bytes.
