@@ -189,7 +189,7 @@ impl Translator {
         if self.translation == Translation::Off || first.kind == scan::Kind::Interpret && !linked {
             return None;
         }
-        let target = Target { view, several_processors: self.several_processors && linked, linked, checks };
+        let target = Target { view, several_processors: self.several_processors, linked, checks };
         // SAFETY: the caller's block is alive.
         let version = unsafe { (*block).origin.version() };
         let page = physical & !(PAGE - 1);
