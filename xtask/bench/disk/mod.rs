@@ -73,6 +73,9 @@ pub(crate) struct Options {
 const MEMORY: u32 = 512;
 const DEBIAN_MEMORY: u32 = 1024;
 
+/// Tern's processor: what guests have if nothing else is said.
+const MODEL: &str = "tern-v2";
+
 /// How long a command in a fresh guest may take.
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -170,12 +173,14 @@ fn tiny(options: &Options, directory: &Path) -> Result<Files> {
 }
 
 fn files(image: Image, unpacked: PathBuf, program: PathBuf) -> Files {
-    Files { image, unpacked, memory: MEMORY, ready: Ready::Prompt, program, drives: Vec::new() }
+    let (cpu, ready) = (MODEL.to_owned(), Ready::Prompt);
+    Files { image, unpacked, memory: MEMORY, cpu, ready, program, drives: Vec::new() }
 }
 
 fn debian(directory: &Path) -> Result<Files> {
     let (image, drive): (Image, Drive) = image::debian(&Cache::of_user()?)?;
     let unpacked = unpack(&image.kernel, directory.join("vmlinux-debian"))?;
     let (memory, program) = (DEBIAN_MEMORY, PathBuf::new());
-    Ok(Files { image, unpacked, memory, ready: Ready::Login, program, drives: vec![drive] })
+    let (cpu, ready) = (MODEL.to_owned(), Ready::Login);
+    Ok(Files { image, unpacked, memory, cpu, ready, program, drives: vec![drive] })
 }

@@ -2,6 +2,8 @@
 //! then the device's own (sections 5.2, 5.3, 5.5, 5.10). All must end in NEEDS_RESET, and a reset must repair it. What is read and
 //! written where no rule is broken is tested in `device/virtio` and with real drivers.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 use std::sync::Arc;
 
 use tern_disk::DiskOptions;
