@@ -19,7 +19,7 @@ use crate::cli::{RunArguments, Switch};
 use crate::exit::Failure;
 use crate::panics;
 use crate::terminal;
-use crate::threads;
+use tern_engine::start_thread;
 
 /// The most queues of a disk: each has a thread of its own on the host.
 const MOST_DISK_QUEUES: u32 = 8;
@@ -102,7 +102,7 @@ fn follow_size(console: &Arc<Console>, ports: usize) {
                 follow(&console);
             }
         };
-        let _ = threads::start("size", wait);
+        let _ = start_thread("size", wait);
     }
 }
 

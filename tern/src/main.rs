@@ -16,7 +16,6 @@
 //! terminal/     the user's terminal as the guest's serial console
 //! control/      running machines, by name: `tern ps`, `tern stop`, `tern console`, `tern run --detach`
 //! panics.rs     what a mistake of ours leaves to the disks
-//! threads.rs    the threads of all these
 //! exit.rs       what the exit codes mean
 //! size.rs       sizes as people write them
 //! ```
@@ -40,7 +39,6 @@ mod size;
 mod source;
 mod statistics;
 mod terminal;
-mod threads;
 
 use std::io::{self, Write};
 use std::process::ExitCode;

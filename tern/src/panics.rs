@@ -11,8 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use tern_disk::Disk;
-
-use crate::threads;
+use tern_engine::start_thread;
 
 /// How long disks may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -49,7 +48,7 @@ fn flush_all() {
     let started = disks.iter().filter(|disk| {
         let (disk, done) = (Arc::clone(disk), done.clone());
         // Nobody waits any more if this fails.
-        threads::start("last-flush", move || drop(done.send(disk.flush()))).is_ok()
+        start_thread("last-flush", move || drop(done.send(disk.flush()))).is_ok()
     });
     let started = started.count();
     let deadline = Instant::now() + PATIENCE;

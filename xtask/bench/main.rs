@@ -5,6 +5,7 @@
 //!    │            disk/  disks, and whole runs: both engines                             │
 //!    └───────────► console.rs: a guest, driven through its serial port ◄───────────┘
 //!                  numbers.rs, table.rs: what is made of the measurements
+//!                  rig.rs: a suite that starts itself in the rig
 //! ```
 //!
 //! The contenders take turns, round by round, so that a host that is slow for a while is slow for
@@ -16,6 +17,7 @@ mod console;
 mod disk;
 mod kvm;
 mod numbers;
+mod rig;
 mod soft;
 mod table;
 

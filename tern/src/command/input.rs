@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::outbox::Outbox;
 use crate::terminal::{read_input, split};
-use crate::threads;
+use tern_engine::start_thread;
 
 /// Starts the thread that reads. It ends with the input or with the process: a read cannot be called off. On the command's terminal
 /// Ctrl-] leaves, whatever the guest does.
@@ -15,7 +15,7 @@ pub(super) fn start(
     leave: impl FnOnce() + Send + 'static,
 ) -> io::Result<()> {
     let is_typed = has_terminal && io::stdin().is_terminal();
-    threads::start("command-input", move || {
+    start_thread("command-input", move || {
         if read(&outbox, is_typed) == End::Escape {
             leave();
         }

@@ -11,7 +11,7 @@ use tern_command_protocol::{Stream, WINDOW};
 
 use super::outbox::Outbox;
 use crate::terminal::write_all;
-use crate::threads;
+use tern_engine::start_thread;
 
 /// The way of one stream.
 pub(super) struct Output {
@@ -51,7 +51,7 @@ impl Output {
                 }
             }
         };
-        let writer = threads::start("command-output", write)?;
+        let writer = start_thread("command-output", write)?;
         Ok(Self { sender, waiting, failure, writer })
     }
 

@@ -8,7 +8,7 @@ use tern_command_protocol::Size;
 
 use super::talk::Shared;
 use crate::terminal;
-use crate::threads;
+use tern_engine::start_thread;
 
 /// Who sends so many does not want to wait for what the command makes of them.
 const INSISTS: u32 = 3;
@@ -40,6 +40,6 @@ pub(super) fn start(shared: std::sync::Arc<Shared>, has_terminal: bool) -> io::R
             }
         }
     };
-    threads::start("command-signals", pass_on)?;
+    start_thread("command-signals", pass_on)?;
     Ok(())
 }

@@ -14,7 +14,7 @@ use super::output::Output;
 use super::waiting::Waiting;
 use super::{input, signals};
 use crate::terminal::{self, Leaving, RawMode, Stop};
-use crate::threads;
+use tern_engine::start_thread;
 
 /// How the command ended, as far as this side knows.
 #[derive(Debug)]
@@ -95,7 +95,7 @@ impl Talk {
             Output::start(Stream::Error, rustix::stdio::stderr(), Arc::clone(&outbox))?,
         );
         let mut speaking = stream.try_clone()?;
-        threads::start("command-speaks", move || {
+        start_thread("command-speaks", move || {
             while let Some(message) = outbox.next() {
                 if speaking.write_all(&message.bytes()).is_err() {
                     return;
@@ -108,7 +108,7 @@ impl Talk {
             ends_at_once,
             shared: Arc::clone(&shared),
         };
-        let hearing = threads::start("command-hears", move || hearing.run(outputs))?;
+        let hearing = start_thread("command-hears", move || hearing.run(outputs))?;
         Ok(Self { shared, stream, hearing, raw })
     }
 

@@ -2,13 +2,13 @@
 //! half a minute, where to look.
 
 use std::io::{self, IsTerminal};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use tern_engine::start_thread;
 use tern_image::{OnStderr, Progress as _};
-
-use crate::threads;
 
 /// How long nothing is shown.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -19,13 +19,13 @@ const LONG: Duration = Duration::from_secs(30);
 const HINT: &str = "the guest has not started the command for half a minute: `tern ps` tells the machine's name, and `tern console NAME` \
                     shows what its guest does";
 
-/// Whether the waiting is over, and who is to hear of it.
-type Over = (Mutex<bool>, Condvar);
-
 /// A boot that is waited for.
-pub(super) struct Waiting {
-    over: Arc<Over>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+pub(super) struct Waiting(Mutex<Option<Shown>>);
+
+/// The thread that shows it, until the sender is dropped.
+struct Shown {
+    over: Sender<()>,
+    thread: JoinHandle<()>,
 }
 
 impl Waiting {
@@ -34,28 +34,27 @@ impl Waiting {
     /// # Errors
     /// The host has no threads left.
     pub(super) fn start(quiet: bool) -> io::Result<Self> {
-        let over = Arc::new(Over::default());
-        let thread = if quiet {
-            None
-        } else {
-            let over = Arc::clone(&over);
-            Some(threads::start("command-waits", move || show(&over))?)
-        };
-        Ok(Self { over, thread: Mutex::new(thread) })
+        if quiet {
+            return Ok(Self(Mutex::new(None)));
+        }
+        let (over, waits) = channel();
+        let thread = start_thread("command-waits", move || show(&waits))?;
+        Ok(Self(Mutex::new(Some(Shown { over, thread }))))
     }
 
     /// The waiting is over; what was shown is gone when this returns.
     pub(super) fn end(&self) {
-        *self.over.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.over.1.notify_all();
-        if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        let shown = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(Shown { over, thread }) = shown {
+            drop(over);
             let _ = thread.join();
         }
     }
 }
 
-fn show(over: &Over) {
-    if is_over_within(over, PATIENCE) {
+fn show(waits: &Receiver<()>) {
+    let is_over_within = |time| waits.recv_timeout(time) != Err(RecvTimeoutError::Timeout);
+    if is_over_within(PATIENCE) {
         return;
     }
     let progress = OnStderr::new();
@@ -66,21 +65,14 @@ fn show(over: &Over) {
         }
     };
     begin();
-    let is_long = !is_over_within(over, LONG);
-    if is_long {
+    if !is_over_within(LONG) {
         progress.end();
         progress.note(HINT);
         begin();
-        let lock = over.0.lock().unwrap_or_else(PoisonError::into_inner);
-        drop(over.1.wait_while(lock, |is_over| !*is_over));
+        // An error is the end.
+        let _ = waits.recv();
     }
     progress.end();
-}
-
-fn is_over_within(over: &Over, time: Duration) -> bool {
-    let lock = over.0.lock().unwrap_or_else(PoisonError::into_inner);
-    let waited = over.1.wait_timeout_while(lock, time, |is_over| !*is_over);
-    *waited.unwrap_or_else(PoisonError::into_inner).0
 }
 
 #[cfg(test)]

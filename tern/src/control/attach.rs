@@ -12,7 +12,7 @@ use super::client::Machine;
 use super::protocol::Request;
 use crate::exit::{Code, Failure};
 use crate::terminal::{self, Console, ConsoleInput, Leaving};
-use crate::threads;
+use tern_engine::start_thread;
 
 /// How long a machine that takes no input is waited for before the terminal is looked at again.
 const PATIENCE: Duration = Duration::from_millis(20);
@@ -47,7 +47,7 @@ pub(crate) fn attach(name: &str, quiet: bool) -> Result<Code, Failure> {
         }
         let _ = over.send(());
     };
-    threads::start("console-show", show).map_err(failed)?;
+    start_thread("console-show", show).map_err(failed)?;
     // Whichever comes first; there is always somebody to send.
     let _ = wait.recv();
     match console.close() {

@@ -2,13 +2,14 @@
 //!
 //! The terminal is waited for, as a serial line waits. A connection is not: one that reads too slowly is closed.
 
-use crate::threads;
 use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use tern_engine::start_thread;
 
 /// How much of the last output is kept for those who come later, in bytes.
 const RECENT: usize = 16 << 10;
@@ -61,7 +62,7 @@ impl Hub {
             hub.state().writing -= 1;
             hub.0.finished.notify_all();
         };
-        threads::start("viewer", write)?;
+        start_thread("viewer", write)?;
         state.writing += 1;
         Ok(())
     }

@@ -15,7 +15,7 @@ use super::hub::Hub;
 use super::places::Claim;
 use super::protocol::{Greeting, LONGEST_LINE, Reply, Request, State, Status};
 use crate::exit::Failure;
-use crate::threads;
+use tern_engine::start_thread;
 
 /// Connections at a time. More are closed at once.
 const MOST_CONNECTIONS: usize = 64;
@@ -48,7 +48,7 @@ impl Served {
         }));
         let answering = served.clone();
         let started = claim.listener().and_then(|listener| {
-            threads::start("control", move || {
+            start_thread("control", move || {
                 for stream in listener.incoming() {
                     match stream {
                         Ok(stream) => answering.accept(stream),
@@ -90,7 +90,7 @@ impl Served {
                 let _ = served.talk(stream);
                 served.0.connections.fetch_sub(1, Ordering::AcqRel);
             };
-            if threads::start("connection", talk).is_ok() {
+            if start_thread("connection", talk).is_ok() {
                 return;
             }
         }

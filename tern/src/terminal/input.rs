@@ -14,7 +14,7 @@ use rustix::io::Errno;
 
 use super::ConsoleInput;
 use super::escape;
-use crate::threads;
+use tern_engine::start_thread;
 
 /// How much typed-ahead input is kept for a guest that takes none, in bytes.
 const TYPED_AHEAD: usize = 64 << 10;
@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_millis(20);
 /// a read cannot be called off.
 pub(super) fn start(input: Arc<dyn ConsoleInput>, leave: impl FnOnce() + Send + 'static) -> io::Result<()> {
     let reader = Reader { input, pending: Vec::new(), terminal: io::stdin().is_terminal() };
-    threads::start("console-input", move || {
+    start_thread("console-input", move || {
         if reader.run(&rustix::stdio::stdin()) == End::Escape {
             leave();
         }

@@ -10,9 +10,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::threads;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
+use tern_engine::start_thread;
 
 /// How many bytes may be on their way.
 const CAPACITY: usize = 64 << 10;
@@ -58,7 +58,7 @@ impl Output {
     pub(super) fn start(target: BorrowedFd<'static>) -> io::Result<Self> {
         let shared = Arc::new(Shared { state: Mutex::default(), work: Condvar::new(), room: Condvar::new() });
         let output = Self(Arc::clone(&shared));
-        threads::start("console-output", move || shared.write_out(target))?;
+        start_thread("console-output", move || shared.write_out(target))?;
         Ok(output)
     }
 

@@ -15,7 +15,7 @@ use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
 
 use super::raw;
-use crate::threads;
+use tern_engine::start_thread;
 
 /// How long a machine that is to end may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -36,7 +36,7 @@ impl Watch {
         let mut signals = Signals::new(signals.collect::<Vec<_>>())?;
         let watch = Self::default();
         let leave = Arc::clone(&watch.0);
-        threads::start("signals", move || {
+        start_thread("signals", move || {
             for signal in signals.forever() {
                 match signal {
                     // If the terminal is gone, the reader of the input will find out.
@@ -75,7 +75,7 @@ pub(crate) fn end_later(signal: i32) {
         thread::sleep(PATIENCE);
         end_by(signal);
     };
-    if threads::start("patience", wait).is_err() {
+    if start_thread("patience", wait).is_err() {
         end_by(signal);
     }
 }

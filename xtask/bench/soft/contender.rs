@@ -17,8 +17,8 @@ pub(crate) const MEMORY: u32 = 512;
 
 /// Who takes part; Tern is the first.
 pub(crate) const CONTENDERS: [Contender; 3] = [
-    Contender { name: TERN, kind: Kind::Guest, command: tern_soft },
-    Contender { name: "qemu-tcg", kind: Kind::Guest, command: qemu_tcg },
+    Contender { name: TERN, kind: Kind::Guest, command: |files| tern("soft", files) },
+    Contender { name: "qemu-tcg", kind: Kind::Guest, command: |files| Ok(qemu("tcg", "max", files)) },
     Contender { name: "native", kind: Kind::Host, command: native },
 ];
 
@@ -87,16 +87,24 @@ impl Ready {
     }
 }
 
-fn tern_soft(files: &Files) -> Result<Command> {
+/// Tern on `engine`, with the guest's disks.
+///
+/// # Errors
+/// This program does not know where it is; `tern` is beside it.
+pub(crate) fn tern(engine: &str, files: &Files) -> Result<Command> {
     let this = env::current_exe().context("cannot find out where this program is")?;
     let mut command = Command::new(this.with_file_name("tern"));
-    command.args(["run", "--engine", "soft", "--quiet", "--stats"]);
+    command.args(["run", "--engine", engine, "--quiet", "--stats"]);
     command.arg("--memory").arg(format!("{}M", files.memory));
     command.arg("--cpu").arg(&files.cpu);
     command.arg("--kernel").arg(&files.image.kernel);
     command.arg("--cmdline").arg(&files.image.cmdline);
     if let Some(initrd) = &files.image.initrd {
         command.arg("--initrd").arg(initrd);
+    }
+    for Drive { path, format, cache, is_kept } in &files.drives {
+        let overlay = if *is_kept { "" } else { ",overlay" };
+        command.arg("--disk").arg(format!("{},format={format},cache={cache}{overlay}", path.display()));
     }
     Ok(command)
 }
@@ -111,9 +119,10 @@ fn native(files: &Files) -> Result<Command> {
     Ok(command)
 }
 
-fn qemu_tcg(files: &Files) -> Result<Command> {
+/// QEMU with this accelerator and processor, and the same guest and disks.
+pub(crate) fn qemu(accelerator: &str, processor: &str, files: &Files) -> Command {
     let mut command = Command::new("qemu-system-x86_64");
-    command.args(["-machine", "q35", "-accel", "tcg", "-cpu", "max"]);
+    command.args(["-machine", "q35", "-accel", accelerator, "-cpu", processor]);
     command.args(["-m", &files.memory.to_string()]);
     command.args(["-no-user-config", "-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio"]);
     command.arg("-kernel").arg(&files.unpacked);
@@ -121,5 +130,13 @@ fn qemu_tcg(files: &Files) -> Result<Command> {
     if let Some(initrd) = &files.image.initrd {
         command.arg("-initrd").arg(initrd);
     }
-    Ok(command)
+    for (index, Drive { path, format, cache, is_kept }) in files.drives.iter().enumerate() {
+        let snapshot = if *is_kept { "off" } else { "on" };
+        let path = path.display();
+        command.arg("-drive").arg(format!(
+            "if=none,id=drive{index},file={path},format={format},cache={cache},aio=io_uring,discard=unmap,snapshot={snapshot}"
+        ));
+        command.arg("-device").arg(format!("virtio-blk-pci,disable-legacy=on,drive=drive{index}"));
+    }
+    command
 }

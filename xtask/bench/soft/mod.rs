@@ -31,7 +31,7 @@ use crate::Form;
 use contender::CONTENDERS;
 
 // Another suite's guests are driven and told of in the same way.
-pub(crate) use contender::{Contender, Drive, Files, Kind, Ready, TERN};
+pub(crate) use contender::{Contender, Drive, Files, Kind, Ready, TERN, qemu, tern};
 pub(crate) use program::{disk_workloads, pack, path};
 pub(crate) use session::{Outcome, Sample};
 pub(crate) use summary::Summary;

@@ -29,6 +29,12 @@ pub enum Work {
     Translating,
 }
 
+impl Work {
+    /// Each at its own number.
+    const ALL: [Self; 5] =
+        [Self::Outside, Self::Translated, Self::Asked, Self::Interpreting, Self::Translating];
+}
+
 /// The kinds of work that are told, with the names that users read.
 const TOLD: [(Work, &str); 4] = [
     (Work::Translated, "ms-translated-code"),
@@ -43,7 +49,7 @@ const TOLD: [(Work, &str); 4] = [
 pub struct Gauge {
     /// First, so that translated code finds it where the gauge is.
     work: AtomicU8,
-    found: [AtomicU64; 5],
+    found: [AtomicU64; Work::ALL.len()],
 }
 
 impl Gauge {
@@ -56,15 +62,9 @@ impl Gauge {
     /// Notes what begins; gives what the processor was at.
     #[inline(always)]
     pub fn begin(&self, work: Work) -> Work {
-        let before = match self.work.load(Ordering::Relaxed) {
-            1 => Work::Translated,
-            2 => Work::Asked,
-            3 => Work::Interpreting,
-            4 => Work::Translating,
-            _ => Work::Outside,
-        };
+        let before = usize::from(self.work.load(Ordering::Relaxed));
         self.set(work);
-        before
+        Work::ALL.get(before).copied().unwrap_or(Work::Outside)
     }
 
     /// Counts `passed`, the time since the last look, for what the processor is at now.
@@ -137,6 +137,16 @@ mod tests {
         }
         let expected = [3, 1, 0, 2];
         assert_eq!(gauge.named().iter().map(|(_, count)| *count).collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn what_was_begun_before_is_known_after() {
+        for work in Work::ALL {
+            let gauge = Gauge::default();
+            gauge.set(work);
+            assert_eq!(gauge.begin(Work::Translating), work);
+            assert_eq!(gauge.begin(work), Work::Translating);
+        }
     }
 
     #[test]

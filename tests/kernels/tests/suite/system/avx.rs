@@ -7,28 +7,15 @@ use tern_test_kernels::expect::vector::{GP, NM, UD};
 use tern_test_kernels::guest::Emit;
 use tern_test_kernels::long::*;
 
-const X87: u32 = 1;
-const SSE: u32 = 2;
+use super::extended_state::{SSE, X87, set_cr4_osxsave, write_xcr0};
+
 const AVX: u32 = 4;
 /// AVX's component of an XSAVE area.
 const COMPONENT: u64 = 576;
 
-fn set_cr4_osxsave(g: &mut Long) -> Emit {
-    g.mov(rax, cr4)?;
-    g.or(eax, 1 << 18)?;
-    g.mov(cr4, rax)
-}
-
-fn load_xcr0(g: &mut Long, value: u32) -> Emit {
-    g.xor(ecx, ecx)?;
-    g.xor(edx, edx)?;
-    g.mov(eax, value)?;
-    g.xsetbv()
-}
-
 fn enable(g: &mut Long) -> Emit {
     set_cr4_osxsave(g)?;
-    load_xcr0(g, X87 | SSE | AVX)
+    write_xcr0(g, X87 | SSE | AVX)
 }
 
 /// Every lane of a register is this word.
@@ -55,11 +42,11 @@ fn avx_is_undefined_until_the_system_enables_it() {
         g.expect_fault(fault(UD), |g| g.vaddps(ymm0, ymm1, ymm2))?;
         set_cr4_osxsave(g)?;
         g.expect_fault(fault(UD), |g| g.vaddps(ymm0, ymm1, ymm2))?;
-        load_xcr0(g, X87 | SSE)?;
+        write_xcr0(g, X87 | SSE)?;
         g.expect_fault(fault(UD), |g| g.vzeroupper())?;
         g.mov(eax, X87 | AVX)?;
         g.expect_fault(fault(GP), |g| g.xsetbv())?;
-        load_xcr0(g, X87 | SSE | AVX)?;
+        write_xcr0(g, X87 | SSE | AVX)?;
         g.vaddps(ymm0, ymm1, ymm2)?;
         g.user(|g| g.vpxor(ymm0, ymm0, ymm0))?;
         // CR0.EM does not matter, CR0.TS does.
@@ -85,7 +72,7 @@ fn cpuid_tells_how_large_the_area_is() {
     long_with_v3(|g| {
         enable(g)?;
         for (components, size) in [(X87 | SSE, 576), (X87 | SSE | AVX, 832)] {
-            load_xcr0(g, components)?;
+            write_xcr0(g, components)?;
             for index in 0..2 {
                 g.mov(eax, 0xd)?;
                 g.mov(ecx, index)?;

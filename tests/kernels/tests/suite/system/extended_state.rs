@@ -6,8 +6,8 @@ use tern_test_kernels::expect::vector::{GP, UD};
 use tern_test_kernels::guest::Emit;
 use tern_test_kernels::long::*;
 
-const X87: u32 = 1;
-const SSE: u32 = 2;
+pub(super) const X87: u32 = 1;
+pub(super) const SSE: u32 = 2;
 /// XSTATE_BV in an XSAVE area.
 const XSTATE_BV: u64 = 512;
 /// XCOMP_BV in an XSAVE area.
@@ -15,14 +15,18 @@ const XCOMP_BV: u64 = 520;
 /// XMM0 in the area of FXSAVE and XSAVE.
 const XMM0: u64 = 160;
 
-fn enable_xsave(g: &mut Long) -> Emit {
+pub(super) fn set_cr4_osxsave(g: &mut Long) -> Emit {
     g.mov(rax, cr4)?;
     g.or(eax, 1 << 18)?;
-    g.mov(cr4, rax)?;
+    g.mov(cr4, rax)
+}
+
+fn enable_xsave(g: &mut Long) -> Emit {
+    set_cr4_osxsave(g)?;
     write_xcr0(g, X87 | SSE)
 }
 
-fn write_xcr0(g: &mut Long, value: u32) -> Emit {
+pub(super) fn write_xcr0(g: &mut Long, value: u32) -> Emit {
     g.xor(ecx, ecx)?;
     g.xor(edx, edx)?;
     g.mov(eax, value)?;
