@@ -2,7 +2,8 @@
 //! folders above its files.
 
 use std::collections::BTreeSet;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -11,11 +12,22 @@ use std::process::Command;
 /// # Errors
 /// If ldd cannot be started, or does not understand the program.
 pub fn libraries(program: &Path) -> io::Result<Vec<PathBuf>> {
-    let output = Command::new("ldd").arg(program).output()?;
+    let output = Command::new("ldd").env("LC_ALL", "C").arg(program).output()?;
     if !output.status.success() {
+        // It says so of whatever is no program, too.
+        let is_static = String::from_utf8_lossy(&output.stderr).contains("not a dynamic executable");
+        if is_static && is_elf(program)? {
+            return Ok(Vec::new());
+        }
         return Err(io::Error::other(format!("ldd does not understand '{}'", program.display())));
     }
     Ok(paths(&String::from_utf8_lossy(&output.stdout)))
+}
+
+fn is_elf(program: &Path) -> io::Result<bool> {
+    let mut magic = Vec::new();
+    File::open(program)?.take(4).read_to_end(&mut magic)?;
+    Ok(magic == b"\x7fELF")
 }
 
 /// The paths in ldd's lines: `libc.so.6 => /lib/…/libc.so.6 (0x…)`, or `/lib64/ld-linux-x86-64.so.2 (0x…)`.
@@ -37,6 +49,14 @@ pub fn directories<'a>(files: impl IntoIterator<Item = &'a PathBuf>) -> BTreeSet
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_no_program_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let script = folder.path().join("script");
+        std::fs::write(&script, "#!/bin/sh\n").unwrap();
+        assert!(libraries(&script).unwrap_err().to_string().contains("does not understand"));
+    }
 
     #[test]
     fn libraries_and_the_linker_are_found_in_what_ldd_says() {
