@@ -289,7 +289,7 @@ static FLOATING: crate::ram::CodePage = crate::ram::CodePage::new();
 const NOWHERE: Origin = Origin::new(&raw const FLOATING, 0);
 
 /// The linear address at which the page behind `rip`'s starts.
-fn next_page(cpu: &Cpu, rip: u64) -> u64 {
+pub(super) fn next_page(cpu: &Cpu, rip: u64) -> u64 {
     let next = (rip & !(PAGE - 1)).wrapping_add(PAGE);
     if cpu.code64() { next } else { next & 0xffff_ffff }
 }

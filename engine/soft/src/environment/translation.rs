@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use tern_x86::cpu::word::BLOCK;
 use tern_x86::cpu::{Cpu, canonical};
-use tern_x86::decode::OpFlags;
+use tern_x86::decode::{MAX_INSTRUCTION_LENGTH, OpFlags};
 use tern_x86::paging::{self, Access, AccessKind};
 use tern_x86::state::{Activity, Rflags};
 
-use super::fetch::Source;
+use super::fetch::{Source, next_page};
 use super::{SoftEnvironment, breakpoints_enabled};
 use crate::blocks::{Block, Unit};
 use crate::profile::gauge::Work;
@@ -71,18 +71,32 @@ impl SoftEnvironment {
     fn make_unit_of(&mut self, cpu: &Cpu, block: *mut Block, checks: Checks) -> Option<Translated> {
         // SAFETY: `self.blocks` owns it.
         let (origin, physical, second) = unsafe { ((*block).origin, (*block).physical, (*block).second) };
-        if !is_translatable(cpu.mode) || second.is_some() || self.native.room() < MAX_INSTRUCTIONS {
+        if !is_translatable(cpu.mode) || self.native.room() < MAX_INSTRUCTIONS {
             return None;
         }
         let ram = Arc::clone(&self.ram);
         let page = ram.page(physical)?;
         let mut bytes = vec![0; PAGE as usize];
         Source { page, offset: 0 }.read(&mut bytes);
+        let second = match second {
+            None => None,
+            Some((next, origin)) => {
+                let source = Source { page: ram.page(next)?, offset: 0 };
+                bytes.resize(PAGE as usize + MAX_INSTRUCTION_LENGTH, 0);
+                source.read(&mut bytes[PAGE as usize..]);
+                Some((source, origin))
+            }
+        };
         let unit = scan(self, cpu.mode, &bytes, (physical % PAGE) as usize)?;
         for &(start, end) in &unit.watched {
             let source = Source { page, offset: start as u64 };
-            if self.watch(source, &bytes[start..end]) != origin {
-                // Somebody is writing there; the block is stale.
+            // If somebody is writing there, the block is stale.
+            if self.watch(source, &bytes[start..end.min(PAGE as usize)]) != origin {
+                return None;
+            }
+            if let (Some(rest), Some((source, origin))) = (bytes.get(PAGE as usize..end), second)
+                && self.watch(source, rest) != origin
+            {
                 return None;
             }
         }
@@ -183,16 +197,30 @@ impl SoftEnvironment {
         if code_changes() != self.code_changes || !canonical(rip) {
             return None;
         }
-        let access = Access::explicit(cpu, AccessKind::Execute);
-        let physical = self.known_fetch_address(cpu, rip).or_else(|| {
-            let translation = paging::translate(cpu, &mut &*self.ram, rip, access).ok()?;
-            Some(self.note_fetch_address(cpu, rip, translation))
-        })?;
-        let block = self.blocks.find(physical, cpu.mode)?;
+        let block = self.current_block(cpu, rip)?;
         let unit = self.translated(cpu, block, HOT_PREDECESSOR)?;
         let code = self.translator.table_entry(unit);
         self.translated.jumps(self.view).insert(rip, code);
         Some(code)
+    }
+
+    /// The block at an instruction pointer, if it is decoded.
+    fn current_block(&mut self, cpu: &mut Cpu, rip: u64) -> Option<*mut Block> {
+        let physical = self.possible_fetch_address(cpu, rip)?;
+        let block = self.blocks.find(physical, cpu.mode)?;
+        // SAFETY: `self.blocks` owns it.
+        let Some((page, origin)) = (unsafe { (*block).second }) else { return Some(block) };
+        let is_there = self.possible_fetch_address(cpu, next_page(cpu, rip)) == Some(page);
+        (is_there && origin.is_current()).then_some(block)
+    }
+
+    /// The physical address of code at a linear address, if it may be fetched from there.
+    fn possible_fetch_address(&mut self, cpu: &mut Cpu, linear: u64) -> Option<u64> {
+        self.known_fetch_address(cpu, linear).or_else(|| {
+            let access = Access::explicit(cpu, AccessKind::Execute);
+            let translation = paging::translate(cpu, &mut &*self.ram, linear, access).ok()?;
+            Some(self.note_fetch_address(cpu, linear, translation))
+        })
     }
 
     /// Prepares for running translated code from `unit` on, at the present instruction pointer.

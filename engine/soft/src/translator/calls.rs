@@ -5,6 +5,7 @@
 
 use tern_x86::cpu::Cpu;
 use tern_x86::cpu::word::BLOCK;
+use tern_x86::decode::MAX_INSTRUCTION_LENGTH;
 use tern_x86::environment::Processor;
 use tern_x86::state::SegmentRegister;
 
@@ -12,7 +13,7 @@ use super::frame::{Exit, Vectors};
 use super::restless::SAMPLED;
 use crate::blocks::SoftOp;
 use crate::environment::{Answer, SoftEnvironment, finish};
-use crate::ram::CodePage;
+use crate::ram::{CodePage, PAGE};
 use crate::tlb::{ALL_SITES, Hit};
 
 /// What a site must tell: where in the page its instruction is, which site it is and how wide its access.
@@ -34,9 +35,11 @@ impl Place {
     /// In place of an offset: an instruction does not end at the page's start.
     const JUMPS: u32 = 0x1fff;
 
-    /// An access of `size` bytes, a power of two up to 256, by the instruction at `offset` (up to a page).
+    /// An access of `size` bytes, a power of two up to 256, by the instruction at `offset`: in the page, or where one ends that
+    /// begins there.
     pub fn new(offset: usize, site: usize, size: usize, stack: bool) -> Self {
-        debug_assert!(offset <= 4096 && site < ALL_SITES && size <= 256 && size.is_power_of_two());
+        debug_assert!(offset < PAGE as usize + MAX_INSTRUCTION_LENGTH);
+        debug_assert!(site < ALL_SITES && size <= 256 && size.is_power_of_two());
         let stack = if stack { Self::STACK } else { 0 };
         Self(
             offset as u32 & Self::OFFSET_MASK
@@ -296,7 +299,7 @@ pub unsafe extern "sysv64" fn code_written(
     // SAFETY: the caller's promise.
     let (p, code) = unsafe { (&mut *p, &*code) };
     let place = Place(place as u32);
-    let hit = code.written(host % crate::ram::PAGE, place.size());
+    let hit = code.written(host % PAGE, place.size());
     if hit {
         leave(p, Exit::Jump, place.offset());
         if place.jumps() {

@@ -1,7 +1,7 @@
 //! What a unit of translation consists of: straight-line code in one page, with branches out of it.
 //!
 //! A unit goes on behind a conditional branch that is not taken, and ends where control surely goes elsewhere, at the
-//! page's end, or where it has become long enough.
+//! page's end, or where it has become long enough. An instruction that lies in two pages is a unit alone.
 
 use iced_x86::{Code, Instruction, Mnemonic, OpKind};
 use tern_x86::cpu::Mode;
@@ -11,6 +11,7 @@ use tern_x86::vector::{VectorClass, classify};
 use super::flags::{FlagSet, FlagUse, live_at};
 use crate::blocks::SoftOp;
 use crate::environment::SoftEnvironment;
+use crate::ram::PAGE;
 
 /// Most guest instructions of a unit; they are counted in one signed byte.
 pub const MAX_INSTRUCTIONS: usize = 64;
@@ -134,6 +135,8 @@ pub struct Unit {
     pub instructions: Vec<Guest>,
     /// What of the page it depends on: bytes from the first to the second offset. The first are the unit's own.
     pub watched: Vec<(usize, usize)>,
+    /// It ends in the next page.
+    pub crosses: bool,
     /// What is live behind its last instruction, if that does not end it.
     pub live_at_end: FlagSet,
 }
@@ -148,12 +151,16 @@ impl Unit {
     }
 }
 
-/// Finds the unit at `offset` of `page`, whole page of 64-bit code.
-pub fn scan(env: &mut SoftEnvironment, mode: Mode, page: &[u8], offset: usize) -> Option<Unit> {
-    let mut decoder = BlockDecoder::<SoftEnvironment>::starting_at(page, mode, offset);
+/// Finds the unit at `offset` of 64-bit code: a whole page, or that with the beginning of the next one, where an instruction at
+/// `offset` goes on.
+pub fn scan(env: &mut SoftEnvironment, mode: Mode, code: &[u8], offset: usize) -> Option<Unit> {
+    let mut decoder = BlockDecoder::<SoftEnvironment>::starting_at(code, mode, offset);
+    let crosses = code.len() > PAGE as usize;
+    let page = code.get(..PAGE as usize)?;
+    let most = if crosses { 1 } else { MAX_INSTRUCTIONS };
     let mut instructions = Vec::new();
     let mut end = offset;
-    while instructions.len() < MAX_INSTRUCTIONS {
+    while instructions.len() < most {
         let Some((instruction, op)) = decoder.next_instruction(env) else { break };
         let kind = kind(&instruction, &op);
         end = usize::from(op.offset) + usize::from(op.length);
@@ -191,7 +198,7 @@ pub fn scan(env: &mut SoftEnvironment, mode: Mode, page: &[u8], offset: usize) -
         }
         live = guest.live_before();
     }
-    Some(Unit { instructions, watched, live_at_end: at_end })
+    Some(Unit { instructions, watched, crosses, live_at_end: at_end })
 }
 
 fn kind(instruction: &Instruction, op: &SoftOp) -> Kind {

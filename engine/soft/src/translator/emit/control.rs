@@ -2,7 +2,8 @@
 //!
 //! Inside a page a unit jumps straight to its successor's code, once that exists (a *link*): the same page stays where it is
 //! as long as control does. Other pages, returns and indirect branches are looked up by the linear address in a
-//! [`super::super::jumps::JumpTable`]. Each way out of a unit first counts the instructions that led to it.
+//! [`super::super::jumps::JumpTable`]. So are instructions that lie in two pages: the table is forgotten when either page's
+//! translation or code changes. Each way out of a unit first counts the instructions that led to it.
 
 use super::super::calls::{Otherwise, Place};
 use super::super::jumps;
@@ -52,10 +53,7 @@ impl Emitter<'_> {
                 self.a.jmp(at);
                 self.cold.push(Cold::Link { at, jump: self.a.len() - 4, target });
             }
-            (false, true) if self.pointer_to(target) => {
-                self.look_up(Otherwise::jump());
-                self.a.jmp_register(R11);
-            }
+            (false, true) if let Ok(target) = i32::try_from(target) => self.jump_by_table_to(target),
             _ => {
                 self.a.mov_immediate(R10, target as u64);
                 self.a.jmp_out(self.stubs.jump);
@@ -63,12 +61,17 @@ impl Emitter<'_> {
         }
     }
 
-    /// The instruction pointer of `target` into R10; whether that can be done so.
-    fn pointer_to(&mut self, target: i64) -> bool {
-        let Ok(displacement) = i32::try_from(target) else { return false };
+    /// Goes to the unit's own beginning, as to another page.
+    pub fn jump_by_table(&mut self) {
+        self.jump_by_table_to(self.start as i32);
+    }
+
+    /// Goes on at `target`, an offset from the page's start, as to another page. Flags are lost.
+    fn jump_by_table_to(&mut self, target: i32) {
         self.a.load(R10, frame::PAGE_BASE);
-        self.a.lea(R10, R10, displacement);
-        true
+        self.a.lea(R10, R10, target);
+        self.look_up(Otherwise::jump());
+        self.a.jmp_register(R11);
     }
 
     /// The address of the code for the instruction pointer in R10 into R11.

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  entry for jumps by table    R10 is the instruction pointer: note its page
-//!  entry for links             vectors loaded?
+//!  entry for links             an instruction in two pages: jump by table, which knows where its second page is
+//!                              vectors loaded?
 //!  guest instructions          each with the check of its memory access before, branches out of the unit between
 //!  taken branches              where they lead
 //!  - - -                       apart from all this:
@@ -111,8 +112,12 @@ pub fn emit<'a>(
 ) -> Code<'a> {
     let mut a = std::mem::take(&mut tools.assembler);
     a.clear();
-    a.and_immediate(R10, -4096);
-    a.store(frame::PAGE_BASE, R10);
+    let by_table = a.label();
+    if unit.crosses {
+        a.jmp(by_table);
+    } else {
+        enter_page(&mut a);
+    }
     while a.len() < LINK_ENTRY as usize {
         a.raw(&[0x90]);
     }
@@ -143,11 +148,22 @@ pub fn emit<'a>(
     };
     emitter.groups_known.clear();
     emitter.groups_known.resize(emitter.groups.count, Known { finder: Finder::Table, aligned: None });
+    if unit.crosses {
+        emitter.jump_by_table();
+        emitter.a.place(by_table);
+        enter_page(&mut emitter.a);
+    }
     emitter.unit(unit);
     let Emitter { a, cold, taken, groups_known, .. } = emitter;
     tools.assembler = a;
     (tools.cold, tools.taken, tools.groups_known) = (cold, taken, groups_known);
     tools.assembler.finish()
+}
+
+/// Notes the page of the instruction pointer in R10.
+fn enter_page(a: &mut Assembler) {
+    a.and_immediate(R10, -4096);
+    a.store(frame::PAGE_BASE, R10);
 }
 
 struct Emitter<'a> {

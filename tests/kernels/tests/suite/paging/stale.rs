@@ -183,3 +183,34 @@ fn code_is_fetched_through_new_translations_after_invlpg() {
         g.expect_fault(page_fault(0x10, WINDOW).elsewhere(), |g| g.jmp(rbx))
     });
 }
+
+#[test]
+fn hot_code_goes_on_where_its_second_page_is_now() {
+    long(|g| {
+        // NOPs, MOV EAX, imm32 whose last three bytes lie in the second page, RET.
+        g.put_bytes(frame(0) + 0xff0, [0x90; 14]);
+        g.put_bytes(frame(0) + 0xffe, [0xb8, 0]);
+        g.put_bytes(frame(1), [1, 0, 0, 0xc3]);
+        g.put_bytes(frame(2), [2, 0, 0, 0xc3]);
+        g.map(0, frame(0) | P);
+        g.map(1, frame(1) | P);
+        g.mov(rbx, WINDOW + 0xff0)?;
+        for (place, value) in [(frame(1), 0x100), (frame(2), 0x200), (frame(1), 0x100)] {
+            store(g, WINDOW_TABLE + 8, place | P)?;
+            g.invlpg(ptr(rbx + 16))?;
+            let mut again = g.create_label();
+            g.xor(r12d, r12d)?;
+            g.mov(ecx, 500)?;
+            g.place(&mut again)?;
+            g.call(rbx)?;
+            g.add(r12, rax)?;
+            g.dec(ecx)?;
+            g.jnz(again)?;
+            g.expect(r12, 500 * value)?;
+        }
+        store(g, WINDOW_TABLE + 8, 0)?;
+        g.invlpg(ptr(rbx + 16))?;
+        g.expect_fault(page_fault(0x10, WINDOW + 0x1000).elsewhere(), |g| g.jmp(rbx))?;
+        g.expect_frame(0, WINDOW + 0xffe)
+    });
+}

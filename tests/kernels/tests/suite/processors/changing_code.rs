@@ -31,6 +31,32 @@ fn a_processor_sees_its_own_changes_at_once() {
 }
 
 #[test]
+fn a_change_of_an_instructions_second_page_counts() {
+    long(|g| {
+        // The immediate's upper three bytes lie in the second page.
+        g.put_bytes(frame(0) + 0xffe, FUNCTION);
+        let (mut again, mut fine) = (g.create_label(), g.create_label());
+        g.mov(ebx, frame(0) as u32 + 0xffe)?;
+        g.xor(r12d, r12d)?;
+        g.mov(ecx, 500)?;
+        g.place(&mut again)?;
+        // Often enough that it is hot before it is changed again.
+        g.mov(edx, ecx)?;
+        g.shr(edx, 7)?;
+        g.mov(word_ptr(rbx + 2), dx)?;
+        g.call(rbx)?;
+        g.shl(edx, 8)?;
+        g.cmp(eax, edx)?;
+        g.je(fine)?;
+        g.inc(r12d)?;
+        g.place(&mut fine)?;
+        g.dec(ecx)?;
+        g.jnz(again)?;
+        g.expect(r12, 0)
+    });
+}
+
+#[test]
 fn a_change_of_the_very_next_instruction_counts() {
     long(|g| {
         let mut target = g.create_label();
