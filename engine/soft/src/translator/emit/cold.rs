@@ -13,8 +13,8 @@ use crate::translator::frame;
 /// A cold part, and where it is entered from.
 #[derive(Debug, Clone, Copy)]
 pub enum Cold {
-    /// A site does not know the page of the address that R10 plus the site's tag are.
-    Miss { at: Label, back: Label, place: Place, write: bool },
+    /// A site does not know the page of the address that R10 plus the site's tag are. Back there R11 is what is at `r11`.
+    Miss { at: Label, back: Label, place: Place, write: bool, r11: Option<i32> },
     /// A group's site does not know the page of the address that R10 plus the site's tag are.
     GroupMiss { at: Label, back: Label, place: Place, write: bool, count: i8 },
     /// The table does not know an access's page. R10 is the address less the entry's tag, R11 the entry's index; back
@@ -108,10 +108,13 @@ impl Emitter<'_> {
 
     fn cold_part(&mut self, cold: Cold) {
         match cold {
-            Cold::Miss { at, back, place, write } => {
+            Cold::Miss { at, back, place, write, r11 } => {
                 self.a.place(at);
                 self.a.add_frame(R10, frame::site(place.site(), offset_of!(Site, tag)));
                 self.call_miss(place, write);
+                if let Some(r11) = r11 {
+                    self.a.load(R11, r11);
+                }
                 self.a.jmp(back);
             }
             Cold::GroupMiss { at, back, place, write, count } => {

@@ -78,6 +78,7 @@ impl Emitter<'_> {
     fn look_up(&mut self, otherwise: Otherwise) {
         let frame::JumpPlace { rips, code, shift } = frame::jump_table(self.target.view);
         let (at, back) = (self.a.label(), self.a.label());
+        self.scratch.forget();
         self.a.multiply32(R11, R10, jumps::MULTIPLIER as i32);
         self.a.shr32(R11, shift);
         self.a.cmp_table(R11, rips, R10);
@@ -91,13 +92,13 @@ impl Emitter<'_> {
     pub fn branch(&mut self, guest: &Guest, target: i64) {
         self.need_flags(guest.flags.reads, R11);
         let condition = Condition((guest.instruction.condition_code() as u8).wrapping_sub(1) & 15);
-        let (flags, live) = (self.flags, guest.live_taken);
+        let (flags, live, scratch) = (self.flags, guest.live_taken, self.scratch);
         let at = self.a.label();
         if (0..=guest.offset() as i64).contains(&target) {
             // A loop's: most often taken.
             self.a.jcc(condition.negated(), at);
             self.lead_to(target, live);
-            self.flags = flags;
+            (self.flags, self.scratch) = (flags, scratch);
             self.a.place(at);
         } else {
             self.a.jcc(condition, at);

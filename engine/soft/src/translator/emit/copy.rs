@@ -37,15 +37,14 @@ impl Emitter<'_> {
         let Some(Prepared { bytes, borrowed, access }) = self.prepare(guest) else {
             return self.operation(guest);
         };
-        let grouped = self.groups.member(self.present, Part::Operand).is_some();
-        if borrowed[0].is_some() || access.is_some() && !grouped {
-            self.delta_in_r11 = None;
-        }
         let operand = access.map(|access| (self.operand(guest, access, guest.live_before()), access));
         let free = operand.map_or(R11, |((memory, _), _)| free_beside(memory));
         self.need_flags(if guest.flags.changes { guest.live_before() } else { guest.flags.reads }, free);
-        for Borrowed { number, scratch, .. } in borrowed.into_iter().flatten().filter(|b| b.read) {
-            self.a.load(scratch, frame::gpr(number));
+        for Borrowed { number, scratch, read, .. } in borrowed.into_iter().flatten() {
+            if read && self.scratch.guest(number) != Some(scratch) {
+                self.a.load(scratch, frame::gpr(number));
+            }
+            self.scratch.hold_guest(scratch, number);
         }
         self.a.raw(&bytes);
         self.done_with(bytes);
@@ -57,9 +56,6 @@ impl Emitter<'_> {
         }
         if let Some(((memory, site), Access { size, write: true, .. })) = operand {
             self.stored(guest, memory, site, size, guest.live_after);
-        }
-        if borrowed[0].is_some() || self.target.several_processors {
-            self.delta_in_r11 = None;
         }
     }
 
@@ -117,8 +113,12 @@ impl Emitter<'_> {
                             let scratch = match (borrowed[0], memory) {
                                 // In a group, R11 is a part of the address.
                                 (None, Some(_)) if grouped => R10,
-                                (None, _) => R11,
-                                (Some(_), None) => R10,
+                                (None, Some(_)) => R11,
+                                (None, None) => self.scratch.guest(number).unwrap_or_else(|| {
+                                    self.scratch.place(|other| uses_register(&guest.instruction, other))
+                                }),
+                                (Some(Borrowed { scratch: R11, .. }), None) => R10,
+                                (Some(_), None) => R11,
                                 (Some(_), Some(_)) => return None,
                             };
                             let place = borrowed.iter_mut().find(|place| place.is_none())?;
@@ -157,8 +157,10 @@ impl Emitter<'_> {
             return self.operation(guest);
         }
         let number = register.full_register().number();
-        let destination = host(number).unwrap_or(R10);
         let Parts { base, index, displacement, narrow } = self.parts(instruction);
+        let destination = host(number)
+            .or_else(|| self.scratch.guest(number))
+            .unwrap_or_else(|| self.scratch.place(|_| false));
         if narrow || register.size() == 4 {
             self.a.lea32_sum(destination, base, index, displacement);
         } else {
@@ -166,6 +168,7 @@ impl Emitter<'_> {
         }
         if host(number).is_none() {
             self.a.store(frame::gpr(number), destination);
+            self.scratch.hold_guest(destination, number);
         }
     }
 
@@ -281,7 +284,7 @@ impl Emitter<'_> {
 
     /// The interpreter executes the instruction's operation.
     pub fn operation(&mut self, guest: &Guest) {
-        self.delta_in_r11 = None;
+        self.scratch.forget();
         let flags = guest.flags;
         if !self.target.linked {
             self.spare_flags(FlagSet::all());
@@ -315,6 +318,16 @@ fn place_in_group(instruction: &mut Instruction) {
     instruction.set_memory_index_scale(1);
     instruction.set_memory_displ_size(8);
     instruction.set_segment_prefix(Register::None);
+}
+
+/// Whether one of the operands is a general register, or a part of it.
+fn uses_register(instruction: &Instruction, number: usize) -> bool {
+    (0..instruction.op_count()).any(|n| {
+        let register = instruction.op_register(n);
+        instruction.op_kind(n) == OpKind::Register
+            && register.is_gpr()
+            && register.full_register().number() == number
+    })
 }
 
 /// Whether a non-canonical address is a stack fault.

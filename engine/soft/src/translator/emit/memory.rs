@@ -36,6 +36,7 @@ use iced_x86::{Instruction, Register};
 
 use super::super::calls::Place;
 use super::cold::Cold;
+use super::scratch::Holds;
 use super::{Checks, Emitter, Guest, Known, host};
 use crate::tlb::{ENTRIES, Site as TlbSite};
 use crate::translator::assembler::*;
@@ -114,6 +115,7 @@ impl Emitter<'_> {
         let displacement = instruction.memory_displacement64();
         if instruction.is_ip_rel_memory_operand() {
             self.a.load(R10, frame::PAGE_BASE);
+            self.scratch.lose(R10);
             // The displacement counts from the page's start here; a page more or less than 2 GiB fits, or wraps as it must
             // for the linear address's sake only if it does not fit, which `is_addressable` has excluded.
             let displacement = displacement as i64 as i32;
@@ -125,19 +127,26 @@ impl Emitter<'_> {
                 && instruction.memory_displ_size() == 4
                 && displacement > i64::from(i32::MAX) as u64
                 && displacement <= u64::from(u32::MAX);
-        let mut get = |register: Register, scratch: Host| {
-            (register != Register::None).then(|| {
-                let number = register.full_register().number();
-                host(number).unwrap_or_else(|| {
-                    self.a.load(scratch, frame::gpr(number));
-                    scratch
-                })
-            })
-        };
-        let base = get(base, R10);
-        let index =
-            get(index, R11).map(|index| (index, instruction.memory_index_scale().trailing_zeros() as u8));
+        let index_in_r10 = self.scratch.guest(index.full_register().number()) == Some(R10);
+        let base = self.part(base, if index_in_r10 { R11 } else { R10 });
+        let index = self
+            .part(index, if base == Some(R11) { R10 } else { R11 })
+            .map(|index| (index, instruction.memory_index_scale().trailing_zeros() as u8));
         Parts { base, index, displacement: displacement as i32, narrow }
+    }
+
+    /// The host register that has a part of an address, if there is that part: `free` if it comes from memory.
+    fn part(&mut self, register: Register, free: Host) -> Option<Host> {
+        (register != Register::None).then(|| self.fetch(register.full_register().number(), free))
+    }
+
+    /// The host register that has a guest register's value: `free` if it comes from memory. Flags are kept.
+    pub fn fetch(&mut self, number: usize, free: Host) -> Host {
+        host(number).or_else(|| self.scratch.guest(number)).unwrap_or_else(|| {
+            self.a.load(free, frame::gpr(number));
+            self.scratch.hold_guest(free, number);
+            free
+        })
     }
 
     /// The linear address of the memory operand into R10.
@@ -149,6 +158,7 @@ impl Emitter<'_> {
             (false, Some(base), None) if displacement == 0 => self.a.mov(R10, base),
             _ => self.a.lea_sum(R10, base, index, displacement),
         }
+        self.scratch.lose(R10);
         let segment = match instruction.memory_segment() {
             Register::FS => tern_x86::state::SegmentRegister::Fs,
             Register::GS => tern_x86::state::SegmentRegister::Gs,
@@ -186,6 +196,7 @@ impl Emitter<'_> {
         }
         self.spare_flags(live);
         self.a.lea(R10, base, displacement);
+        self.scratch.lose(R10);
         (Memory::Checked, self.check(guest, access))
     }
 
@@ -213,12 +224,13 @@ impl Emitter<'_> {
         if access.alignment > 1 && !known {
             self.spare_flags(live);
             self.a.lea(R10, base, displacement);
+            self.scratch.lose(R10);
             self.require_alignment(guest, access.alignment);
             self.groups_known[group].aligned = Some((at, access.alignment));
         }
-        if self.delta_in_r11 != Some(group) {
+        if !self.scratch.has_delta(group) {
             self.a.load(R11, finder.delta());
-            self.delta_in_r11 = Some(group);
+            self.scratch.hold_delta(group);
         }
         (Memory::Grouped { base, displacement }, finder)
     }
@@ -233,7 +245,7 @@ impl Emitter<'_> {
         from: i32,
         extent: usize,
     ) -> Finder {
-        self.delta_in_r11 = None;
+        self.scratch.forget();
         let (miss, back) = (self.a.label(), self.a.label());
         let (write, count) = (access.write, self.count);
         self.a.lea(R10, base, from);
@@ -249,7 +261,7 @@ impl Emitter<'_> {
             self.a.sub(R10, base);
             self.a.lea(R11, R10, from.wrapping_neg());
             self.a.store(frame::group(group).delta, R11);
-            self.delta_in_r11 = Some(group);
+            self.scratch.hold_delta(group);
             return Finder::Group(group);
         }
         let site = self.sites.next(self.target.view, Extent::Group(extent), access.write);
@@ -269,13 +281,14 @@ impl Emitter<'_> {
         self.cold.push(Cold::Interpret { at: refused, offset: guest.offset(), count: self.count });
     }
 
-    /// The linear address in R10 becomes a host address. Flags and R11 are lost.
+    /// The linear address in R10 becomes a host address. Flags are lost, and R11 unless it is known to hold something after that.
     pub fn check(&mut self, guest: &Guest, access: Access) -> Finder {
         if access.alignment > 1 {
             self.require_alignment(guest, access.alignment);
         }
         let (miss, back) = (self.a.label(), self.a.label());
         if self.target.checks != Checks::Sited || (self.is_restless)(guest.offset()) {
+            self.scratch.lose(R11);
             self.look_at_table(access.write, access.size, miss);
             self.a.place(back);
             let place = Place::new(guest.offset(), 0, access.size, access.stack);
@@ -289,7 +302,12 @@ impl Emitter<'_> {
         self.a.place(back);
         self.a.add_frame(R10, frame::site(site, offset_of!(TlbSite, base)));
         let place = Place::new(guest.offset(), site, access.size, access.stack);
-        self.cold.push(Cold::Miss { at: miss, back, place, write: access.write });
+        let r11 = match self.scratch.r11() {
+            Holds::Nothing => None,
+            Holds::Guest(number) => Some(frame::gpr(number)),
+            Holds::Delta(group) => Some(self.groups_known[group].finder.delta()),
+        };
+        self.cold.push(Cold::Miss { at: miss, back, place, write: access.write, r11 });
         Finder::Site(site)
     }
 
@@ -322,6 +340,7 @@ impl Emitter<'_> {
     /// The host address of what was written into R10. Flags are kept.
     fn written_address(&mut self, memory: Memory) {
         if let Memory::Grouped { base, displacement } = memory {
+            self.scratch.lose(R10);
             self.a.lea_sum(R10, Some(base), Some((R11, 0)), displacement);
         }
     }
@@ -332,6 +351,7 @@ impl Emitter<'_> {
             return;
         }
         self.written_address(memory);
+        self.scratch.forget();
         let (hit, back) = (self.a.label(), self.a.label());
         self.a.load(R11, finder.code());
         self.a.cmp_r11_memory_zero();

@@ -18,11 +18,13 @@
 //! | `system` | what kernels do to the processor all the time |
 //! | `control` | branches, and how units lead to each other |
 //! | `cold` | the cold parts |
+//! | `scratch` | what the scratch registers hold between guest instructions |
 
 mod cold;
 mod control;
 mod copy;
 mod memory;
+mod scratch;
 mod stack;
 mod system;
 
@@ -39,6 +41,7 @@ use super::stubs::Stubs;
 use crate::tlb::View;
 use cold::{Cold, Taken};
 use memory::Finder;
+use scratch::Scratch;
 
 /// Bytes from a unit's entry for jumps by table to its entry for links.
 pub const LINK_ENTRY: u32 = 16;
@@ -144,7 +147,7 @@ pub fn emit<'a>(
             Checks::Grouped | Checks::Sited => Groups::find(&unit.instructions, is_restless),
         },
         groups_known: std::mem::take(&mut tools.groups_known),
-        delta_in_r11: None,
+        scratch: Scratch::new(),
     };
     emitter.groups_known.clear();
     emitter.groups_known.resize(emitter.groups.count, Known { finder: Finder::Table, aligned: None });
@@ -190,8 +193,7 @@ struct Emitter<'a> {
     present: usize,
     groups: Groups,
     groups_known: Vec<Known>,
-    /// The group whose delta R11 holds, if it does.
-    delta_in_r11: Option<usize>,
+    scratch: Scratch,
 }
 
 /// What is known of a group behind its first member.
@@ -218,10 +220,14 @@ impl Emitter<'_> {
             self.count += 1;
             self.present = n;
             let ends_shadow = self.in_shadow;
-            let keeps_r11 = matches!(guest.kind, Kind::Copy | Kind::Vector { .. } | Kind::Nothing);
-            self.delta_in_r11 = self.delta_in_r11.filter(|_| keeps_r11);
+            let keeps_scratch = keeps_scratch(guest.kind);
+            if !keeps_scratch {
+                self.scratch.forget();
+            }
             self.guest(guest, unit.instructions.get(n + 1));
-            self.delta_in_r11 = self.delta_in_r11.filter(|_| keeps_r11);
+            if !keeps_scratch {
+                self.scratch.forget();
+            }
             if ends_shadow {
                 self.end_shadow();
             }
@@ -262,7 +268,7 @@ impl Emitter<'_> {
     /// Before the host's flags are overwritten: saves the guest's, if `live` ones are there.
     fn spare_flags(&mut self, live: FlagSet) {
         if self.flags == Flags::Host && !live.is_empty() {
-            self.delta_in_r11 = None;
+            self.scratch.lose(R11);
             self.a.save_flags(frame::FLAGS, R11);
         }
         self.flags = Flags::Memory;
@@ -281,13 +287,26 @@ impl Emitter<'_> {
     /// Before a guest instruction that depends on `needed` flags. `free` is changed.
     fn need_flags(&mut self, needed: FlagSet, free: Host) {
         if self.flags == Flags::Memory && !needed.is_empty() {
-            if free == R11 {
-                self.delta_in_r11 = None;
-            }
+            self.scratch.lose(free);
             self.a.restore_flags(frame::FLAGS, free);
             self.flags = Flags::Host;
         }
     }
+}
+
+/// Whether what is emitted for this kind keeps account of what the scratch registers hold.
+const fn keeps_scratch(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::Copy
+            | Kind::Vector { .. }
+            | Kind::Lea
+            | Kind::Nothing
+            | Kind::Push
+            | Kind::Pop
+            | Kind::Leave
+            | Kind::Branch(_)
+    )
 }
 
 /// The host register that holds a guest register; `None` for those in memory.

@@ -8,6 +8,14 @@ use super::{Emitter, Guest, host};
 use crate::translator::assembler::*;
 use crate::translator::frame;
 
+/// What a PUSH pushes that is no immediate.
+enum Source {
+    /// A guest register.
+    Guest(usize),
+    /// What was loaded, and is at [`frame::PUSHED`].
+    Pushed,
+}
+
 impl Emitter<'_> {
     /// PUSH.
     pub fn push(&mut self, guest: &Guest) {
@@ -15,24 +23,29 @@ impl Emitter<'_> {
         let source = match instruction.op0_kind() {
             OpKind::Register => {
                 let number = instruction.op0_register().full_register().number();
-                Some(host(number).ok_or(frame::gpr(number)))
+                Some(Source::Guest(number))
             }
             OpKind::Memory => {
                 let stack = super::copy::by_stack(instruction);
                 let access = Access { size: 8, write: false, alignment: 1, stack };
                 let (memory, _) = self.operand(guest, access, live);
                 self.a.load_guest(R11, memory);
+                self.scratch.lose(R11);
                 self.a.store(frame::PUSHED, R11);
-                Some(Err(frame::PUSHED))
+                Some(Source::Pushed)
             }
             _ => None,
         };
         let (memory, site) = self.stack(guest, R9, -8, true, live);
+        let free = free_beside(memory);
         match source {
-            Some(Ok(register)) => self.a.store_guest(memory, register),
-            Some(Err(slot)) => {
-                let free = free_beside(memory);
-                self.a.load(free, slot);
+            Some(Source::Guest(number)) => {
+                let register = self.fetch(number, free);
+                self.a.store_guest(memory, register);
+            }
+            Some(Source::Pushed) => {
+                self.a.load(free, frame::PUSHED);
+                self.scratch.lose(free);
                 self.a.store_guest(memory, free);
             }
             None => self.a.store_guest_immediate(memory, instruction.immediate(0) as i64 as i32),
@@ -53,8 +66,10 @@ impl Emitter<'_> {
                 self.a.lea(R9, R9, 8);
             }
             None => {
-                self.a.load_guest(R11, memory);
-                self.a.store(frame::gpr(number), R11);
+                let free = free_beside(memory);
+                self.a.load_guest(free, memory);
+                self.a.store(frame::gpr(number), free);
+                self.scratch.hold_guest(free, number);
                 self.a.lea(R9, R9, 8);
             }
         }
