@@ -147,15 +147,101 @@ pub unsafe fn store_16_bytes(at: u64, value: u128) {
     }
 }
 
-/// Copies `bytes` ascending bytes with the host's own REP MOVSB, which has the element-wise meaning for overlaps.
+/// From so many bytes on AVX copies faster than REP MOVSB, which takes its time to begin.
+const WORTH_AVX: u64 = 128;
+
+/// Copies `bytes` ascending bytes. An overlap has the meaning that it has for REP MOVSB.
 ///
 /// # Safety
 /// The source is as for [`load`], the destination as for [`store`].
 #[inline]
 pub unsafe fn copy(from: u64, to: u64, bytes: u64) {
+    let is_apart = to.wrapping_sub(from) >= bytes && from.wrapping_sub(to) >= bytes;
+    if bytes >= WORTH_AVX && is_apart && is_x86_feature_detected!("avx") {
+        // SAFETY: the caller vouches for both ranges, and the host has AVX.
+        return unsafe { copy_by_avx(from, to, bytes) };
+    }
     // SAFETY: the caller vouches for both ranges; the direction flag is clear by the calling convention.
     unsafe {
         asm!("rep movsb", inout("rsi") from => _, inout("rdi") to => _, inout("rcx") bytes => _, options(nostack, preserves_flags));
+    }
+}
+
+/// Copies `bytes` bytes between places that do not overlap. Each byte is loaded once and stored once.
+///
+/// # Safety
+/// As [`copy`]; the host has AVX.
+unsafe fn copy_by_avx(from: u64, to: u64, bytes: u64) {
+    // SAFETY: the caller vouches for both ranges. The blocks are as many as fit, and the rest is what is left, by its bits.
+    unsafe {
+        asm!(
+            "sub {n}, 128",
+            "jb 3f",
+            "2:",
+            "vmovdqu ymm0, ymmword ptr [{f}]",
+            "vmovdqu ymm1, ymmword ptr [{f} + 32]",
+            "vmovdqu ymm2, ymmword ptr [{f} + 64]",
+            "vmovdqu ymm3, ymmword ptr [{f} + 96]",
+            "vmovdqu ymmword ptr [{t}], ymm0",
+            "vmovdqu ymmword ptr [{t} + 32], ymm1",
+            "vmovdqu ymmword ptr [{t} + 64], ymm2",
+            "vmovdqu ymmword ptr [{t} + 96], ymm3",
+            "sub {f}, -128",
+            "sub {t}, -128",
+            "sub {n}, 128",
+            "jae 2b",
+            "3:",
+            "test {n:l}, 64",
+            "jz 4f",
+            "vmovdqu ymm0, ymmword ptr [{f}]",
+            "vmovdqu ymm1, ymmword ptr [{f} + 32]",
+            "vmovdqu ymmword ptr [{t}], ymm0",
+            "vmovdqu ymmword ptr [{t} + 32], ymm1",
+            "add {f}, 64",
+            "add {t}, 64",
+            "4:",
+            "test {n:l}, 32",
+            "jz 5f",
+            "vmovdqu ymm0, ymmword ptr [{f}]",
+            "vmovdqu ymmword ptr [{t}], ymm0",
+            "add {f}, 32",
+            "add {t}, 32",
+            "5:",
+            "test {n:l}, 16",
+            "jz 6f",
+            "vmovdqu xmm0, xmmword ptr [{f}]",
+            "vmovdqu xmmword ptr [{t}], xmm0",
+            "add {f}, 16",
+            "add {t}, 16",
+            "6:",
+            "test {n:l}, 8",
+            "jz 7f",
+            "mov {v}, qword ptr [{f}]",
+            "mov qword ptr [{t}], {v}",
+            "add {f}, 8",
+            "add {t}, 8",
+            "7:",
+            "and {n:e}, 7",
+            "jz 9f",
+            "8:",
+            "mov {v:l}, byte ptr [{f}]",
+            "mov byte ptr [{t}], {v:l}",
+            "inc {f}",
+            "inc {t}",
+            "dec {n:e}",
+            "jnz 8b",
+            "9:",
+            "vzeroupper",
+            f = inout(reg) from => _,
+            t = inout(reg) to => _,
+            n = inout(reg) bytes => _,
+            v = out(reg) _,
+            out("xmm0") _,
+            out("xmm1") _,
+            out("xmm2") _,
+            out("xmm3") _,
+            options(nostack),
+        );
     }
 }
 
@@ -180,6 +266,29 @@ pub unsafe fn fill<W: Word>(at: u64, value: W, count: u64) {
             }
             _ => {
                 asm!("rep stosq", inout("rdi") at => _, inout("rcx") count => _, in("rax") v, options(nostack, preserves_flags))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copies_are_what_a_loop_over_bytes_makes_of_them() {
+        let original: Vec<u8> = (0..2000).map(|n: u32| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        for length in (0..300).chain([511, 512, 700]) {
+            for (from, to) in [(3, 1000), (1000, 3), (500, 501), (501, 500), (500, 500 + length), (500, 600)]
+            {
+                let (mut expected, mut bytes) = (original.clone(), original.clone());
+                for n in 0..length {
+                    expected[to + n] = expected[from + n];
+                }
+                let start = bytes.as_mut_ptr() as u64;
+                // SAFETY: both ranges lie in `bytes`, which nothing else uses meanwhile.
+                unsafe { copy(start + from as u64, start + to as u64, length as u64) };
+                assert!(bytes == expected, "{length} bytes from {from} to {to}");
             }
         }
     }

@@ -91,18 +91,17 @@ impl Groups {
         self.members.iter().find(|(n, p, _)| *n == instruction && *p == part).map(|(.., member)| *member)
     }
 
-    /// Finds the groups of a unit's instructions. Those that are `alone` take no part.
-    pub fn find(instructions: &[Guest], alone: &dyn Fn(usize) -> bool) -> Self {
+    /// Finds the groups of a unit's instructions.
+    pub fn find(instructions: &[Guest]) -> Self {
         let mut values = [Value::default(); 16];
         let mut versions = 0;
         let mut facts = InstructionInfoFactory::new();
         let mut candidates: Vec<Candidate> = Vec::new();
         for (n, guest) in instructions.iter().enumerate() {
-            let alone = alone(guest.offset());
             for (part, register, displacement, size, write) in
                 accesses(guest, &mut facts).into_iter().flatten()
             {
-                if !alone && host(register).is_some() {
+                if host(register).is_some() {
                     let value = values[register];
                     note(&mut candidates, n, part, (register, value, write), displacement, size);
                 }

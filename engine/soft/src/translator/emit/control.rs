@@ -10,7 +10,7 @@ use super::super::jumps;
 use super::cold::{Cold, Taken};
 use super::memory::Access;
 use super::stack::free_beside;
-use super::{Emitter, Flags, Guest, host};
+use super::{Checks, Emitter, Flags, Guest, host};
 use crate::ram::PAGE;
 use crate::translator::assembler::*;
 use crate::translator::flags::FlagSet;
@@ -45,7 +45,8 @@ impl Emitter<'_> {
         let same_page = (0..PAGE as i64).contains(&target);
         let at = self.a.label();
         match (same_page, self.target.linked) {
-            (true, true) if target == self.start as i64 => {
+            // Where accesses were checked one by one, the next time their groups may lie in one page again.
+            (true, true) if target == self.start as i64 && self.target.checks != Checks::Single => {
                 let entry = self.entry;
                 self.a.jmp(entry);
             }

@@ -212,6 +212,12 @@ impl Emitter<'_> {
         let (group, at) = match member {
             Member::First { group, from, extent, at } => {
                 self.spare_flags(live);
+                self.scratch.forget();
+                self.a.lea(R10, base, from);
+                if access.alignment > 1 && from == displacement {
+                    self.require_alignment(guest, access.alignment);
+                    self.groups_known[group].aligned = Some((at, access.alignment));
+                }
                 self.groups_known[group].finder = self.check_group(guest, access, base, group, from, extent);
                 (group, at)
             }
@@ -235,7 +241,8 @@ impl Emitter<'_> {
         (Memory::Grouped { base, displacement }, finder)
     }
 
-    /// All `extent` bytes at this distance from `base` must lie in one page, which is found. Flags and R10 are lost.
+    /// All `extent` bytes at the linear address in R10, at this distance from `base`, must lie in one page, which is found. Flags
+    /// and R10 are lost.
     fn check_group(
         &mut self,
         guest: &Guest,
@@ -245,11 +252,9 @@ impl Emitter<'_> {
         from: i32,
         extent: usize,
     ) -> Finder {
-        self.scratch.forget();
         let (miss, back) = (self.a.label(), self.a.label());
         let (write, count) = (access.write, self.count);
-        self.a.lea(R10, base, from);
-        if self.target.checks != Checks::Sited && group < frame::GROUPS {
+        if self.asks_table(guest) && group < frame::GROUPS {
             let place = Place::new(guest.offset(), 0, extent, access.stack).for_group();
             self.look_at_table(write, extent, miss);
             self.a.place(back);
@@ -287,7 +292,7 @@ impl Emitter<'_> {
             self.require_alignment(guest, access.alignment);
         }
         let (miss, back) = (self.a.label(), self.a.label());
-        if self.target.checks != Checks::Sited || (self.is_restless)(guest.offset()) {
+        if self.asks_table(guest) {
             self.scratch.lose(R11);
             self.look_at_table(access.write, access.size, miss);
             self.a.place(back);
@@ -309,6 +314,11 @@ impl Emitter<'_> {
         };
         self.cold.push(Cold::Miss { at: miss, back, place, write: access.write, r11 });
         Finder::Site(site)
+    }
+
+    /// Whether the instruction's accesses have no sites.
+    fn asks_table(&self, guest: &Guest) -> bool {
+        self.target.checks != Checks::Sited || (self.is_restless)(guest.offset())
     }
 
     /// The linear address of `size` bytes in R10 becomes a host address if the table knows its page. Flags and R11 are lost.

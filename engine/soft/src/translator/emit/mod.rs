@@ -144,7 +144,7 @@ pub fn emit<'a>(
         present: 0,
         groups: match target.checks {
             Checks::Single => Groups::default(),
-            Checks::Grouped | Checks::Sited => Groups::find(&unit.instructions, is_restless),
+            Checks::Grouped | Checks::Sited => Groups::find(&unit.instructions),
         },
         groups_known: std::mem::take(&mut tools.groups_known),
         scratch: Scratch::new(),
