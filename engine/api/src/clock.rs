@@ -2,8 +2,8 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 
+use rustix::time::{ClockId, clock_gettime};
 use tern_chipset::Time;
 
 /// A clock shared by everything in one machine.
@@ -12,7 +12,8 @@ use tern_chipset::Time;
 /// all of them derive from this one reading, they can never drift apart.
 #[derive(Debug)]
 pub struct Clock {
-    origin: Instant,
+    /// What the host's clock showed when this one showed zero, in nanoseconds.
+    origin: u64,
     /// Nanoseconds for which the clock has stood still so far.
     skew: AtomicU64,
     /// What the clock shows while it is paused; [`RUNNING`] otherwise.
@@ -28,7 +29,7 @@ impl Clock {
     #[must_use]
     pub fn new() -> Self {
         Self {
-            origin: Instant::now(),
+            origin: monotonic(),
             skew: AtomicU64::new(0),
             paused_at: AtomicU64::new(RUNNING),
             switch: Mutex::default(),
@@ -80,9 +81,16 @@ impl Clock {
 
     /// Real nanoseconds since the clock was made; they overflow after 584 years.
     fn elapsed(&self) -> u64 {
-        let elapsed = self.origin.elapsed();
-        elapsed.as_secs() * 1_000_000_000 + u64::from(elapsed.subsec_nanos())
+        monotonic().wrapping_sub(self.origin)
     }
+}
+
+/// The host's monotonic clock, in nanoseconds. Guests that read their time-stamp counters wait for it, so that it is asked
+/// without the detour of [`std::time::Instant`].
+fn monotonic() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    // It counts from the host's start, and is never negative.
+    (now.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec as u64)
 }
 
 impl Default for Clock {
