@@ -164,7 +164,9 @@ impl Engine for SoftEngine {
             };
         }
         match native::NativeUnit::new() {
-            Ok(_) => Availability::Available("translates and interprets guest code on any x86-64-v2 host".into()),
+            Ok(_) => {
+                Availability::Available("translates and interprets guest code on any x86-64-v2 host".into())
+            }
             Err(error) => Availability::Unavailable {
                 reason: format!("the host gives no executable memory: {error}"),
                 remedy: "Allow it in the security policy (SELinux execmem, or a noexec /dev/shm or memfd)."
