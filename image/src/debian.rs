@@ -192,7 +192,7 @@ fn is_kernel(name: &OsStr) -> bool {
 ///
 /// # Errors
 /// As [`kernel`].
-pub(crate) fn busybox(cache: &Cache, progress: &dyn Progress) -> Result<PathBuf, Error> {
+pub fn busybox(cache: &Cache, progress: &dyn Progress) -> Result<PathBuf, Error> {
     let wanted = Wanted {
         package: "busybox-static",
         in_dependency: None,

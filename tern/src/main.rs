@@ -4,6 +4,8 @@
 //! cli.rs        what can be said; one definition gives parser, help and completions
 //! run.rs        `tern run`: from words to a machine, and from its end to an exit code
 //! source.rs     what a machine starts from: an image, a kept machine, a kernel
+//! login.rs      what a system's login is to know of the terminal
+//! initramfs.rs  what is put behind a guest's initramfs
 //! guest.rs      from file names to a kernel and what belongs to it
 //! devices.rs    from words to the devices on the PCI bus
 //! files.rs      a guest's files, read when the machine needs them
@@ -33,6 +35,8 @@ mod files;
 mod guest;
 mod heap;
 mod images;
+mod initramfs;
+mod login;
 mod panics;
 mod run;
 mod size;

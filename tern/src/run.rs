@@ -47,7 +47,12 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<Code, Failure> {
         control => Some(control?),
     };
     let (prepared, port) = command::prepare(arguments, &source)?.unzip();
-    let segment = prepared.as_ref().map_or_else(Vec::new, |prepared| prepared.segment().to_vec());
+    let segment = match &prepared {
+        Some(prepared) => prepared.segment().to_vec(),
+        // Nobody logs in beside a command.
+        None if arguments.initrd.is_none() => source.segment.clone(),
+        None => Vec::new(),
+    };
     let guest = guest::load(arguments, &source, memory.size, segment)?;
     let devices = devices::of(arguments, source.disk.as_ref(), cpus, port)?;
     let config = config(arguments, guest, devices, memory, cpus);

@@ -22,6 +22,7 @@ use tern_vmm::config::HostPages;
 
 use crate::cli::RunArguments;
 use crate::exit::Failure;
+use crate::login::Login;
 use crate::size::Memory;
 use crate::terminal;
 
@@ -44,6 +45,8 @@ pub(crate) struct Source {
     pub kernel: Option<PathBuf>,
     /// Its initramfs.
     pub initrd: Option<PathBuf>,
+    /// What is put behind that initramfs, if it is the one that is used.
+    pub segment: Vec<u8>,
     /// What its kernel is told.
     pub cmdline: Option<String>,
     /// The disk that it is on.
@@ -100,6 +103,7 @@ impl Source {
             label: label.to_owned(),
             kernel: None,
             initrd: None,
+            segment: Vec::new(),
             cmdline: None,
             disk: None,
             kept: None,
@@ -108,8 +112,10 @@ impl Source {
     }
 
     fn system(system: System, disk: DiskOptions, arguments: &RunArguments) -> Self {
-        let cmdline = format!("{}{}", system.cmdline(), console(arguments));
+        let login = Login::here(arguments.detach);
+        let cmdline = format!("{}{}", system.cmdline(), login.words());
         Self {
+            segment: login.segment(Release::named(&system.about.name)),
             label: system.about.name,
             kernel: Some(system.kernel),
             initrd: Some(system.initrd),
@@ -137,29 +143,6 @@ fn tiny(progress: &dyn Progress) -> Result<Source, Failure> {
         cmdline: Some(cmdline),
         ..Source::bare(TINY)
     })
-}
-
-/// What a system with systemd is to know of the terminal, systemd(1), so that it need not ask. Where there is none escape sequences
-/// are noise, and lines are not to be broken; in the background one is to come, like the one that it is started from.
-fn console(arguments: &RunArguments) -> String {
-    let is_plain =
-        |kind: &String| kind.chars().all(|letter| letter.is_ascii_alphanumeric() || "-+._".contains(letter));
-    let kind = std::env::var("TERM").ok().filter(is_plain).filter(|kind| !kind.is_empty());
-    let (columns, lines) = terminal::size().unwrap_or(if arguments.detach { (80, 24) } else { (500, 24) });
-    let kind = if arguments.detach || terminal::size().is_some() {
-        kind.as_deref().unwrap_or("vt220")
-    } else {
-        "dumb"
-    };
-    let mut words = String::new();
-    for place in ["console", "ttyS0"] {
-        for (what, value) in
-            [("term", kind), ("columns", &*columns.to_string()), ("rows", &*lines.to_string())]
-        {
-            write!(words, " systemd.tty.{what}.{place}={value}").expect("a string takes everything");
-        }
-    }
-    words
 }
 
 /// A disk image of the user's.

@@ -36,7 +36,7 @@ impl Placed {
         Self { source, destination }.checked()
     }
 
-    /// `FILE` or `FILE=NAME`, which becomes a command.
+    /// `FILE` or `FILE=NAME`, which becomes a command; or `FILE=/PATH`, for one that is called by its path.
     ///
     /// # Errors
     /// If there is no such file.
@@ -48,7 +48,8 @@ impl Placed {
                 (source, source.file_name().unwrap_or_default().to_string_lossy())
             }
         };
-        Self { source: source.into(), destination: format!("bin/{name}") }.checked()
+        let destination = name.strip_prefix('/').map_or_else(|| format!("bin/{name}"), str::to_owned);
+        Self { source: source.into(), destination }.checked()
     }
 
     /// The files of one entry of the cache.

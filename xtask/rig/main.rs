@@ -47,7 +47,8 @@ struct Cli {
     #[arg(long, conflicts_with = "command")]
     shell: bool,
 
-    /// Bring this program along with its libraries, as a command of its name or of NAME; may be repeated
+    /// Bring this program along with its libraries, as a command of its name or of NAME, or at a place that begins with '/'; may
+    /// be repeated
     #[arg(long, value_name = "FILE[=NAME]")]
     put: Vec<String>,
 
@@ -97,6 +98,7 @@ fn kernels(cache: &Cache, progress: &OnStderr) -> Result<Vec<Placed>> {
     }
     let tiny = tern_image::tiny(cache, progress)?;
     files.extend(tiny.initrd);
+    files.push(debian::busybox(cache, progress)?);
     let mut placed = Vec::new();
     for directory in files.iter().filter_map(|file| file.parent()) {
         placed.extend(Placed::entry(directory)?);

@@ -9,12 +9,16 @@ pub struct Release {
     number: u32,
     /// Its name in the archive, as in `trixie`.
     codename: &'static str,
+    /// Its systemd's version.
+    systemd: u32,
 }
 
 impl Release {
     /// All of them; the first is what `debian` alone means.
-    pub const ALL: [Self; 2] =
-        [Self { number: 13, codename: "trixie" }, Self { number: 12, codename: "bookworm" }];
+    pub const ALL: [Self; 2] = [
+        Self { number: 13, codename: "trixie", systemd: 257 },
+        Self { number: 12, codename: "bookworm", systemd: 252 },
+    ];
 
     /// The release that `name` asks for: `debian`, `debian:13`, `debian:trixie`.
     #[must_use]
@@ -43,6 +47,12 @@ impl Release {
     #[must_use]
     pub fn key(self) -> String {
         format!("debian-{}", self.number)
+    }
+
+    /// The version of its systemd, which tells what that can be told.
+    #[must_use]
+    pub fn systemd(self) -> u32 {
+        self.systemd
     }
 
     pub(super) fn number(self) -> u32 {

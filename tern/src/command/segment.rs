@@ -1,17 +1,13 @@
 //! What a guest's initramfs gets in addition: the agent, and what starts it.
 //!
-//! Linux unpacks one archive after the other (initramfs buffer format), so that this one needs no change to the guest's own. The tiny
-//! guest looks for the agent itself. A distribution's initramfs made by initramfs-tools(7) runs the scripts that
-//! `scripts/init-bottom/ORDER` names when the system's disk is there: ours is one more. A later file replaces an earlier one, so the new
-//! ORDER runs whatever is in the folder.
+//! The tiny guest looks for the agent itself; in a distribution's initramfs a script of ours does.
 
 use tern_image::cpio::Archive;
 
+use crate::initramfs;
+
 /// The agent, as the build made it.
 const AGENT: &[u8] = include_bytes!(env!("TERN_AGENT"));
-
-/// Runs every script of the folder, as the file did that this replaces.
-const ORDER: &str = include_str!("order.sh");
 
 /// Has the agent put itself where the system finds it.
 const SCRIPT: &str = include_str!("place.sh");
@@ -22,11 +18,7 @@ pub(super) fn segment(is_tiny: bool) -> Vec<u8> {
     archive.directory("tern");
     archive.file("tern/agent", 0o755, AGENT);
     if !is_tiny {
-        for directory in ["scripts", "scripts/init-bottom"] {
-            archive.directory(directory);
-        }
-        archive.file("scripts/init-bottom/ORDER", 0o644, ORDER.as_bytes());
-        archive.file("scripts/init-bottom/tern", 0o755, SCRIPT.as_bytes());
+        initramfs::run_last(&mut archive, SCRIPT);
     }
     archive.finish()
 }

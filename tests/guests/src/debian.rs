@@ -42,6 +42,16 @@ pub fn initramfs() -> PathBuf {
     tiny.initrd.expect("the tiny guest has an initramfs")
 }
 
+/// busybox, a program that needs nothing from the system that it runs in.
+///
+/// # Panics
+/// It cannot be had.
+#[must_use]
+pub fn busybox() -> PathBuf {
+    tern_image::debian::busybox(&cache(), &OnStderr::new())
+        .unwrap_or_else(|error| panic!("cannot get busybox: {error:?}"))
+}
+
 /// The tiny guest's initramfs with programs added to its `/bin`, as the contents of a file.
 ///
 /// # Panics

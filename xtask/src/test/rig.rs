@@ -63,8 +63,13 @@ const RIGS: [Rig; 2] = [
     },
 ];
 
-/// Programs of this computer that the tests call and that busybox does not have, or not as they need it.
-const TOOLS: [&str; 1] = ["/usr/bin/setsid"];
+/// Programs of this computer that the tests call and that busybox does not have, or not as they need it, and where they call them.
+const TOOLS: [&str; 4] = [
+    "/usr/bin/setsid=setsid",
+    "/usr/sbin/mke2fs=/usr/sbin/mke2fs",
+    "/usr/sbin/e2fsck=/usr/sbin/e2fsck",
+    "/usr/sbin/debugfs=/usr/sbin/debugfs",
+];
 
 /// How many pages of 2 MiB are reserved there for guests that ask for some: a little more than one of 128 MiB takes.
 const HUGE_PAGES: u32 = 72;
@@ -93,7 +98,7 @@ impl Extent {
 /// # Errors
 /// If something cannot be installed or built.
 pub(super) fn tests(workspace: &[&str], extent: Extent) -> Result<Vec<Command>> {
-    install::packages(&["qemu-system-x86"])?;
+    install::packages(&["qemu-system-x86", "e2fsprogs"])?;
     step::build_tern()?;
     step::run(step::cargo_build("build").args(["--release", "--package", "xtask", "--features", "rig"]))?;
     let mut built = executables(workspace)?;

@@ -26,6 +26,7 @@ mod pages;
 mod processors;
 mod pull;
 mod random;
+mod roots;
 mod sockets;
 mod systems;
 mod translation;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use tempfile::TempDir;
-use tern_guests::{Guest, Tern, debian, host};
+use tern_guests::{Guest, Terminal, Tern, debian, host};
 
 /// What root's shell shows there.
 const PROMPT: &str = "root@debian:~# ";
@@ -143,12 +143,25 @@ fn debian_13_comes_up_whole_on_four_and_on_eight_processors() {
 #[test]
 fn debian_12_comes_up_whole() {
     let mut guest = up(run("debian:12"));
-    // Its systemd does not know that there is no terminal.
-    guest.send("bind 'set enable-bracketed-paste off'\n");
-    guest.wait_for(PROMPT);
     assert!(ask(&mut guest, "cat /etc/debian_version").starts_with("12"));
+    assert_eq!(ask(&mut guest, "stty size; echo $TERM"), "24 500\ndumb", "there is no terminal");
     expect_sound(&mut guest);
     power_off(guest);
+}
+
+#[test]
+fn a_systems_login_knows_kind_and_size_of_the_users_terminal() {
+    for name in ["debian", "debian:12"] {
+        let terminal = Terminal::open();
+        terminal.resize(132, 43);
+        let mut guest = run(name).environment("TERM", "xterm-256color").cpus(1).start_on(&terminal);
+        guest.wait_for(PROMPT);
+        guest.send("stty size; echo kind=$TERM\r");
+        guest.wait_for("43 132\r\nkind=xterm-256color\r\n");
+        guest.wait_for(PROMPT);
+        guest.send("poweroff\r");
+        let _ = guest.end().expect_code(0);
+    }
 }
 
 #[test]
