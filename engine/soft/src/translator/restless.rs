@@ -13,7 +13,7 @@ pub const SAMPLED: i32 = 100;
 const MANY: u32 = 3;
 
 /// An instruction that misses less often than once in so many guest instructions costs little.
-const SELDOM: u64 = 96;
+const SELDOM: u64 = 2048;
 
 /// How many instructions are remembered at a time.
 const REMEMBERED: usize = 4096;

@@ -89,7 +89,7 @@ impl Root {
         }
         let (files, made) = (root.text("files"), root.text("made"));
         let _ = host_runs(MKE2FS, &["-q", "-t", "ext4", "-E", "root_owner=0:0", "-d", &files, &made, SIZE]);
-        let _ = root.convert("made", name, options);
+        root.convert("made", name, options);
         let programs = [("to-disk", TO_DISK.as_bytes().to_vec())];
         fs::write(root.path("initramfs"), debian::initramfs_with(&programs)).unwrap();
         root
