@@ -34,6 +34,9 @@ mebibyte after the other or 4 KiB here and there, by one thread or by eight, aro
 disks, io_uring and the same cache. Then `tern run -- true`, from the command to its end, beside a QEMU whose guest's first
 process runs `true` and powers off; and a whole Debian 13 on its disk, to its login.
 
+Around the host's page cache the rows in sequence are most often as fast as the host's own disk, whoever asks: `--cache writeback`
+tells what each of them adds.
+
 Medians over all rounds; a ratio above 1 means that Tern is faster. The exit code tells whether nothing failed.";
 
 /// What the user chooses.
