@@ -153,6 +153,7 @@ impl Tern {
         let tern = self.command();
         let mut command = Command::new("setsid");
         command.arg("--ctty").arg(tern.get_program()).args(tern.get_args());
+        command.envs(tern.get_envs().filter_map(|(name, value)| Some((name, value?))));
         command.stdin(terminal.stdio()).stdout(terminal.stdio()).stderr(terminal.stdio());
         self.spawn(command, Some(terminal.user()))
     }
