@@ -115,7 +115,7 @@ pub struct SoftEnvironment {
     pub(crate) translated: Seat<RunState>,
     /// The translator is full: all code is dropped as soon as none runs.
     must_drop_code: bool,
-    /// What translated code has written that runs on trial.
+    /// The pages of a unit that runs on trial.
     trial: Option<Trial>,
     /// Large pages that translations are remembered of.
     large: LargePages,
@@ -234,7 +234,15 @@ impl SoftEnvironment {
         self.trial = Some(Trial::default());
     }
 
-    /// Writes are for good again. Returns what the trial wrote.
+    /// The second trial begins, from the same memory.
+    pub fn rewind_trial(&mut self) {
+        self.tlb.flush();
+        if let Some(trial) = &mut self.trial {
+            trial.rewind();
+        }
+    }
+
+    /// Writes are for good again. Returns what the trials wrote.
     pub fn end_trial(&mut self) -> Trial {
         self.tlb.flush();
         self.trial.take().unwrap_or_default()

@@ -1,7 +1,9 @@
-//! Lockstep: each translated unit runs on trial, the interpreter does the same for good, and both must agree.
+//! Lockstep: each translated unit runs on trial, the interpreter does the same on trial, and both must agree; then the
+//! interpreter does it for good.
 //!
-//! The trial writes to copies of the pages ([`Trial`]), so that the interpreter starts from the same memory. Units do not
-//! lead to each other then, and leave to the interpreter what has effects beyond memory.
+//! Both trials work on copies of the pages ([`Trial`]) that were taken once, so that what devices and other processors write
+//! meanwhile is seen by both or by neither. Units do not lead to each other then, and leave to the interpreter what has effects
+//! beyond memory.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -16,13 +18,24 @@ use super::scan::Unit;
 use crate::host;
 use crate::ram::PAGE;
 
-/// The pages that a trial has accessed, by host address.
+/// The pages that the trials of a unit have accessed, by host address.
 #[derive(Debug, Default)]
 pub struct Trial {
-    pages: HashMap<u64, Box<Page>>,
+    pages: HashMap<u64, Copies>,
 }
 
-#[derive(Debug)]
+/// What became of a page.
+#[derive(Debug, Clone)]
+struct Copies {
+    /// As it was when it was accessed first.
+    before: Page,
+    /// As the trial that runs has made it; boxed, since the TLB leads here.
+    now: Box<Page>,
+    /// As the translated unit left it.
+    translated: Page,
+}
+
+#[derive(Debug, Clone, PartialEq)]
 #[repr(align(4096))]
 struct Page([u8; PAGE as usize]);
 
@@ -30,39 +43,47 @@ impl Trial {
     /// Where the trial finds the page of RAM at `host`: a copy, so that what is read and what is written is in one place from
     /// the start. Says whether the copy is new.
     pub fn page(&mut self, host: u64) -> (u64, bool) {
-        if let Some(copy) = self.pages.get(&host) {
-            return (copy.0.as_ptr() as u64, false);
-        }
-        let mut copy = Box::new(Page([0; PAGE as usize]));
-        copy_page(host, &mut copy.0);
-        let place = copy.0.as_ptr() as u64;
-        self.pages.insert(host, copy);
-        (place, true)
+        let mut is_new = false;
+        let copies = self.pages.entry(host).or_insert_with(|| {
+            is_new = true;
+            let before = Page::at(host);
+            Copies { now: Box::new(before.clone()), translated: before.clone(), before }
+        });
+        (copies.now.0.as_mut_ptr() as u64, is_new)
     }
 
-    /// The first difference between what the trial wrote and what is there now.
-    pub fn difference(&self) -> Option<String> {
-        let mut now = [0; PAGE as usize];
-        for (&host, copy) in &self.pages {
-            copy_page(host, &mut now);
-            if let Some(at) = (0..now.len()).find(|&at| now[at] != copy.0[at]) {
-                let range = at & !7..(at & !7) + 8;
-                return Some(format!(
-                    "memory at offset {at:#x} of a page: {:02x?}, interpreted {:02x?}",
-                    &copy.0[range.clone()],
-                    &now[range]
-                ));
-            }
+    /// The translated unit has run: the interpreter's trial starts from the same pages.
+    pub fn rewind(&mut self) {
+        for copies in self.pages.values_mut() {
+            copies.translated = (*copies.now).clone();
+            copies.now.0 = copies.before.0;
         }
-        None
+    }
+
+    /// The first difference between what the unit wrote and what the interpreter did.
+    pub fn difference(&self) -> Option<String> {
+        let different = self.pages.values().find(|copies| *copies.now != copies.translated)?;
+        let (translated, interpreted) = (&different.translated.0, &different.now.0);
+        let at = (0..translated.len()).find(|&at| translated[at] != interpreted[at])?;
+        let range = at & !7..(at & !7) + 8;
+        Some(format!(
+            "memory at offset {at:#x} of a page: {:02x?}, interpreted {:02x?}",
+            &translated[range.clone()],
+            &interpreted[range]
+        ))
     }
 }
 
-fn copy_page(host: u64, to: &mut [u8; PAGE as usize]) {
-    for (n, bytes) in (0u64..).zip(to.chunks_exact_mut(8)) {
-        // SAFETY: trials only know pages of RAM, which stay mapped.
-        let word = unsafe { host::load::<u64>(host + 8 * n) };
-        bytes.copy_from_slice(&word.to_le_bytes());
+impl Page {
+    /// A copy of the page of RAM at `host`.
+    fn at(host: u64) -> Self {
+        let mut copy = Self([0; PAGE as usize]);
+        for (n, bytes) in (0u64..).zip(copy.0.chunks_exact_mut(8)) {
+            // SAFETY: trials only know pages of RAM, which stay mapped.
+            let word = unsafe { host::load::<u64>(host + 8 * n) };
+            bytes.copy_from_slice(&word.to_le_bytes());
+        }
+        copy
     }
 }
 

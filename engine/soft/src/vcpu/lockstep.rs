@@ -1,4 +1,5 @@
-//! Lockstep: the interpreter does what translated code did on trial, and both must agree.
+//! Lockstep: translated code and the interpreter do the same on trial, and both must agree before the interpreter does it for
+//! good.
 
 use std::ptr::NonNull;
 
@@ -12,8 +13,8 @@ use crate::ram::PAGE;
 use crate::translator::{self, Defined, End, Exit, MAX_INSTRUCTIONS, Translated, compare, scan};
 
 impl SoftVcpu {
-    /// Runs a unit on trial, and has the interpreter do the same. What differs goes to `disagreement`, and the machine is
-    /// made to end.
+    /// Runs a unit on trial, has the interpreter do the same, and then do it for good. What differs between the trials goes to
+    /// `disagreement`, and the machine is made to end.
     pub(super) fn run_verified(
         top: NonNull<Processor<SoftEnvironment>>,
         p: &mut Processor<SoftEnvironment>,
@@ -33,7 +34,7 @@ impl SoftVcpu {
         p.env.begin_trial();
         // SAFETY: `p` is the processor at the stage's top; the unit is current, as its block is.
         let (exit, instructions) = unsafe { translator::run(top, entry, i32::MAX) };
-        let trial = p.env.end_trial();
+        p.env.rewind_trial();
         let translated = end(p, exit == Exit::Exception);
         p.cpu.clone_from(&before);
         let (mut defined, mut done, mut ran) = (Defined::all(), 0, Ok(()));
@@ -51,7 +52,7 @@ impl SoftVcpu {
                 (defined, done) = (next, done + 1);
             }
         }
-        p.env.statistics.instructions += done.max(1);
+        let trial = p.env.end_trial();
         let interpreted = end(p, ran == Err(Stop::Exception));
         // What is dead where control leaves its page is not known.
         let same_page = (p.cpu.rip ^ before.rip) < PAGE;
@@ -73,6 +74,12 @@ impl SoftVcpu {
             p.env.unchained = true;
             return Ok(exit);
         }
-        ran.map(|()| exit)
+        // What others wrote meanwhile may lead elsewhere now.
+        p.cpu.clone_from(&before);
+        p.env.statistics.instructions += done.max(1);
+        for _ in 0..done + u64::from(ran.is_err()) {
+            Self::interpret_one(p)?;
+        }
+        Ok(exit)
     }
 }
