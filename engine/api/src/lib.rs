@@ -41,6 +41,7 @@ pub use saved::VmState;
 pub use statistics::{ExitKind, Statistics};
 pub use thread::{THREAD_STACK, start_thread};
 pub use vm::{GuestMemory, Kick, Vcpu, Vm, VmConfig};
+pub use tern_x86::cpuid::InstructionSets;
 pub use vmm_sys_util::eventfd::EventFd;
 pub use watch::{WatchSlice, WriteListener, WriteWatch};
 pub use wiring::{Doorbell, DoorbellPlace, DoorbellValue, LineInterrupt, Message, MessageInterrupt, Wiring};

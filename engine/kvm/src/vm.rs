@@ -14,7 +14,7 @@ use tern_engine::{
     Coalescing, DirtyLog, DirtyRegion, Doorbell, EngineError, EventFd, GuestMemory, LineInterrupt,
     MessageInterrupt, Standstill, Vcpu, Vm, VmConfig, VmState, Wiring, WriteRange, WriteSink,
 };
-use tern_x86::cpuid::{Basis, CpuModel};
+use tern_x86::cpuid::{Basis, CpuModel, InstructionSets};
 use tern_x86::state::Efer;
 
 use crate::chipset::{self, power_on};
@@ -85,8 +85,12 @@ impl KvmVm {
                 config.cpus
             )));
         }
-        if config.cpu_model.basis == Basis::Exact {
-            cpuid::check(&config.cpu_model.identity(), &host_cpuid(&host))?;
+        match config.cpu_model.basis {
+            Basis::Exact => cpuid::check(&config.cpu_model.identity(), &host_cpuid(&host))?,
+            Basis::Model => {
+                EngineError::check_sets("kvm", &config.cpu_model, instruction_sets(&host))?;
+            }
+            Basis::Host => {}
         }
         let fd = host.kvm().create_vm().map_err(refused("make a virtual machine"))?;
         let memory = Slots::new(&fd, memory)?;
@@ -281,6 +285,12 @@ impl Vm for KvmVm {
         self.stillness.replace(Some(Stopped { kvm_clock, pit: state.pit.clone(), processors }));
         Ok(())
     }
+}
+
+/// The instruction sets beyond x86-64-v2 that KVM gives to guests here.
+pub fn instruction_sets(host: &Host) -> InstructionSets {
+    let host = host_cpuid(host);
+    InstructionSets::shown(|function, index| host.leaf(function, index))
 }
 
 fn host_cpuid(host: &Host) -> HostCpuid<'_> {
