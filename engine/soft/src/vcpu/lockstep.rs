@@ -43,11 +43,13 @@ impl SoftVcpu {
         // Where a unit breaks off in its middle, it has counted nothing.
         let broken_off = instructions == 0;
         let limit = if broken_off { MAX_INSTRUCTIONS as u64 } else { instructions };
-        let mut path = String::new();
+        let (mut path, mut code) = (Vec::new(), (before.rip & !(PAGE - 1), page.clone()));
         while done < limit && ran.is_ok() && !(broken_off && ran_to(p, &translated)) {
-            let page = p.env.code_page(&mut p.cpu).unwrap_or_default();
-            let bytes = page.get((p.cpu.rip % PAGE) as usize..).unwrap_or_default();
-            path += &format!(" {:02x?}", &bytes[..bytes.len().min(8)]);
+            if p.cpu.rip & !(PAGE - 1) != code.0 {
+                code = (p.cpu.rip & !(PAGE - 1), p.env.code_page(&mut p.cpu).unwrap_or_default());
+            }
+            let bytes = code.1.get((p.cpu.rip % PAGE) as usize..).unwrap_or_default();
+            path.push(bytes.first_chunk::<8>().copied().unwrap_or_default());
             let next = defined.after(bytes, &p.cpu);
             ran = Self::interpret_one(p).map(drop);
             if ran.is_ok() {
@@ -70,7 +72,7 @@ impl SoftVcpu {
         if let Some(what) = differs.or_else(|| trial.difference()).filter(|_| same_code) {
             *disagreement = Some(format!(
                 "the translator and the interpreter disagree about the code at {:#x} after {done} instructions \
-                 (exit {exit:?}):\n{what}\n  instructions:{path}\n  before: {:x?}",
+                 (exit {exit:?}):\n{what}\n  instructions: {path:02x?}\n  before: {:x?}",
                 before.rip,
                 &before.gpr[..16]
             ));
