@@ -136,15 +136,15 @@ impl KvmVm {
             same_frequency(model.tsc_khz, tsc_khz)?;
         }
         let beyond = if self.is_beyond_models() {
-            Some(Arc::new(Beyond::new(&fd, &self.host, &entries)?))
+            Some(Beyond::new(&fd, &self.host, &entries)?)
         } else {
-            None
+            Beyond::of_model(&entries)?
         };
         let traits = Traits {
             index,
             xsave: has_xsave(&entries),
             msrs: Optional::new(|index| self.host.has_msr(index), &entries),
-            beyond,
+            beyond: beyond.map(Arc::new),
             tsc_khz,
             clock: Arc::clone(&self.config.clock),
             stillness: self.stillness.clone(),
@@ -180,7 +180,7 @@ impl KvmVm {
 
     /// Whether the processors are more than the named models: a host's own, here or where the machine comes from.
     fn is_beyond_models(&self) -> bool {
-        let model = CpuModel::default().identity();
+        let model = CpuModel::most_capable(InstructionSets::all()).identity();
         let identity = cpuid::identity(&self.config.cpu_model, &host_cpuid(&self.host), 0);
         !identity.beyond(|function, index| model.leaf(function, index)).is_empty()
     }
