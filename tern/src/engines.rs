@@ -159,7 +159,8 @@ fn text(rows: &[Row]) -> String {
         if let Some(remedy) = &row.remedy {
             write!(text, ". {remedy}").expect("a string takes everything");
         }
-        let processor = row.processor.map_or_else(String::new, |model| format!("; the guest's processor is {model}"));
+        let processor =
+            row.processor.map_or_else(String::new, |model| format!("; the guest's processor is {model}"));
         writeln!(text, "\n       {}{processor}", row.description).expect("a string takes everything");
     }
     text

@@ -10,6 +10,7 @@ use tern_engine::{
 use tern_x86::cpu::Cpu;
 use tern_x86::cpuid::{Basis, CpuModel, CpuidContext};
 
+use crate::HotCode;
 use crate::doorbells::Doorbells;
 use crate::environment::{Abilities, Shared, SoftEnvironment};
 use crate::interrupts::Interrupts;
@@ -20,7 +21,6 @@ use crate::ram::Ram;
 use crate::rendezvous::Rendezvous;
 use crate::vcpu::SoftVcpu;
 use crate::wiring::Events;
-use crate::HotCode;
 
 /// Memory, interrupt controllers, and which processors have been handed out.
 pub struct SoftVm {

@@ -120,7 +120,8 @@ impl CpuModel {
     /// The most capable model that is the same everywhere and takes no more than these instruction sets.
     #[must_use]
     pub fn most_capable(sets: InstructionSets) -> Self {
-        let is_possible = |model: &&Self| model.basis == Basis::Model && sets.contains(model.instruction_sets());
+        let is_possible =
+            |model: &&Self| model.basis == Basis::Model && sets.contains(model.instruction_sets());
         Self::ALL.iter().rfind(is_possible).cloned().unwrap_or_default()
     }
 

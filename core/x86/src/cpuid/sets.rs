@@ -76,8 +76,7 @@ impl InstructionSets {
         let is_shown = |feature: &Feature| {
             feature.register.of(&leaf(feature.function, feature.index)) & feature.mask() != 0
         };
-        let sets: Self =
-            SHOWN.iter().filter(|(_, feature)| is_shown(feature)).map(|(set, _)| *set).collect();
+        let sets: Self = SHOWN.iter().filter(|(_, feature)| is_shown(feature)).map(|(set, _)| *set).collect();
         if leaf(0xd, 0).eax & AVX_COMPONENT == 0 { (sets - Self::AVX).consistent() } else { sets }
     }
 
