@@ -14,8 +14,8 @@ use crate::ram::PAGE;
 use crate::translator::{self, Defined, End, Exit, MAX_INSTRUCTIONS, Translated, compare, scan};
 
 impl SoftVcpu {
-    /// Runs the unit of a block of this origin on trial, has the interpreter do the same, and then do it for good. What differs between the trials goes to
-    /// `disagreement`, and the machine is made to end.
+    /// Runs the unit of a block of this origin on trial, has the interpreter do the same, and then do it for good. What differs
+    /// between the trials goes to `disagreement`, and the machine is made to end.
     pub(super) fn run_verified(
         top: NonNull<Processor<SoftEnvironment>>,
         p: &mut Processor<SoftEnvironment>,
