@@ -218,8 +218,8 @@ pub(crate) struct RunArguments {
     #[arg(long = "console", value_name = "PATH[,name=NAME]", help_heading = "Devices")]
     pub consoles: Vec<ConsoleOptions>,
 
-    /// A balloon (virtio-balloon): memory that the guest does not need goes back to the host. With a SIZE the guest is asked to
-    /// give up that much from the start
+    /// A balloon (virtio-balloon): memory that the guest does not need goes back to the host, and `tern ps` tells how much it uses.
+    /// With a SIZE the guest is asked to give up that much from the start
     #[arg(
         long,
         value_name = "SIZE",

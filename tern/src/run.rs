@@ -5,11 +5,12 @@
 
 use std::io;
 use std::process;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, anyhow};
 use tern_soft::Profile;
+use tern_virtio::balloon::Balloon;
 use tern_vmm::config::{CpuModel, DeviceConfig, MachineConfig, OnReboot};
 use tern_vmm::console::ConsoleInput;
 use tern_vmm::machine::{End, Machine, MachineError, Outcome};
@@ -17,6 +18,7 @@ use tern_vmm::machine::{End, Machine, MachineError, Outcome};
 use crate::cli::{OutputForm, RunArguments};
 use crate::command::{self, Ended, LastLines, Prepared, Talk};
 use crate::control::{self, Claim, Detached, Hub, Served, State, Status};
+use crate::devices::Devices;
 use crate::engines::Chosen;
 use crate::exit::{Code, Failure};
 use crate::files::FromFiles;
@@ -54,8 +56,8 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<Code, Failure> {
         None => Vec::new(),
     };
     let guest = guest::load(arguments, &source, memory.size, segment)?;
-    let devices = devices::of(arguments, source.disk.as_ref(), cpus, port)?;
-    let config = config(arguments, guest, devices, memory, cpus);
+    let Devices { all, balloon } = devices::of(arguments, source.disk.as_ref(), cpus, port)?;
+    let config = config(arguments, guest, all, memory, cpus);
     if let Some(note) = note
         && !arguments.quiet
     {
@@ -64,7 +66,7 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<Code, Failure> {
     if let Some(prepared) = prepared {
         let lines = LastLines::default();
         let machine = Machine::new(config, engine, hub.output(lines.clone()))?;
-        let (ended, outcome) = run_command(machine, prepared, control.as_ref())?;
+        let (ended, outcome) = run_command(machine, prepared, control.as_ref(), &balloon)?;
         if let Some(control) = &control {
             control.served.ends();
         }
@@ -78,7 +80,7 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<Code, Failure> {
         .map_err(Failure::host)?;
     let outcome = Machine::new(config, engine, hub.output(console.output()))
         .map_err(Failure::from)
-        .and_then(|machine| run_machine(machine, &console, control.as_ref(), detached));
+        .and_then(|machine| run_machine(machine, &console, control.as_ref(), &balloon, detached));
     if let Some(control) = &control {
         control.served.ends();
     }
@@ -110,13 +112,14 @@ fn run_command(
     machine: Machine,
     prepared: Prepared,
     control: Option<&Control>,
+    balloon: &Weak<Balloon>,
 ) -> Result<((Ended, Option<Leaving>), Outcome), Failure> {
     let handle = machine.handle();
     let talk = Talk::start(prepared, Arc::new(move || handle.stop()))
         .context("cannot pass on the command's input and output")
         .map_err(Failure::host)?;
     if let Some(Control { served, .. }) = control {
-        served.runs(machine.handle(), machine.console_input());
+        served.runs(machine.handle(), machine.console_input(), balloon);
     }
     let outcome = machine.run();
     let ended = talk.finish();
@@ -194,6 +197,7 @@ fn control(
         cpus,
         memory: memory.size,
         started: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+        guest_memory: None,
     };
     let served = Served::start(&claim, status, hub)?;
     Ok(Control { claim, served })
@@ -229,6 +233,7 @@ fn run_machine(
     machine: Machine,
     console: &Console,
     control: Option<&Control>,
+    balloon: &Weak<Balloon>,
     detached: Option<Detached>,
 ) -> Result<Outcome, Failure> {
     let handle = machine.handle();
@@ -237,7 +242,7 @@ fn run_machine(
         .context("cannot start a thread for the console")
         .map_err(Failure::host)?;
     if let Some(Control { claim, served }) = control {
-        served.runs(machine.handle(), machine.console_input());
+        served.runs(machine.handle(), machine.console_input(), balloon);
         if let Some(detached) = detached {
             detached.runs(&claim.name)?;
         }

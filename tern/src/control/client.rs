@@ -10,7 +10,7 @@ use clap::Args;
 use rustix::net::sockopt::socket_peercred;
 
 use super::places;
-use super::protocol::{Greeting, LONGEST_LINE, PROTOCOL, Reply, Request, State, Status};
+use super::protocol::{Greeting, GuestMemory, LONGEST_LINE, PROTOCOL, Reply, Request, State, Status};
 use crate::cli::OutputForm;
 use crate::exit::Failure;
 use crate::size::human;
@@ -177,8 +177,9 @@ fn now() -> u64 {
 }
 
 fn text(machines: &[Status], now: u64) -> String {
-    let mut rows =
-        vec![["NAME", "IMAGE", "STATE", "UP", "ENGINE", "CPUS", "MEMORY", "PROCESS"].map(str::to_owned)];
+    let mut rows = vec![
+        ["NAME", "IMAGE", "STATE", "UP", "ENGINE", "CPUS", "MEMORY", "USED", "PROCESS"].map(str::to_owned),
+    ];
     for machine in machines {
         let state = match machine.state {
             State::Starting => "starting",
@@ -193,11 +194,12 @@ fn text(machines: &[Status], now: u64) -> String {
             machine.engine.clone(),
             machine.cpus.to_string(),
             human(machine.memory),
+            machine.guest_memory.and_then(used).map_or_else(|| "-".to_owned(), human),
             machine.process.to_string(),
         ]);
     }
     let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
-    let widths: [usize; 8] = std::array::from_fn(width);
+    let widths: [usize; 9] = std::array::from_fn(width);
     let mut text = String::new();
     for row in &rows {
         let mut line = String::new();
@@ -207,6 +209,11 @@ fn text(machines: &[Status], now: u64) -> String {
         writeln!(text, "{}", line.trim_end()).expect("a string takes everything");
     }
     text
+}
+
+/// What a guest needs of its memory, in bytes.
+fn used(memory: GuestMemory) -> Option<u64> {
+    Some(memory.total?.saturating_sub(memory.available.or(memory.free)?))
 }
 
 /// A duration for people, in its largest units.
@@ -310,7 +317,7 @@ mod tests {
 
     #[test]
     fn the_list_tells_people_what_runs() {
-        let machine = Status {
+        let mut machine = Status {
             name: "web".into(),
             image: "debian:13".into(),
             kept: None,
@@ -320,11 +327,16 @@ mod tests {
             cpus: 2,
             memory: 1 << 30,
             started: 1000,
+            guest_memory: None,
         };
-        let text = text(&[machine], 1000 + 3600 * 5 + 60);
-        let expected = "NAME  IMAGE      STATE    UP         ENGINE  CPUS  MEMORY  PROCESS\n\
-            web   debian:13  running  5 h 1 min  soft    2     1 GiB   42\n";
-        assert_eq!(text, expected);
+        let now = 1000 + 3600 * 5 + 60;
+        let expected = "NAME  IMAGE      STATE    UP         ENGINE  CPUS  MEMORY  USED  PROCESS\n\
+            web   debian:13  running  5 h 1 min  soft    2     1 GiB   -     42\n";
+        assert_eq!(text(&[machine.clone()], now), expected);
+        // Only who has a balloon tells.
+        let (total, available) = (Some(900 << 20), Some(780 << 20));
+        machine.guest_memory = Some(GuestMemory { total, available, ..GuestMemory::default() });
+        assert!(text(&[machine], now).contains("1 GiB   120 MiB  42\n"));
     }
 
     #[test]
