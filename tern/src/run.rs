@@ -25,6 +25,7 @@ use crate::files::FromFiles;
 use crate::size::Memory;
 use crate::source::Source;
 use crate::terminal::{self, Console, Leaving};
+use crate::waiting::{Awaited, Waiting};
 use crate::{devices, engines, guest, statistics};
 
 /// Runs a machine as the command line says, until it ends.
@@ -78,13 +79,19 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<Code, Failure> {
     let console = Console::open(arguments.quiet, "Ctrl-] leaves and ends the machine")
         .context("cannot use standard input and output as a console")
         .map_err(Failure::host)?;
-    let outcome = Machine::new(config, engine, hub.output(console.output()))
+    // Nobody looks at a machine in the background.
+    let is_silent = arguments.quiet || arguments.detach;
+    let waiting = if is_silent { Ok(Waiting::silent()) } else { Waiting::start(None) };
+    let waiting = waiting.context("cannot show that the guest starts").map_err(Failure::host)?;
+    let waiting = Arc::new(waiting);
+    let outcome = Machine::new(config, engine, hub.output(Awaited::new(&waiting, console.output())))
         .map_err(Failure::from)
         .and_then(|machine| run_machine(machine, &console, control.as_ref(), &balloon, detached));
     if let Some(control) = &control {
         control.served.ends();
     }
     hub.end();
+    waiting.end();
     // Errors and statistics are for a terminal that is itself again.
     let leaving = console.close();
     let outcome = outcome?;
