@@ -247,9 +247,10 @@ pub(crate) struct StopArguments {
 /// those before it are told.
 pub(crate) fn stop(arguments: &StopArguments) -> Result<(), Failure> {
     let mut last = Ok(());
-    let mut note = |failed: Failure| match std::mem::replace(&mut last, Err(failed)) {
-        Err(earlier) => earlier.report(),
-        Ok(()) => {}
+    let mut note = |failed: Failure| {
+        if let Err(earlier) = std::mem::replace(&mut last, Err(failed)) {
+            earlier.report();
+        }
     };
     let first = if arguments.force { Request::Stop } else { Request::PowerButton };
     let mut asked = Vec::new();
