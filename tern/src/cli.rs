@@ -307,6 +307,7 @@ pub(crate) enum ImageCommand {
     /// Fetch and build the tiny guest now, so that `tern run` works offline
     Fetch,
     /// List the systems that there are, the kept machines, and what else is in the cache
+    #[command(after_help = crate::images::LIST_EXAMPLES)]
     List {
         /// How to print
         #[arg(short, long, value_enum, default_value = "text", value_name = "FORM")]
@@ -314,8 +315,10 @@ pub(crate) enum ImageCommand {
     },
     /// Make a system from its distribution's packages, anew if it is there: `debian`, `debian:12`. It takes mmdebstrap, and root or
     /// subordinate users
+    #[command(after_help = crate::images::BUILD_EXAMPLES)]
     Build(SystemArguments),
     /// Fetch a system's cloud image and check it, in place of what is there: `debian`, `debian:12`
+    #[command(after_help = crate::images::PULL_EXAMPLES)]
     Pull {
         /// Which
         #[command(flatten)]
@@ -325,6 +328,7 @@ pub(crate) enum ImageCommand {
         from: Option<String>,
     },
     /// Check disk images against the rules of their formats, or cached files against the digests they had when they were built
+    #[command(after_help = crate::images::CHECK_EXAMPLES)]
     Check {
         /// Which: files with disk images, or entries of the cache; all entries if nothing is given
         #[arg(value_name = "FILE|ENTRY")]
@@ -337,6 +341,7 @@ pub(crate) enum ImageCommand {
         output: OutputForm,
     },
     /// Remove systems or other entries of the cache, which the next start that needs them makes again; or kept machines, for good
+    #[command(after_help = crate::images::RM_EXAMPLES)]
     Rm {
         /// Which systems, kept machines or entries
         #[arg(required_unless_present = "all")]
