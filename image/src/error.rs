@@ -141,7 +141,9 @@ pub enum Error {
     },
 
     /// A file could not be fetched.
-    #[error("cannot fetch {url}: {why}. Check the network, or name another server with --from")]
+    #[error(
+        "cannot fetch {url}: {why}. Check the network, or name another server with `tern image pull --from`"
+    )]
     Download {
         /// Its address.
         url: String,
@@ -151,7 +153,7 @@ pub enum Error {
 
     /// A list of checksums does not name a file.
     #[error(
-        "{url} names no checksum of '{file}', so that it cannot be checked; name another server with --from"
+        "{url} names no checksum of '{file}', so that it cannot be checked; name another server with `tern image pull --from`"
     )]
     Unlisted {
         /// The list's address.

@@ -222,8 +222,8 @@ pub(crate) struct RunArguments {
     #[arg(long = "console", value_name = "PATH[,name=NAME]", help_heading = "Devices")]
     pub consoles: Vec<ConsoleOptions>,
 
-    /// A balloon (virtio-balloon): memory that the guest does not need goes back to the host. With a SIZE the guest is asked to
-    /// give up that much from the start
+    /// A balloon (virtio-balloon): memory that the guest does not need goes back to the host, and `tern ps` tells how much it uses.
+    /// With a SIZE the guest is asked to give up that much from the start
     #[arg(
         long,
         value_name = "SIZE",
@@ -311,6 +311,7 @@ pub(crate) enum ImageCommand {
     /// Fetch and build the tiny guest now, so that `tern run` works offline
     Fetch,
     /// List the systems that there are, the kept machines, and what else is in the cache
+    #[command(after_help = crate::images::LIST_EXAMPLES)]
     List {
         /// How to print
         #[arg(short, long, value_enum, default_value = "text", value_name = "FORM")]
@@ -318,8 +319,10 @@ pub(crate) enum ImageCommand {
     },
     /// Make a system from its distribution's packages, anew if it is there: `debian`, `debian:12`. It takes mmdebstrap, and root or
     /// subordinate users
+    #[command(after_help = crate::images::BUILD_EXAMPLES)]
     Build(SystemArguments),
     /// Fetch a system's cloud image and check it, in place of what is there: `debian`, `debian:12`
+    #[command(after_help = crate::images::PULL_EXAMPLES)]
     Pull {
         /// Which
         #[command(flatten)]
@@ -329,6 +332,7 @@ pub(crate) enum ImageCommand {
         from: Option<String>,
     },
     /// Check disk images against the rules of their formats, or cached files against the digests they had when they were built
+    #[command(after_help = crate::images::CHECK_EXAMPLES)]
     Check {
         /// Which: files with disk images, or entries of the cache; all entries if nothing is given
         #[arg(value_name = "FILE|ENTRY")]
@@ -341,6 +345,7 @@ pub(crate) enum ImageCommand {
         output: OutputForm,
     },
     /// Remove systems or other entries of the cache, which the next start that needs them makes again; or kept machines, for good
+    #[command(after_help = crate::images::RM_EXAMPLES)]
     Rm {
         /// Which systems, kept machines or entries
         #[arg(required_unless_present = "all")]

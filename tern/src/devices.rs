@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use signal_hook::consts::SIGWINCH;
 use signal_hook::iterator::Signals;
@@ -24,6 +24,14 @@ use tern_engine::start_thread;
 /// The most queues of a disk: each has a thread of its own on the host.
 const MOST_DISK_QUEUES: u32 = 8;
 
+/// The machine's devices.
+pub(crate) struct Devices {
+    /// All of them, in the order in which the guest finds them.
+    pub all: Vec<DeviceConfig>,
+    /// The balloon among them, for whoever wants to know of the guest's memory.
+    pub balloon: Weak<Balloon>,
+}
+
 /// The devices that the command line asks for, in the order in which the guest finds them; before them the disk `system`, if the
 /// guest's image has one. The console device has the port `joined`, too.
 ///
@@ -34,8 +42,9 @@ pub(crate) fn of(
     system: Option<&DiskOptions>,
     cpus: u32,
     joined: Option<PortConfig>,
-) -> Result<Vec<DeviceConfig>, Failure> {
+) -> Result<Devices, Failure> {
     let mut devices = Vec::new();
+    let mut balloon = Weak::new();
     for (number, options) in system.into_iter().chain(&arguments.disks).enumerate() {
         let disk = tern_disk::open(options)
             .map_err(|error| Failure::input(anyhow::Error::new(error)).context("cannot use a disk"))?;
@@ -59,12 +68,14 @@ pub(crate) fn of(
         let device = Balloon::new(target).map_err(|error| {
             Failure::host(anyhow::Error::new(error)).context("cannot make a balloon for the guest's memory")
         })?;
-        devices.push(named("balloon".to_owned(), device));
+        let device = Arc::new(device);
+        balloon = Arc::downgrade(&device);
+        devices.push(DeviceConfig { name: "balloon".to_owned(), device });
     }
     if arguments.rng == Switch::On {
         devices.push(named("rng".to_owned(), Rng));
     }
-    Ok(devices)
+    Ok(Devices { all: devices, balloon })
 }
 
 /// The console device with all its ports. The guest's terminals are as large as the user's.

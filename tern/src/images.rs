@@ -12,6 +12,48 @@ use crate::exit::Failure;
 
 mod listing;
 
+pub(crate) const LIST_EXAMPLES: &str = "\
+Examples:
+  tern image list
+      what there is, what it takes on the disk, and where it comes from
+  tern image list -o json | jq '.[] | select(.kind == \"kept\")'
+      the same for a program; sizes are in bytes
+";
+
+pub(crate) const BUILD_EXAMPLES: &str = "\
+Examples:
+  tern image build debian
+      a Debian 13 with today's packages; machines that are kept stay on what they began with
+";
+
+pub(crate) const PULL_EXAMPLES: &str = "\
+Examples:
+  tern image pull debian
+      the distribution's own image, for hosts that cannot make one
+  tern image pull debian:12 --from http://mirror.example/bookworm/latest
+      from a server of your own; the image must be what SHA512SUMS there says
+";
+
+pub(crate) const CHECK_EXAMPLES: &str = "\
+Examples:
+  tern image check disk.qcow2
+      damage ends with 66, and the way out is told
+  tern image check --repair disk.qcow2
+      mends what can be mended: work on a copy
+  tern image check
+      everything in the cache
+";
+
+pub(crate) const RM_EXAMPLES: &str = "\
+Examples:
+  tern image rm debian:12
+      the next `tern run debian:12` makes it again
+  tern image rm web
+      the machine that was kept as 'web', with all that it wrote
+  tern image rm --all
+      the whole cache
+";
+
 /// Does what was asked for.
 pub(crate) fn manage(command: &ImageCommand) -> Result<(), Failure> {
     match command {

@@ -4,6 +4,9 @@
 //! systemd from 254    words on the kernel's command line, systemd(1)
 //! before that         settings of the login's unit in /run, systemd.exec(5), which the initramfs puts there
 //! ```
+//!
+//! The initramfs also says that the port may come late: systemd would give it up after 90 seconds, and the login with it, on a host
+//! that is slow or busy.
 
 use std::env;
 use std::fmt::Write as _;
@@ -16,6 +19,9 @@ use crate::terminal;
 
 /// The first systemd that takes `systemd.tty.*`.
 const WITH_WORDS: u32 = 254;
+
+/// The login waits for its port however long that takes, systemd.unit(5).
+const PATIENCE: &str = "[Unit]\nJobRunningTimeoutSec=infinity\n";
 
 /// Puts the settings where the system finds them.
 const SCRIPT: &str = include_str!("login/place.sh");
@@ -64,14 +70,15 @@ impl Login {
         words
     }
 
-    /// What is put behind the initramfs of a system that does not know the words; nothing for others.
+    /// What is put behind the initramfs of a release that is known; nothing for others.
     pub(crate) fn segment(&self, release: Option<Release>) -> Vec<u8> {
-        if release.is_none_or(|release| release.systemd() >= WITH_WORDS) {
-            return Vec::new();
-        }
+        let Some(release) = release else { return Vec::new() };
         let mut archive = Archive::default();
         archive.directory("tern");
-        archive.file("tern/terminal.conf", 0o644, self.settings().as_bytes());
+        archive.file("tern/patience.conf", 0o644, PATIENCE.as_bytes());
+        if release.systemd() < WITH_WORDS {
+            archive.file("tern/terminal.conf", 0o644, self.settings().as_bytes());
+        }
         initramfs::run_last(&mut archive, SCRIPT);
         archive.finish()
     }
@@ -100,12 +107,14 @@ mod tests {
     }
 
     #[test]
-    fn only_a_system_that_does_not_know_the_words_is_given_settings() {
+    fn only_a_system_that_does_not_know_the_words_is_given_settings_of_the_terminal() {
         let segment = |name| login().segment(Release::named(name));
-        let older = segment("debian:12");
-        assert!(older.windows(11).any(|bytes| bytes == b"TTYRows=43\n"));
-        assert!(older.windows(12).any(|bytes| bytes == b"scripts/init"));
-        assert_eq!(segment("debian:13"), b"");
+        let has = |segment: &[u8], text: &str| segment.windows(text.len()).any(|bytes| bytes == text.as_bytes());
+        let (older, newer) = (segment("debian:12"), segment("debian:13"));
+        assert!(has(&older, "TTYRows=43\n") && !has(&newer, "TTYRows"));
+        for each in [older, newer] {
+            assert!(has(&each, "scripts/init") && has(&each, "JobRunningTimeoutSec=infinity\n"));
+        }
         assert_eq!(segment("a disk of the user's"), b"");
     }
 }

@@ -15,6 +15,7 @@
 //! command/      `tern run -- COMMAND`: one command in a guest
 //! images.rs     `tern image`: systems, kept machines and the rest of the cache
 //! disks/        `tern image`: disk images
+//! waiting.rs    what is shown while a guest boots
 //! terminal/     the user's terminal as the guest's serial console
 //! control/      running machines, by name: `tern ps`, `tern stop`, `tern console`, `tern run --detach`
 //! panics.rs     what a mistake of ours leaves to the disks
@@ -43,6 +44,7 @@ mod size;
 mod source;
 mod statistics;
 mod terminal;
+mod waiting;
 
 use std::io::{self, Write};
 use std::process::ExitCode;

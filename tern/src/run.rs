@@ -5,12 +5,13 @@
 
 use std::io;
 use std::process;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, anyhow};
 use tern_engine::Engine;
 use tern_soft::Profile;
+use tern_virtio::balloon::Balloon;
 use tern_vmm::config::{CpuModel, DeviceConfig, MachineConfig, OnReboot};
 use tern_vmm::console::ConsoleInput;
 use tern_vmm::machine::{End, Machine, MachineError, Outcome};
@@ -18,12 +19,14 @@ use tern_vmm::machine::{End, Machine, MachineError, Outcome};
 use crate::cli::{OutputForm, RunArguments};
 use crate::command::{self, Ended, LastLines, Prepared, Talk};
 use crate::control::{self, Claim, Detached, Hub, Served, State, Status};
+use crate::devices::Devices;
 use crate::engines::Chosen;
 use crate::exit::{Code, Failure};
 use crate::files::FromFiles;
 use crate::size::Memory;
 use crate::source::Source;
 use crate::terminal::{self, Console, Leaving};
+use crate::waiting::{Awaited, Waiting};
 use crate::{devices, engines, guest, statistics};
 
 /// Runs a machine as the command line says, until it ends.
@@ -55,9 +58,9 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<Code, Failure> {
         None => Vec::new(),
     };
     let guest = guest::load(arguments, &source, memory.size, segment)?;
-    let devices = devices::of(arguments, source.disk.as_ref(), cpus, port)?;
+    let Devices { all, balloon } = devices::of(arguments, source.disk.as_ref(), cpus, port)?;
     let cpu_model = cpu_model(&arguments.cpu, engine);
-    let config = config(arguments, guest, devices, memory, cpus, cpu_model);
+    let config = config(arguments, guest, all, memory, cpus, cpu_model);
     if let Some(note) = note
         && !arguments.quiet
     {
@@ -66,7 +69,7 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<Code, Failure> {
     if let Some(prepared) = prepared {
         let lines = LastLines::default();
         let machine = Machine::new(config, engine, hub.output(lines.clone()))?;
-        let (ended, outcome) = run_command(machine, prepared, control.as_ref())?;
+        let (ended, outcome) = run_command(machine, prepared, control.as_ref(), &balloon)?;
         if let Some(control) = &control {
             control.served.ends();
         }
@@ -78,13 +81,19 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<Code, Failure> {
     let console = Console::open(arguments.quiet, "Ctrl-] leaves and ends the machine")
         .context("cannot use standard input and output as a console")
         .map_err(Failure::host)?;
-    let outcome = Machine::new(config, engine, hub.output(console.output()))
+    // Nobody looks at a machine in the background.
+    let is_silent = arguments.quiet || arguments.detach;
+    let waiting = if is_silent { Ok(Waiting::silent()) } else { Waiting::start(None) };
+    let waiting = waiting.context("cannot show that the guest starts").map_err(Failure::host)?;
+    let waiting = Arc::new(waiting);
+    let outcome = Machine::new(config, engine, hub.output(Awaited::new(&waiting, console.output())))
         .map_err(Failure::from)
-        .and_then(|machine| run_machine(machine, &console, control.as_ref(), detached));
+        .and_then(|machine| run_machine(machine, &console, control.as_ref(), &balloon, detached));
     if let Some(control) = &control {
         control.served.ends();
     }
     hub.end();
+    waiting.end();
     // Errors and statistics are for a terminal that is itself again.
     let leaving = console.close();
     let outcome = outcome?;
@@ -112,13 +121,14 @@ fn run_command(
     machine: Machine,
     prepared: Prepared,
     control: Option<&Control>,
+    balloon: &Weak<Balloon>,
 ) -> Result<((Ended, Option<Leaving>), Outcome), Failure> {
     let handle = machine.handle();
     let talk = Talk::start(prepared, Arc::new(move || handle.stop()))
         .context("cannot pass on the command's input and output")
         .map_err(Failure::host)?;
     if let Some(Control { served, .. }) = control {
-        served.runs(machine.handle(), machine.console_input());
+        served.runs(machine.handle(), machine.console_input(), balloon);
     }
     let outcome = machine.run();
     let ended = talk.finish();
@@ -196,6 +206,7 @@ fn control(
         cpus,
         memory: memory.size,
         started: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+        guest_memory: None,
     };
     let served = Served::start(&claim, status, hub)?;
     Ok(Control { claim, served })
@@ -236,6 +247,7 @@ fn run_machine(
     machine: Machine,
     console: &Console,
     control: Option<&Control>,
+    balloon: &Weak<Balloon>,
     detached: Option<Detached>,
 ) -> Result<Outcome, Failure> {
     let handle = machine.handle();
@@ -244,7 +256,7 @@ fn run_machine(
         .context("cannot start a thread for the console")
         .map_err(Failure::host)?;
     if let Some(Control { claim, served }) = control {
-        served.runs(machine.handle(), machine.console_input());
+        served.runs(machine.handle(), machine.console_input(), balloon);
         if let Some(detached) = detached {
             detached.runs(&claim.name)?;
         }

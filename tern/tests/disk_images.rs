@@ -133,7 +133,7 @@ fn damage_is_found_and_mended_and_ends_with_66_meanwhile() {
 
 #[test]
 fn help_teaches_with_examples() {
-    for verb in ["info", "create", "convert", "resize", "commit"] {
+    for verb in ["list", "build", "pull", "check", "rm", "info", "create", "convert", "resize", "commit"] {
         let help = done(Path::new("."), &[verb, "--help"]);
         assert!(help.contains("Examples:") && help.contains(&format!("tern image {verb}")), "{verb}");
     }

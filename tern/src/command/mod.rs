@@ -5,7 +5,6 @@
 //! stdout, stderr ◀── output.rs ◀── talk.rs ◀── port ◀──
 //! segment.rs      how the agent comes into the guest
 //! signals.rs      signals go to the command, and sizes of the terminal
-//! waiting.rs      what is shown until the command starts
 //! last_lines.rs   the guest's console, which nobody sees unless something goes wrong
 //! ```
 //!
@@ -19,7 +18,6 @@ mod output;
 mod segment;
 mod signals;
 mod talk;
-mod waiting;
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;

@@ -11,9 +11,9 @@ use tern_command_protocol::{Decoder, FromGuest, Message, Start, Stream, VERSION}
 use super::Prepared;
 use super::outbox::Outbox;
 use super::output::Output;
-use super::waiting::Waiting;
 use super::{input, signals};
 use crate::terminal::{self, Leaving, RawMode, Stop};
+use crate::waiting::{HINT, Waiting};
 use tern_engine::start_thread;
 
 /// How the command ended, as far as this side knows.
@@ -82,7 +82,7 @@ impl Talk {
         let Prepared { start, stream, is_quiet, ends_at_once, .. } = prepared;
         let has_terminal = start.terminal.is_some();
         let outbox = Arc::new(Outbox::default());
-        let waiting = Waiting::start(is_quiet)?;
+        let waiting = if is_quiet { Waiting::silent() } else { Waiting::start(Some(HINT))? };
         let shared = Arc::new(Shared { outbox: Arc::clone(&outbox), waiting, state: Mutex::default(), stop });
         // Whoever is to restore the terminal is there before it changes.
         signals::start(Arc::clone(&shared), has_terminal)?;

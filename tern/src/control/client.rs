@@ -3,13 +3,14 @@
 use std::fmt::Write as _;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::anyhow;
 use clap::Args;
+use rustix::net::sockopt::socket_peercred;
 
 use super::places;
-use super::protocol::{Greeting, LONGEST_LINE, PROTOCOL, Reply, Request, State, Status};
+use super::protocol::{Greeting, GuestMemory, LONGEST_LINE, PROTOCOL, Reply, Request, State, Status};
 use crate::cli::OutputForm;
 use crate::exit::Failure;
 use crate::size::human;
@@ -18,6 +19,8 @@ use crate::size::human;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a machine that was ended by force may take to put its disks in order.
 const FORCED: Duration = Duration::from_secs(15);
+/// How long nothing is said.
+const SOON: Duration = Duration::from_secs(1);
 
 /// A connection to a machine.
 pub(super) struct Machine {
@@ -55,7 +58,7 @@ impl Machine {
             let greeting: Greeting = hear(&mut reader)?;
             Ok((reader, greeting))
         };
-        let (reader, greeting) = connect().map_err(|error| silent(&name, error))?;
+        let (reader, greeting) = connect().map_err(|error| silent(&name, &stream, error))?;
         if greeting.protocol != PROTOCOL {
             return Err(Failure::host(anyhow!(
                 "the machine '{name}' runs in tern {}, which speaks another protocol ({}, not {PROTOCOL}): use that tern",
@@ -74,7 +77,7 @@ impl Machine {
             self.writer.write_all(&line)?;
             hear::<Reply>(&mut self.reader)
         };
-        let reply = ask().map_err(|error| silent(&self.name, error))?;
+        let reply = ask().map_err(|error| silent(&self.name, &self.writer, error))?;
         if reply.ok {
             return Ok(reply);
         }
@@ -90,7 +93,9 @@ impl Machine {
             return false;
         }
         let mut rest = [0; 64];
-        !matches!(self.reader.read(&mut rest), Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut))
+        let ended = !matches!(self.reader.read(&mut rest), Err(error) if is_late(&error));
+        // What is asked next is not waited for as long.
+        ended || self.writer.set_read_timeout(Some(PATIENCE)).is_err()
     }
 
     /// The connection, as it is after a request for the console.
@@ -100,8 +105,30 @@ impl Machine {
     }
 }
 
-fn silent(name: &str, error: io::Error) -> Failure {
-    Failure::host(anyhow::Error::new(error).context(format!("the machine '{name}' does not answer")))
+/// Whether something has not come in time.
+fn is_late(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+}
+
+/// The machine at the other end of `stream` does not answer. One whose process hangs cannot say what that is; the system can.
+fn silent(name: &str, stream: &UnixStream, error: io::Error) -> Failure {
+    if !is_late(&error) {
+        return Failure::host(
+            anyhow::Error::new(error).context(format!("the machine '{name}' does not answer")),
+        );
+    }
+    let patience = PATIENCE.as_secs();
+    let way_out = socket_peercred(stream).map_or_else(
+        |_| "its process hangs or is stopped".to_owned(),
+        |peer| {
+            let process = peer.pid.as_raw_nonzero();
+            format!(
+                "its process {process} hangs or is stopped: `kill -CONT {process}` lets one go on that is stopped, and \
+                 `kill -KILL {process}` ends it, with what its guest has flushed"
+            )
+        },
+    );
+    Failure::host(anyhow!("the machine '{name}' has not answered within {patience} s; {way_out}"))
 }
 
 /// Reads a line.
@@ -150,8 +177,9 @@ fn now() -> u64 {
 }
 
 fn text(machines: &[Status], now: u64) -> String {
-    let mut rows =
-        vec![["NAME", "IMAGE", "STATE", "UP", "ENGINE", "CPUS", "MEMORY", "PROCESS"].map(str::to_owned)];
+    let mut rows = vec![
+        ["NAME", "IMAGE", "STATE", "UP", "ENGINE", "CPUS", "MEMORY", "USED", "PROCESS"].map(str::to_owned),
+    ];
     for machine in machines {
         let state = match machine.state {
             State::Starting => "starting",
@@ -166,11 +194,12 @@ fn text(machines: &[Status], now: u64) -> String {
             machine.engine.clone(),
             machine.cpus.to_string(),
             human(machine.memory),
+            machine.guest_memory.and_then(used).map_or_else(|| "-".to_owned(), human),
             machine.process.to_string(),
         ]);
     }
     let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
-    let widths: [usize; 8] = std::array::from_fn(width);
+    let widths: [usize; 9] = std::array::from_fn(width);
     let mut text = String::new();
     for row in &rows {
         let mut line = String::new();
@@ -180,6 +209,11 @@ fn text(machines: &[Status], now: u64) -> String {
         writeln!(text, "{}", line.trim_end()).expect("a string takes everything");
     }
     text
+}
+
+/// What a guest needs of its memory, in bytes.
+fn used(memory: GuestMemory) -> Option<u64> {
+    Some(memory.total?.saturating_sub(memory.available.or(memory.free)?))
 }
 
 /// A duration for people, in its largest units.
@@ -209,51 +243,73 @@ pub(crate) struct StopArguments {
     quiet: bool,
 }
 
-/// `tern stop`: has machines end.
+/// `tern stop`: has machines end, all at the same time. One that cannot be ended keeps no other from it; the last error is returned, and
+/// those before it are told.
 pub(crate) fn stop(arguments: &StopArguments) -> Result<(), Failure> {
-    for name in &arguments.names {
-        match stop_one(name, arguments) {
-            // It ended before it could answer, as it was to.
-            Err(failure) if failure.is_about_a_silent_machine() => {}
-            stopped => stopped?,
-        }
-    }
-    Ok(())
-}
-
-fn stop_one(name: &str, arguments: &StopArguments) -> Result<(), Failure> {
-    let say = |text: String| {
-        if !arguments.quiet {
-            eprintln!("tern: {text}");
+    let mut last = Ok(());
+    let mut note = |failed: Failure| {
+        if let Err(earlier) = std::mem::replace(&mut last, Err(failed)) {
+            earlier.report();
         }
     };
-    let mut machine = Machine::find(name)?;
-    if !arguments.force {
-        machine.ask(Request::PowerButton)?;
-        // What is over soon needs no words.
-        let soon = Duration::from_secs(1).min(Duration::from_secs(arguments.timeout));
-        if machine.ends_within(soon) {
-            return Ok(());
+    let first = if arguments.force { Request::Stop } else { Request::PowerButton };
+    let mut asked = Vec::new();
+    for name in &arguments.names {
+        match Machine::find(name).and_then(|mut machine| machine.ask(first).map(|_| machine)) {
+            Ok(machine) => asked.push(machine),
+            // It ended before it could answer, as it was to.
+            Err(failure) if failure.is_about_a_silent_machine() => {}
+            Err(failure) => note(failure),
         }
-        let rest = Duration::from_secs(arguments.timeout).saturating_sub(soon);
-        if !rest.is_zero() {
-            say(format!("'{name}' is shutting down"));
-            if machine.ends_within(rest) {
+    }
+    let since = Instant::now();
+    for mut machine in asked {
+        match machine.finish(since, arguments) {
+            Err(failure) if !failure.is_about_a_silent_machine() => note(failure),
+            _ => {}
+        }
+    }
+    last
+}
+
+impl Machine {
+    /// Waits until the machine has ended that was asked to at `since`, and ends it by force when its time is up.
+    fn finish(&mut self, since: Instant, arguments: &StopArguments) -> Result<(), Failure> {
+        let say = |text: String| {
+            if !arguments.quiet {
+                eprintln!("tern: {text}");
+            }
+        };
+        let name = self.name.clone();
+        if !arguments.force {
+            let timeout = Duration::from_secs(arguments.timeout);
+            // What is over soon needs no words.
+            if self.ends_within(SOON.min(timeout).saturating_sub(since.elapsed())) {
                 return Ok(());
             }
+            if timeout > SOON {
+                say(format!("'{name}' is shutting down"));
+                if self.ends_within(timeout.saturating_sub(since.elapsed())) {
+                    return Ok(());
+                }
+            }
+            say(format!(
+                "'{name}' has not switched itself off within {} s and is ended by force",
+                arguments.timeout
+            ));
+            self.ask(Request::Stop)?;
         }
-        say(format!(
-            "'{name}' has not switched itself off within {} s and is ended by force",
-            arguments.timeout
-        ));
+        if self.ends_within(SOON) {
+            return Ok(());
+        }
+        say(format!("'{name}' is putting its disks in order"));
+        if self.ends_within(FORCED) {
+            return Ok(());
+        }
+        Err(Failure::host(anyhow!(
+            "the machine '{name}' does not end: `tern ps` tells its process, which can be killed"
+        )))
     }
-    machine.ask(Request::Stop)?;
-    if machine.ends_within(FORCED) {
-        return Ok(());
-    }
-    Err(Failure::host(anyhow!(
-        "the machine '{name}' does not end: `tern ps` tells its process, which can be killed"
-    )))
 }
 
 #[cfg(test)]
@@ -262,7 +318,7 @@ mod tests {
 
     #[test]
     fn the_list_tells_people_what_runs() {
-        let machine = Status {
+        let mut machine = Status {
             name: "web".into(),
             image: "debian:13".into(),
             kept: None,
@@ -272,11 +328,16 @@ mod tests {
             cpus: 2,
             memory: 1 << 30,
             started: 1000,
+            guest_memory: None,
         };
-        let text = text(&[machine], 1000 + 3600 * 5 + 60);
-        let expected = "NAME  IMAGE      STATE    UP         ENGINE  CPUS  MEMORY  PROCESS\n\
-            web   debian:13  running  5 h 1 min  soft    2     1 GiB   42\n";
-        assert_eq!(text, expected);
+        let now = 1000 + 3600 * 5 + 60;
+        let expected = "NAME  IMAGE      STATE    UP         ENGINE  CPUS  MEMORY  USED  PROCESS\n\
+            web   debian:13  running  5 h 1 min  soft    2     1 GiB   -     42\n";
+        assert_eq!(text(&[machine.clone()], now), expected);
+        // Only who has a balloon tells.
+        let (total, available) = (Some(900 << 20), Some(780 << 20));
+        machine.guest_memory = Some(GuestMemory { total, available, ..GuestMemory::default() });
+        assert!(text(&[machine], now).contains("1 GiB   120 MiB  42\n"));
     }
 
     #[test]

@@ -115,6 +115,29 @@ pub(crate) struct Status {
     pub memory: u64,
     /// When it was started, in seconds since 1970.
     pub started: u64,
+    /// How the guest uses its memory. Only a guest with a balloon tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guest_memory: Option<GuestMemory>,
+}
+
+/// What a guest's balloon driver tells. Sizes are in bytes; what it does not tell is not there.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct GuestMemory {
+    /// All that the guest counts as its own: without what the kernel took first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub total: Option<u64>,
+    /// Not used for anything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub free: Option<u64>,
+    /// What programs could get without swapping.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub available: Option<u64>,
+    /// What could be given back at once: files' contents, for example.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub caches: Option<u64>,
+    /// What is in the balloon.
+    pub lent: u64,
 }
 
 /// Hears each line of `input` as a machine and as whoever asks one; how many mean something. Whatever is understood can be said

@@ -3,17 +3,18 @@
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::Context;
+use tern_virtio::balloon::Balloon;
 use tern_vmm::console::ConsoleInput;
 use tern_vmm::machine::MachineHandle;
 
 use super::hub::Hub;
 use super::places::Claim;
-use super::protocol::{Greeting, LONGEST_LINE, Reply, Request, State, Status};
+use super::protocol::{Greeting, GuestMemory, LONGEST_LINE, Reply, Request, State, Status};
 use crate::exit::Failure;
 use tern_engine::start_thread;
 
@@ -23,14 +24,25 @@ const MOST_CONNECTIONS: usize = 64;
 /// How long a guest that takes no input is waited for before it is looked whether there is still a machine.
 const PATIENCE: Duration = Duration::from_millis(50);
 
+/// How long a guest is waited for that is to tell of its memory. One that is slower has its last answer told.
+const GUESTS_PATIENCE: Duration = Duration::from_millis(300);
+
 /// What those who connect are told and given.
 #[derive(Clone)]
 pub(crate) struct Served(Arc<Shared>);
 
+/// A machine that runs.
+struct Running {
+    machine: MachineHandle,
+    input: ConsoleInput,
+    /// It is the machine's.
+    balloon: Weak<Balloon>,
+}
+
 struct Shared {
     status: Mutex<Status>,
     hub: Hub,
-    machine: OnceLock<(MachineHandle, ConsoleInput)>,
+    running: OnceLock<Running>,
     connections: AtomicUsize,
 }
 
@@ -43,7 +55,7 @@ impl Served {
         let served = Self(Arc::new(Shared {
             status: Mutex::new(status),
             hub: hub.clone(),
-            machine: OnceLock::new(),
+            running: OnceLock::new(),
             connections: AtomicUsize::new(0),
         }));
         let answering = served.clone();
@@ -62,10 +74,10 @@ impl Served {
         Ok(served)
     }
 
-    /// The machine runs from now on.
-    pub(crate) fn runs(&self, machine: MachineHandle, input: ConsoleInput) {
+    /// The machine runs from now on. Its guest may tell of its memory by `balloon`.
+    pub(crate) fn runs(&self, machine: MachineHandle, input: ConsoleInput, balloon: &Weak<Balloon>) {
         // It is called once.
-        let _ = self.0.machine.set((machine, input));
+        let _ = self.0.running.set(Running { machine, input, balloon: Weak::clone(balloon) });
         self.set(State::Running);
     }
 
@@ -80,6 +92,19 @@ impl Served {
 
     fn status(&self) -> Status {
         self.0.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Asks the guest, if there is a balloon.
+    fn guest_memory(&self) -> Option<GuestMemory> {
+        let balloon = self.0.running.get()?.balloon.upgrade()?;
+        let told = balloon.statistics(GUESTS_PATIENCE)?;
+        Some(GuestMemory {
+            total: told.total,
+            free: told.free,
+            available: told.available,
+            caches: told.caches,
+            lent: balloon.actual(),
+        })
     }
 
     fn accept(&self, stream: UnixStream) {
@@ -108,7 +133,7 @@ impl Served {
                 return Ok(());
             }
             match serde_json::from_slice(&line) {
-                Ok(Request::Console) if self.0.machine.get().is_some() => {
+                Ok(Request::Console) if self.0.running.get().is_some() => {
                     say(&mut writer, &Reply::done())?;
                     return self.console(writer, reader);
                 }
@@ -129,14 +154,16 @@ impl Served {
     }
 
     fn answer(&self, request: Request) -> Reply {
-        match (request, self.0.machine.get()) {
-            (Request::Status, _) => Reply::status(self.status()),
+        match (request, self.0.running.get()) {
+            (Request::Status, _) => {
+                Reply::status(Status { guest_memory: self.guest_memory(), ..self.status() })
+            }
             (_, None) => Reply::refused("the machine is not running yet"),
-            (Request::PowerButton, Some((machine, _))) => {
+            (Request::PowerButton, Some(Running { machine, .. })) => {
                 machine.press_power_button();
                 Reply::done()
             }
-            (Request::Stop, Some((machine, _))) => {
+            (Request::Stop, Some(Running { machine, .. })) => {
                 machine.stop();
                 Reply::done()
             }
@@ -146,7 +173,7 @@ impl Served {
 
     /// Shows the console on this connection, and types what comes from it.
     fn console(&self, stream: UnixStream, mut reader: BufReader<UnixStream>) -> io::Result<()> {
-        let Some((_, input)) = self.0.machine.get() else { return Ok(()) };
+        let Some(Running { input, .. }) = self.0.running.get() else { return Ok(()) };
         self.0.hub.show(stream)?;
         let mut buffer = [0; 4096];
         loop {

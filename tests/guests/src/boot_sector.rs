@@ -19,6 +19,12 @@ pub fn debug_exit(value: u8) -> [u8; 5] {
     [0xb0, value, 0xe6, 0xf4, 0xf4]
 }
 
+/// Sends `byte` through the first serial port, and then only the host can stop it: `mov dx, 0x3f8; mov al, byte; out dx, al; cli; jmp $`.
+#[must_use]
+pub fn speak_and_loop(byte: u8) -> [u8; 9] {
+    [0xba, 0xf8, 0x03, 0xb0, byte, 0xee, 0xfa, 0xeb, 0xfe]
+}
+
 /// The code as a boot sector that shows by its bytes to be one: 512 bytes that end with the signature.
 ///
 /// # Panics

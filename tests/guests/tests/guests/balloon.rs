@@ -4,6 +4,7 @@ use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
 use tern_guests::debian::CMDLINE;
 use tern_guests::{Guest, PROMPT, Tern};
 
@@ -48,6 +49,29 @@ fn memory_that_a_guest_no_longer_uses_goes_back_to_the_host() {
     // It is the guest's again when it wants it.
     guest.ask("dd if=/dev/zero of=/large bs=1M count=200 2>/dev/null");
     assert_eq!(guest.ask("tr -d '\\0' </large | wc -c"), "0");
+    let _ = guest.power_off();
+}
+
+#[test]
+fn a_guest_tells_how_it_uses_its_memory() {
+    let own = tempfile::tempdir().unwrap();
+    let run = Tern::run().arg("--cmdline").arg(CMDLINE).memory("512M").arg("--balloon");
+    let mut guest = run.environment("TERN_RUNTIME_DIR", own.path().join("run")).start();
+    guest.wait_for(PROMPT);
+    let ps = |form| Tern::new(["ps", "-o", form]).environment("TERN_RUNTIME_DIR", own.path().join("run"));
+    let told = |what: &str| {
+        let list: Value = serde_json::from_str(&ps("json").finish().expect_code(0).console).unwrap();
+        list[0]["guest_memory"][what].as_u64().unwrap_or_else(|| panic!("'{what}' is not told: {list}"))
+    };
+    let total = guest.ask("awk '/MemTotal/ { print $2 }' /proc/meminfo");
+    assert_eq!(told("total"), total.parse::<u64>().unwrap() << 10);
+    let before = told("available");
+    guest.ask("dd if=/dev/zero of=/large bs=1M count=200 2>/dev/null");
+    let after = told("available");
+    assert!(after + 150 * MIB < before, "{} MiB, and now {} MiB", before / MIB, after / MIB);
+    let text = ps("text").finish().expect_code(0).console;
+    // All of its memory, and what of it is used.
+    assert!(text.contains("USED") && text.matches(" MiB").count() == 2, "{text}");
     let _ = guest.power_off();
 }
 

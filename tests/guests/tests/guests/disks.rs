@@ -1,11 +1,14 @@
 //! Disks that guests use as they like, and what is in the host's files afterwards.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 use std::time::Duration;
 
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 use tern_guests::debian::CMDLINE;
@@ -58,6 +61,39 @@ fn what_is_synced_is_in_the_hosts_file_while_the_guest_still_runs() {
     assert_eq!(&seen, b"from the guest");
     expect_calm(&mut guest);
     let _ = guest.power_off();
+}
+
+/// Has io_uring refused to this thread and to what it starts, as containers and careful hosts do.
+fn refuse_io_uring() {
+    /// The number of io_uring_setup(2).
+    const IO_URING_SETUP: i64 = 425;
+    let rules = BTreeMap::from([(IO_URING_SETUP, Vec::new())]);
+    let refusal = SeccompAction::Errno(rustix::io::Errno::PERM.raw_os_error().cast_unsigned());
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, refusal, TargetArch::x86_64).unwrap();
+    seccompiler::apply_filter(&BpfProgram::try_from(filter).unwrap()).unwrap();
+}
+
+#[test]
+fn a_host_that_refuses_io_uring_serves_disks_by_threads() {
+    let check = || {
+        refuse_io_uring();
+        let directory = tempfile::tempdir().unwrap();
+        let path = image(&directory, "disk.raw", 16 * MIB);
+        let mut guest = up(with_disk(Tern::run(), &path, ""));
+        let descriptors = fs::read_dir(format!("/proc/{}/fd", guest.process())).unwrap().flatten();
+        let leads_to_a_ring =
+            |path: PathBuf| fs::read_link(path).is_ok_and(|to| to.to_string_lossy().contains("io_uring"));
+        assert!(!descriptors.map(|descriptor| descriptor.path()).any(leads_to_a_ring));
+        guest.ask("dd if=/dev/urandom of=/dev/vda bs=64k count=99 conv=fsync 2>/dev/null");
+        let seen = guest.ask("echo 3 >/proc/sys/vm/drop_caches; sha256sum </dev/vda");
+        let digest: String =
+            Sha256::digest(fs::read(&path).unwrap()).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(seen, format!("{digest}  -"));
+        expect_calm(&mut guest);
+        let _ = guest.power_off();
+    };
+    // The filter is for good, and other tests need none.
+    thread::spawn(check).join().unwrap();
 }
 
 #[test]

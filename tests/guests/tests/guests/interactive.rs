@@ -57,6 +57,28 @@ fn the_tiny_guest_has_the_terminal_until_it_powers_off() {
 }
 
 #[test]
+fn a_guest_that_shows_nothing_is_shown_to_be_starting_until_it_does() {
+    let terminal = Terminal::open();
+    let (mut guest, _directory) = stubborn(&terminal);
+    guest.wait_for("starting the guest");
+    guest.send(LEAVE);
+    let end = guest.end().expect_code(LEFT);
+    assert!(end.console.ends_with("machine has ended\r\n"), "{}", end.console);
+
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("speaks.bin");
+    fs::write(&file, boot_sector::speak_and_loop(b'!')).unwrap();
+    let terminal = Terminal::open();
+    let mut guest = Tern::kernel(&file).arg("--format").arg("boot-sector").start_on(&terminal);
+    guest.wait_for("!");
+    std::thread::sleep(Duration::from_secs(2));
+    guest.send(LEAVE);
+    let end = guest.end().expect_code(LEFT);
+    let (_, behind) = end.console.split_once('!').unwrap();
+    assert!(!behind.contains("starting"), "{}", end.console);
+}
+
+#[test]
 fn the_escape_key_leaves_a_guest_that_hears_nothing() {
     let terminal = Terminal::open();
     let before = terminal.settings();

@@ -125,6 +125,26 @@ fn a_killed_machine_is_not_listed_and_its_name_is_free_again() {
 }
 
 #[test]
+fn a_machine_that_hangs_is_named_with_its_process_and_no_other_waits_for_it() {
+    let own = Own::new();
+    for name in ["hangs", "hears"] {
+        let _ = own.detach(Some(name)).expect_code(0);
+    }
+    let process = own.list()[0]["process"].as_i64().unwrap();
+    let signal = |signal| {
+        kill_process(Pid::from_raw(i32::try_from(process).unwrap()).unwrap(), signal).unwrap();
+    };
+    signal(Signal::STOP);
+    let end = own.tern(["stop", "--force", "hangs", "hears"]).finish().expect_code(74);
+    end.expect_errors(&["'hangs' has not answered", &format!("kill -CONT {process}")]);
+    signal(Signal::CONT);
+    assert_eq!(own.names(), ["hangs"]);
+    let end = own.tern(["stop", "--force", "nobody", "hangs"]).finish().expect_code(66);
+    end.expect_errors(&["no running machine 'nobody'", "running are hangs"]);
+    assert_eq!(own.names(), [""; 0]);
+}
+
+#[test]
 fn what_goes_wrong_before_the_machine_runs_is_told_by_the_command() {
     let own = Own::new();
     let end =

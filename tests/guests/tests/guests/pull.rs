@@ -105,12 +105,17 @@ fn a_cloud_image_is_fetched_checked_and_started_by_its_own_kernel() {
     let list = tern(&directory, ["image", "list"]).finish().expect_code(0).console;
     assert!(list.contains(&web.address()), "{list}");
 
-    let run = Tern::run().environment("TERN_CACHE_DIR", directory.path().join("cache"));
-    let mut guest = run.arg("debian").memory("512M").cpus(1).start();
+    let run = || {
+        let run = Tern::run().environment("TERN_CACHE_DIR", directory.path().join("cache"));
+        run.arg("debian").memory("512M").cpus(1)
+    };
+    let mut guest = run().start();
     guest.wait_for(PROMPT);
     let cmdline = guest.ask("cat /proc/cmdline");
     assert!(cmdline.contains("root=UUID=01234567-89ab-cdef-0123-456789abcdef"), "{cmdline}");
     let _ = guest.power_off();
+    let command = run().arg("--quiet").arg("--").arg("sh").arg("-c").arg("echo in it; exit 3");
+    assert_eq!(command.finish().expect_code(3).console, "in it\n");
 }
 
 #[test]

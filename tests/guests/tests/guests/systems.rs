@@ -151,10 +151,12 @@ fn debian_12_comes_up_whole() {
 
 #[test]
 fn a_systems_login_knows_kind_and_size_of_the_users_terminal() {
-    for name in ["debian", "debian:12"] {
+    let own = Own::new();
+    // One knows words of the kernel's command line, the other is told by a drop-in; that is not kept with the machine.
+    for run in [run("debian"), own.with(run("debian:12")).arg("--keep").arg("twelve")] {
         let terminal = Terminal::open();
         terminal.resize(132, 43);
-        let mut guest = run(name).environment("TERM", "xterm-256color").cpus(1).start_on(&terminal);
+        let mut guest = run.environment("TERM", "xterm-256color").cpus(1).start_on(&terminal);
         guest.wait_for(PROMPT);
         guest.send("stty size; echo kind=$TERM\r");
         guest.wait_for("43 132\r\nkind=xterm-256color\r\n");
