@@ -12,7 +12,6 @@ use std::mem::offset_of;
 use std::ptr::NonNull;
 
 use crate::ram::{CodePage, PAGE};
-use crate::translator::Place;
 
 /// Entries of each table, a power of two.
 pub const ENTRIES: usize = 1024;
@@ -74,6 +73,23 @@ pub struct Site {
     pub base: u64,
     /// Where writers look for decoded code.
     pub code: *const CodePage,
+}
+
+/// What a site serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// Single accesses of so many bytes.
+    Single(usize),
+    /// Groups of accesses that take so many bytes together.
+    Group(usize),
+}
+
+impl Extent {
+    /// How many bytes.
+    pub const fn bytes(self) -> u64 {
+        let (Self::Single(bytes) | Self::Group(bytes)) = self;
+        bytes as u64
+    }
 }
 
 /// What a linear page is.
@@ -311,11 +327,14 @@ impl Tlb {
         }
     }
 
-    /// Has the site of `place` remember the page of its access at `linear`, which hits.
-    pub fn fill_site(&mut self, place: Place, linear: u64, hit: Hit) {
+    /// Has site `number`, below [`ALL_SITES`], remember the page of its access at `linear`, which hits.
+    pub fn fill_site(&mut self, number: usize, extent: Extent, linear: u64, hit: Hit) {
         let (tag, host) = (linear & !(PAGE - 1), hit.host & !(PAGE - 1));
-        let base = if place.is_group() { host.wrapping_sub(tag) } else { host };
-        self.sites[place.site()] = Site { tag, limit: PAGE + 1 - place.size(), base, code: hit.code };
+        let base = match extent {
+            Extent::Single(_) => host,
+            Extent::Group(_) => host.wrapping_sub(tag),
+        };
+        self.sites[number] = Site { tag, limit: PAGE + 1 - extent.bytes(), base, code: hit.code };
     }
 }
 
@@ -327,9 +346,9 @@ mod tests {
         Found { host, code: std::ptr::null(), read, write, global }
     }
 
-    fn fill(tlb: &mut Tlb, place: Place, view: View, linear: u64) {
-        let hit = tlb.find(view, linear, place.size(), true).expect("the table knows it");
-        tlb.fill_site(place, linear, hit);
+    fn fill(tlb: &mut Tlb, site: usize, extent: Extent, view: View, linear: u64) {
+        let hit = tlb.find(view, linear, extent.bytes(), true).expect("the table knows it");
+        tlb.fill_site(site, extent, linear, hit);
     }
 
     #[test]
@@ -361,7 +380,7 @@ mod tests {
         tlb.insert(View::User, 0x5000, found(0x10_0000, true, true, false));
         let hit = tlb.find(View::User, 0x5010, 4, true).expect("the table knows it");
         assert_eq!(hit.host, 0x10_0010);
-        tlb.fill_site(Place::new(0, 3, 4, false), 0x5010, hit);
+        tlb.fill_site(3, Extent::Single(4), 0x5010, hit);
         assert_eq!((tlb.sites[3].tag, tlb.sites[3].limit), (0x5000, 4093));
         tlb.flush_page(0x5fff);
         assert_eq!(tlb.sites[3].limit, 0);
@@ -373,8 +392,8 @@ mod tests {
         let kernel = 0xffff_8000_0000_5000;
         tlb.insert(View::Supervisor, kernel, found(0x10_0000, true, true, true));
         tlb.insert(View::User, 0x5000, found(0x20_0000, true, true, true));
-        fill(&mut tlb, Place::new(0, FIRST_SITE[1], 8, false), View::Supervisor, kernel);
-        fill(&mut tlb, Place::new(0, 2, 8, false), View::User, 0x5000);
+        fill(&mut tlb, FIRST_SITE[1], Extent::Single(8), View::Supervisor, kernel);
+        fill(&mut tlb, 2, Extent::Single(8), View::User, 0x5000);
         tlb.flush_local();
         assert!(tlb.read(View::Supervisor, kernel, 8).is_some() && tlb.read(View::User, 0x5000, 8).is_none());
         assert!(tlb.sites[FIRST_SITE[1]].limit != 0 && tlb.sites[2].limit == 0);
@@ -389,8 +408,8 @@ mod tests {
         let mut tlb = Tlb::new();
         tlb.insert(View::User, 0x5000, found(0x10_0000, true, true, false));
         tlb.insert(View::Supervisor, 0x9000, found(0x10_0000, true, true, false));
-        fill(&mut tlb, Place::new(0, 0, 8, false), View::User, 0x5000);
-        fill(&mut tlb, Place::new(0, 1, 64, false).for_group(), View::User, 0x5000);
+        fill(&mut tlb, 0, Extent::Single(8), View::User, 0x5000);
+        fill(&mut tlb, 1, Extent::Group(64), View::User, 0x5000);
         tlb.forbid_writes(0x10_0000);
         assert!(
             tlb.write(View::User, 0x5000, 1).is_none() && tlb.write(View::Supervisor, 0x9000, 1).is_none()
