@@ -59,6 +59,8 @@ struct Table {
     is_empty: bool,
     /// Pages are remembered that are not global.
     has_local: bool,
+    /// Pages of the lower half are remembered.
+    has_lower: bool,
 }
 
 /// What one translated instruction remembers.
@@ -146,6 +148,7 @@ impl Table {
             code: [std::ptr::null(); ENTRIES],
             is_empty: false,
             has_local: false,
+            has_lower: false,
         };
         table.forget();
         table
@@ -157,6 +160,7 @@ impl Table {
         }
         self.is_empty = true;
         self.has_local = false;
+        self.has_lower = false;
         let mut n = 0;
         while n < ENTRIES {
             self.forget_entry(n);
@@ -247,9 +251,8 @@ impl Tlb {
         }
         let page = linear & !(PAGE - 1);
         for view in [View::User, View::Supervisor, View::SupervisorAc] {
-            // The supervisor's own pages are in the upper half, those of level 3 in the lower, unless a guest is unusual.
-            let has_local = self.tables[view as usize].has_local;
-            if view == View::Supervisor && linear >> 63 == 0 && !has_local {
+            // Systems most often have the supervisor's own pages in the upper half, and invalidate those of level 3 in the lower.
+            if linear >> 63 == 0 && !self.tables[view as usize].has_lower {
                 continue;
             }
             for site in self.sites_of(view).iter_mut().filter(|site| site.tag == page) {
@@ -312,6 +315,7 @@ impl Tlb {
         let table = &mut self.tables[view as usize];
         table.is_empty = false;
         table.has_local |= !found.global;
+        table.has_lower |= linear >> 63 == 0;
         table.read_tags[n] = if found.read { page } else { never(n) };
         table.write_tags[n] = if found.write { page } else { never(n) };
         table.hosts[n] = found.host;
@@ -384,6 +388,17 @@ mod tests {
         assert_eq!((tlb.sites[3].tag, tlb.sites[3].limit), (0x5000, 4093));
         tlb.flush_page(0x5fff);
         assert_eq!(tlb.sites[3].limit, 0);
+    }
+
+    #[test]
+    fn a_site_of_the_supervisor_forgets_a_page_of_the_lower_half_too() {
+        for global in [false, true] {
+            let mut tlb = Tlb::new();
+            tlb.insert(View::Supervisor, 0x5000, found(0x10_0000, true, true, global));
+            fill(&mut tlb, FIRST_SITE[1], Extent::Single(8), View::Supervisor, 0x5000);
+            tlb.flush_page(0x5000);
+            assert_eq!(tlb.sites[FIRST_SITE[1]].limit, 0);
+        }
     }
 
     #[test]
