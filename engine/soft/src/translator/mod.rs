@@ -29,8 +29,9 @@
 //! | `frame` | what translated code shares with Rust |
 //! | `verify` | lockstep with the interpreter |
 //!
-//! A unit lies in one page of guest code and belongs to the interpreter's block that begins where it begins. It is found and
-//! becomes stale with that. It assumes the block's mode, and the view of memory ([`crate::tlb::View`]) that it was made for.
+//! A unit lies in one page of guest code, but for an instruction that lies in two pages and is a unit alone. It belongs to the
+//! interpreter's block that begins where it begins, is found by that and becomes stale with it. It assumes the block's mode, and
+//! the view of memory ([`crate::tlb::View`]) that it was made for.
 //!
 //! Only 64-bit code is translated. Where the manuals leave a choice, or something happens seldom, a unit gives control to
 //! the interpreter, which always is right.
