@@ -117,12 +117,15 @@ pub(crate) enum Command {
     },
 }
 
-/// The names of the processor models, the default first.
-const CPU_MODELS: [&str; CpuModel::ALL.len()] = {
-    let mut names = [""; CpuModel::ALL.len()];
+/// The choice of the most capable processor model that is possible.
+pub(crate) const AUTO: &str = "auto";
+
+/// What `--cpu` takes: that, and the models' names.
+const CPU_MODELS: [&str; CpuModel::ALL.len() + 1] = {
+    let mut names = [AUTO; CpuModel::ALL.len() + 1];
     let mut index = 0;
-    while index < names.len() {
-        names[index] = CpuModel::ALL[index].name;
+    while index < CpuModel::ALL.len() {
+        names[index + 1] = CpuModel::ALL[index].name;
         index += 1;
     }
     names
@@ -183,9 +186,10 @@ pub(crate) struct RunArguments {
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(tern_vmm::config::MOST_CPUS)), help_heading = "Machine")]
     pub cpus: Option<u32>,
 
-    /// The processor that the guest sees: `tern-v2` is the same everywhere, `host` has all that this host and the engine can
-    /// give, in a machine that goes on only where another host has the same
-    #[arg(long, default_value = CPU_MODELS[0], value_name = "MODEL", value_parser = CPU_MODELS, help_heading = "Machine")]
+    /// The processor that the guest sees: `tern-v2` (SSE4.2) can be had everywhere, `tern-v3` (AVX2) where the host's processor
+    /// is of x86-64-v3, and `auto` is the better of them that this host and the engine can give; `host` has all that they can.
+    /// A machine goes on only where another host can give the same
+    #[arg(long, default_value = AUTO, value_name = "MODEL", value_parser = CPU_MODELS, help_heading = "Machine")]
     pub cpu: String,
 
     /// How guest code runs; `tern engines` tells what can run here
@@ -386,7 +390,7 @@ mod tests {
         let arguments = run(&[]).unwrap();
         assert_eq!((arguments.image, arguments.kernel, arguments.keep), (None, None, None));
         assert_eq!((arguments.memory, arguments.cpus), (None, None));
-        assert_eq!(arguments.cpu, "tern-v2");
+        assert_eq!(arguments.cpu, "auto");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use serde::Serialize;
 use tern_engine::{Availability, Engine, EngineError};
 use tern_kvm::KvmEngine;
 use tern_soft::{Profile, SoftEngine, Translation};
+use tern_vmm::config::CpuModel;
 
 use crate::cli::OutputForm;
 use crate::exit::Failure;
@@ -120,6 +121,9 @@ struct Row {
     description: &'static str,
     available: bool,
     reason: String,
+    /// The processor model that guests get if they do not ask for one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    processor: Option<&'static str>,
     /// What to do if it is not available.
     #[serde(skip_serializing_if = "Option::is_none")]
     remedy: Option<String>,
@@ -132,7 +136,8 @@ impl Row {
             Availability::Available(reason) => (true, reason, None),
             Availability::Unavailable { reason, remedy } => (false, reason, Some(remedy)),
         };
-        Self { name, description, available, reason, remedy }
+        let processor = available.then(|| CpuModel::most_capable(engine.instruction_sets()).name);
+        Self { name, description, available, reason, processor, remedy }
     }
 }
 
@@ -154,7 +159,9 @@ fn text(rows: &[Row]) -> String {
         if let Some(remedy) = &row.remedy {
             write!(text, ". {remedy}").expect("a string takes everything");
         }
-        writeln!(text, "\n       {}", row.description).expect("a string takes everything");
+        let processor =
+            row.processor.map_or_else(String::new, |model| format!("; the guest's processor is {model}"));
+        writeln!(text, "\n       {}{processor}", row.description).expect("a string takes everything");
     }
     text
 }
@@ -163,7 +170,7 @@ fn text(rows: &[Row]) -> String {
 mod tests {
     use std::sync::Arc;
 
-    use tern_engine::{GuestMemory, Vm, VmConfig};
+    use tern_engine::{GuestMemory, InstructionSets, Vm, VmConfig};
 
     use super::*;
 
@@ -183,6 +190,10 @@ mod tests {
                 reason: "there is no /dev/kvm".to_owned(),
                 remedy: "Load the module kvm".to_owned(),
             }
+        }
+
+        fn instruction_sets(&self) -> InstructionSets {
+            InstructionSets::empty()
         }
 
         fn create_vm(&self, _: &VmConfig, _: GuestMemory) -> Result<Arc<dyn Vm>, EngineError> {

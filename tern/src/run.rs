@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, anyhow};
+use tern_engine::Engine;
 use tern_soft::Profile;
 use tern_vmm::config::{CpuModel, DeviceConfig, MachineConfig, OnReboot};
 use tern_vmm::console::ConsoleInput;
@@ -55,7 +56,8 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<Code, Failure> {
     };
     let guest = guest::load(arguments, &source, memory.size, segment)?;
     let devices = devices::of(arguments, source.disk.as_ref(), cpus, port)?;
-    let config = config(arguments, guest, devices, memory, cpus);
+    let cpu_model = cpu_model(&arguments.cpu, engine);
+    let config = config(arguments, guest, devices, memory, cpus, cpu_model);
     if let Some(note) = note
         && !arguments.quiet
     {
@@ -199,19 +201,24 @@ fn control(
     Ok(Control { claim, served })
 }
 
+/// The processor model that the command line names, or what it leaves to the engine.
+fn cpu_model(name: &str, engine: &dyn Engine) -> CpuModel {
+    CpuModel::by_name(name).unwrap_or_else(|| CpuModel::most_capable(engine.instruction_sets()))
+}
+
 fn config(
     arguments: &RunArguments,
     guest: FromFiles,
     devices: Vec<DeviceConfig>,
     memory: Memory,
     cpus: u32,
+    cpu_model: CpuModel,
 ) -> MachineConfig {
     MachineConfig {
         memory: memory.size,
         pages: memory.pages,
         cpus,
-        // The command line takes no other names.
-        cpu_model: CpuModel::by_name(&arguments.cpu).unwrap_or_default(),
+        cpu_model,
         devices,
         debug_exit: arguments.debug_exit,
         // A command is run once.

@@ -51,6 +51,9 @@ enum Command {
         /// With --kvm: also what is left out there only because it takes long, which is half an hour
         #[arg(long, requires = "kvm")]
         all: bool,
+        /// Only what runs on `soft`, with hot code treated so, and real guests too: `off` takes half an hour, `verify` hours
+        #[arg(long, value_name = "HOW", value_parser = test::TRANSLATIONS, conflicts_with_all = ["quick", "kvm"])]
+        translation: Option<String>,
     },
 
     /// Check formatting, clippy's lints and the documentation; warnings are errors
@@ -91,6 +94,7 @@ fn main() -> ExitCode {
         Command::Test { kvm: true, all, .. } => {
             return test::on_kvm(if all { test::Extent::All } else { test::Extent::Short });
         }
+        Command::Test { translation: Some(how), .. } => return test::by_translation(&how),
         Command::Test { quick, .. } => return test::test(quick),
         Command::Lint => lint::lint(),
         Command::Bench { arguments } => bench::bench(&arguments),

@@ -39,6 +39,7 @@ pub use mapping::{HUGE_PAGE, advise_huge_pages, discard, map_memory};
 pub use pause::Standstill;
 pub use saved::VmState;
 pub use statistics::{ExitKind, Statistics};
+pub use tern_x86::cpuid::InstructionSets;
 pub use thread::{THREAD_STACK, start_thread};
 pub use vm::{GuestMemory, Kick, Vcpu, Vm, VmConfig};
 pub use vmm_sys_util::eventfd::EventFd;

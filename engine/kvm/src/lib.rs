@@ -48,6 +48,8 @@ use std::sync::{Arc, OnceLock};
 
 use tern_engine::{Availability, Engine, EngineError, GuestMemory, Vm, VmConfig};
 
+use tern_x86::cpuid::InstructionSets;
+
 use host::{Finding, Host};
 use vm::KvmVm;
 
@@ -69,6 +71,10 @@ impl Engine for KvmEngine {
             Ok(()) => Availability::Available("/dev/kvm runs guest code on this host's processors".into()),
             Err(Finding { reason, remedy }) => Availability::Unavailable { reason, remedy },
         }
+    }
+
+    fn instruction_sets(&self) -> InstructionSets {
+        Host::open().map_or_else(|_| InstructionSets::empty(), |host| vm::instruction_sets(&host))
     }
 
     fn create_vm(&self, config: &VmConfig, memory: GuestMemory) -> Result<Arc<dyn Vm>, EngineError> {

@@ -14,7 +14,7 @@ use tern_engine::{
     Coalescing, DirtyLog, DirtyRegion, Doorbell, EngineError, EventFd, GuestMemory, LineInterrupt,
     MessageInterrupt, Standstill, Vcpu, Vm, VmConfig, VmState, Wiring, WriteRange, WriteSink,
 };
-use tern_x86::cpuid::{Basis, CpuModel};
+use tern_x86::cpuid::{Basis, CpuModel, InstructionSets};
 use tern_x86::state::Efer;
 
 use crate::chipset::{self, power_on};
@@ -85,8 +85,12 @@ impl KvmVm {
                 config.cpus
             )));
         }
-        if config.cpu_model.basis == Basis::Exact {
-            cpuid::check(&config.cpu_model.identity(), &host_cpuid(&host))?;
+        match config.cpu_model.basis {
+            Basis::Exact => cpuid::check(&config.cpu_model.identity(), &host_cpuid(&host))?,
+            Basis::Model => {
+                EngineError::check_sets("kvm", &config.cpu_model, instruction_sets(&host))?;
+            }
+            Basis::Host => {}
         }
         let fd = host.kvm().create_vm().map_err(refused("make a virtual machine"))?;
         let memory = Slots::new(&fd, memory)?;
@@ -132,15 +136,15 @@ impl KvmVm {
             same_frequency(model.tsc_khz, tsc_khz)?;
         }
         let beyond = if self.is_beyond_models() {
-            Some(Arc::new(Beyond::new(&fd, &self.host, &entries)?))
+            Some(Beyond::new(&fd, &self.host, &entries)?)
         } else {
-            None
+            Beyond::of_model(&entries)?
         };
         let traits = Traits {
             index,
             xsave: has_xsave(&entries),
             msrs: Optional::new(|index| self.host.has_msr(index), &entries),
-            beyond,
+            beyond: beyond.map(Arc::new),
             tsc_khz,
             clock: Arc::clone(&self.config.clock),
             stillness: self.stillness.clone(),
@@ -176,7 +180,7 @@ impl KvmVm {
 
     /// Whether the processors are more than the named models: a host's own, here or where the machine comes from.
     fn is_beyond_models(&self) -> bool {
-        let model = CpuModel::default().identity();
+        let model = CpuModel::most_capable(InstructionSets::all()).identity();
         let identity = cpuid::identity(&self.config.cpu_model, &host_cpuid(&self.host), 0);
         !identity.beyond(|function, index| model.leaf(function, index)).is_empty()
     }
@@ -281,6 +285,12 @@ impl Vm for KvmVm {
         self.stillness.replace(Some(Stopped { kvm_clock, pit: state.pit.clone(), processors }));
         Ok(())
     }
+}
+
+/// The instruction sets beyond x86-64-v2 that KVM gives to guests here.
+pub fn instruction_sets(host: &Host) -> InstructionSets {
+    let host = host_cpuid(host);
+    InstructionSets::shown(|function, index| host.leaf(function, index))
 }
 
 fn host_cpuid(host: &Host) -> HostCpuid<'_> {

@@ -76,7 +76,7 @@ impl Translation {
     }
 }
 
-/// The instruction sets beyond x86-64-v2 that guests get with `--cpu host` on this host.
+/// The instruction sets beyond x86-64-v2 that guests can have on this host.
 #[must_use]
 pub fn instruction_sets() -> InstructionSets {
     native::instruction_sets()
@@ -173,6 +173,10 @@ impl Engine for SoftEngine {
                     .into(),
             },
         }
+    }
+
+    fn instruction_sets(&self) -> InstructionSets {
+        instruction_sets()
     }
 
     fn create_vm(&self, config: &VmConfig, memory: GuestMemory) -> Result<Arc<dyn Vm>, EngineError> {

@@ -277,16 +277,6 @@ impl Tlb {
         }
     }
 
-    /// Forgets the page at `host`.
-    pub fn forget_host(&mut self, host: u64) {
-        self.forbid_writes(host);
-        for table in &mut self.tables[..REMEMBERED] {
-            for n in (0..ENTRIES).filter(|&n| table.hosts[n] == host).collect::<Vec<_>>() {
-                table.forget_entry(n);
-            }
-        }
-    }
-
     fn forget_sites(&mut self) {
         self.sites.iter_mut().for_each(|site| site.limit = 0);
     }

@@ -10,6 +10,7 @@ use tern_engine::{
 use tern_x86::cpu::Cpu;
 use tern_x86::cpuid::{Basis, CpuModel, CpuidContext};
 
+use crate::HotCode;
 use crate::doorbells::Doorbells;
 use crate::environment::{Abilities, Shared, SoftEnvironment};
 use crate::interrupts::Interrupts;
@@ -20,7 +21,6 @@ use crate::ram::Ram;
 use crate::rendezvous::Rendezvous;
 use crate::vcpu::SoftVcpu;
 use crate::wiring::Events;
-use crate::{HotCode, Translation};
 
 /// Memory, interrupt controllers, and which processors have been handed out.
 pub struct SoftVm {
@@ -31,8 +31,6 @@ pub struct SoftVm {
     gauges: Vec<Arc<Gauge>>,
     /// Looks at them.
     _sampler: Option<Sampler>,
-    /// For lockstep: one processor at a time.
-    turn: Arc<Mutex<()>>,
     ram: Arc<Ram>,
     interrupts: Arc<Interrupts>,
     doorbells: Arc<Doorbells>,
@@ -67,6 +65,9 @@ impl SoftVm {
         let model = &config.cpu_model;
         let able = CpuModel::by_name("host").unwrap_or_default().with_instruction_sets(sets);
         let context = CpuidContext::after_reset(0);
+        if model.basis == Basis::Model {
+            EngineError::check_sets("soft", model, sets)?;
+        }
         if model.basis == Basis::Exact {
             let lacking = model.identity().beyond(|function, index| able.leaf(function, index, &context));
             if !lacking.is_empty() {
@@ -94,7 +95,6 @@ impl SoftVm {
             jitdump,
             gauges,
             _sampler: sampler,
-            turn: Arc::default(),
             ram: Arc::new(ram),
             events: Events::new(Arc::clone(&interrupts)),
             interrupts,
@@ -137,8 +137,7 @@ impl Vm for SoftVm {
             let parts = (tlb, run_state);
             SoftEnvironment::new(shared, Arc::clone(mailbox), abilities, self.hot_code, parts)
         };
-        let turn = (self.hot_code.translation == Translation::Verified).then(|| Arc::clone(&self.turn));
-        let vcpu = SoftVcpu::new(cpu, make, index, turn)
+        let vcpu = SoftVcpu::new(cpu, make, index)
             .map_err(|source| EngineError::Host { action: "get memory for a processor", source })?;
         Ok(Box::new(vcpu))
     }

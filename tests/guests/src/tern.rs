@@ -51,10 +51,15 @@ impl Tern {
         }
     }
 
-    /// `tern run` on the engine that is tested: the tiny guest, unless it is given something else.
+    /// `tern run` on the engine that is tested: the tiny guest, unless it is given something else. On `soft`, the environment's
+    /// `TERN_TRANSLATION` says how hot code is treated.
     #[must_use]
     pub fn run() -> Self {
-        Self::new(["run", "--engine"]).arg(engine())
+        let run = Self::new(["run", "--engine"]).arg(engine());
+        match env::var("TERN_TRANSLATION") {
+            Ok(how) if engine() == "soft" => run.arg("--translation").arg(how),
+            _ => run,
+        }
     }
 
     /// `tern run` with a Linux kernel and the tiny guest's initramfs.
@@ -183,7 +188,16 @@ impl Tern {
         let line = format!("tern {}", words.join(" "));
         let places = Places::take(self.cpus);
         let child = command.spawn().unwrap_or_else(|error| panic!("cannot start `{line}`: {error}"));
-        Guest::new(line, child, terminal, self.limit, places)
+        Guest::new(line, child, terminal, self.limit * patience(), places)
+    }
+}
+
+/// How many times as long everything may take: in lockstep much, and a little where all is interpreted.
+fn patience() -> u32 {
+    match env::var("TERN_TRANSLATION").as_deref() {
+        Ok("verify") => 8,
+        Ok("off") => 3,
+        _ => 1,
     }
 }
 

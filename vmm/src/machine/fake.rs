@@ -9,6 +9,7 @@ use tern_engine::{
     ExitKind, GuestMemory, Kick, LineInterrupt, MessageInterrupt, Standstill, Statistics, Vcpu, Vm, VmConfig,
     VmEntry, VmExit, VmState, Wiring, WriteRange, WriteSink,
 };
+use tern_x86::cpuid::InstructionSets;
 use tern_x86::state::{Activity, VcpuState};
 
 /// What a processor does next.
@@ -264,6 +265,10 @@ impl Engine for FakeEngine {
 
     fn probe(&self) -> Availability {
         Availability::Available(String::new())
+    }
+
+    fn instruction_sets(&self) -> InstructionSets {
+        InstructionSets::empty()
     }
 
     fn create_vm(&self, _config: &VmConfig, _memory: GuestMemory) -> Result<Arc<dyn Vm>, EngineError> {

@@ -77,7 +77,7 @@ const MEMORY: u32 = 512;
 const DEBIAN_MEMORY: u32 = 1024;
 
 /// Tern's processor: what guests have if nothing else is said.
-const MODEL: &str = "tern-v2";
+const MODEL: &str = "auto";
 
 /// How long a command in a fresh guest may take.
 const LIMIT: Duration = Duration::from_secs(120);

@@ -73,7 +73,7 @@ pub(crate) struct Options {
     row: Vec<String>,
 
     /// The processor that Tern gives its guests; `host` is the one with all that this host has, as QEMU's always is
-    #[arg(long, default_value = "tern-v2", value_name = "NAME")]
+    #[arg(long, default_value = "auto", value_name = "NAME")]
     cpu: String,
 
     /// Also measure how long a whole Debian 13 takes to its login; it is made once, with mmdebstrap

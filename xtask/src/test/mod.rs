@@ -32,9 +32,11 @@ const WORKSPACE: [&str; 4] = ["--workspace", "--all-features", "--exclude", GUES
 /// One failure does not keep the other tests from running, and what is read here has no colours.
 const ALL_AND_PLAIN: [&str; 3] = ["--no-fail-fast", "--color", "never"];
 
-/// The other ways to treat hot code, and which tests cannot hold then. In lockstep, nobody else may write to the memory that
-/// a guest reads meanwhile, as devices with threads of their own do.
-const BY_TRANSLATION: [(&str, &[&str]); 2] = [("off", &[]), ("verify", &["devices::virtio"])];
+/// The ways to treat hot code: as it is meant, always interpreted, and in lockstep.
+pub(crate) const TRANSLATIONS: [&str; 3] = ["on", "off", "verify"];
+
+/// Names one of them for the tests.
+const TRANSLATION: &str = "TERN_TRANSLATION";
 
 /// Names the `tern` that the guests' tests start.
 const TERN: &str = "TERN";
@@ -48,11 +50,11 @@ pub(crate) fn test(quick: bool) -> ExitCode {
         tally += counted(step::run(&mut check).map(|()| Tally::default()));
     }
     tally += counted(workspace_tests());
-    for (how, left_out) in BY_TRANSLATION {
-        tally += counted(tests_by_translation(how, left_out));
+    for how in &TRANSLATIONS[1..] {
+        tally += counted(tests_by_translation(how));
     }
     if !quick {
-        tally += counted(guest_tests());
+        tally += counted(guest_tests(TRANSLATIONS[0]));
         tally += counted(rig_tests(Extent::Short));
     }
     summed_up(tally)
@@ -61,6 +63,13 @@ pub(crate) fn test(quick: bool) -> ExitCode {
 /// Runs what runs on KVM, and prints the count.
 pub(crate) fn on_kvm(extent: Extent) -> ExitCode {
     summed_up(counted(rig_tests(extent)))
+}
+
+/// Runs what runs on `soft` with hot code treated in one way, and prints the count.
+pub(crate) fn by_translation(how: &str) -> ExitCode {
+    let mut tally = counted(tests_by_translation(how));
+    tally += counted(guest_tests(how));
+    summed_up(tally)
 }
 
 /// Prints the last line, and says by the exit code what it says.
@@ -87,27 +96,24 @@ fn workspace_tests() -> Result<Tally> {
     run_tests(step::cargo("test").args(WORKSPACE).args(ALL_AND_PLAIN), Shown::Sections)
 }
 
-/// Small kernels and single instructions again, with hot code treated in another way than translating it.
-fn tests_by_translation(how: &str, left_out: &[&str]) -> Result<Tally> {
+/// Small kernels and single instructions, with hot code treated so.
+fn tests_by_translation(how: &str) -> Result<Tally> {
     step::announce(&format!("running small kernels and single instructions with translation '{how}'"));
     let mut tests = step::cargo("test");
     let packages = ["--package", "tern-test-kernels", "--package", "tern-differential"];
-    tests.args(packages).args(ALL_AND_PLAIN).env("TERN_TRANSLATION", how).arg("--");
-    for name in left_out {
-        tests.args(["--skip", name]);
-    }
-    run_tests(&mut tests, Shown::Sections)
+    run_tests(tests.args(packages).args(ALL_AND_PLAIN).env(TRANSLATION, how), Shown::Sections)
 }
 
-/// Real guests in the release build. They see to it themselves that no more of them run at a time than the
+/// Real guests in the release build, with hot code treated so. They see to it themselves that no more of them run at a time than the
 /// host has processors for.
-fn guest_tests() -> Result<Tally> {
+fn guest_tests(how: &str) -> Result<Tally> {
     // Whole systems are made, and the file systems on their disks checked.
     install::packages(&install::FOR_SYSTEMS)?;
     let tern = step::build_tern()?;
     step::announce("running real guests");
     let mut tests = step::cargo("test");
-    run_tests(tests.args(["--package", GUESTS]).args(ALL_AND_PLAIN).env(TERN, tern), Shown::Tests)
+    tests.args(["--package", GUESTS]).args(ALL_AND_PLAIN).env(TERN, tern).env(TRANSLATION, how);
+    run_tests(&mut tests, Shown::Tests)
 }
 
 /// What runs on KVM, on computers that have it.

@@ -8,6 +8,7 @@ mod host;
 mod identity;
 mod sets;
 mod tern_v2;
+mod tern_v3;
 
 pub use sets::InstructionSets;
 
@@ -107,13 +108,21 @@ impl Default for CpuModel {
 }
 
 impl CpuModel {
-    /// All models, the default first.
-    pub const ALL: &'static [Self] = &[tern_v2::MODEL, host::MODEL];
+    /// All models: those that are the same everywhere, the least capable first, and then the host's.
+    pub const ALL: &'static [Self] = &[tern_v2::MODEL, tern_v3::MODEL, host::MODEL];
 
     /// The model of the given name.
     #[must_use]
     pub fn by_name(name: &str) -> Option<Self> {
         Self::ALL.iter().find(|model| model.name == name).cloned()
+    }
+
+    /// The most capable model that is the same everywhere and takes no more than these instruction sets.
+    #[must_use]
+    pub fn most_capable(sets: InstructionSets) -> Self {
+        let is_possible =
+            |model: &&Self| model.basis == Basis::Model && sets.contains(model.instruction_sets());
+        Self::ALL.iter().rfind(is_possible).cloned().unwrap_or_default()
     }
 
     /// The same model in a machine with `cpus` (at least 1) processors.
@@ -332,6 +341,30 @@ mod tests {
         let off = CpuidContext { osxsave: false, ..CONTEXT };
         assert_eq!(model.leaf(1, 0, &off).ecx & 1 << 27, 0);
         assert_eq!(model.leaf(0x1234, 0, &CONTEXT), CpuidResult::default());
+    }
+
+    #[test]
+    fn a_model_is_chosen_by_what_can_be_carried_out() {
+        let chosen = |sets| CpuModel::most_capable(sets).name;
+        assert_eq!(chosen(InstructionSets::all()), "tern-v3");
+        assert_eq!(chosen(InstructionSets::all() - InstructionSets::MOVBE), "tern-v2");
+        assert_eq!(chosen(InstructionSets::empty()), "tern-v2");
+    }
+
+    #[test]
+    fn the_model_with_avx_is_the_one_without_it_and_a_component_more() {
+        let [v2, v3] = ["tern-v2", "tern-v3"].map(|name| CpuModel::by_name(name).unwrap_or_default());
+        assert_eq!(v3.xcr0_bits(), Xcr0::X87 | Xcr0::SSE | Xcr0::AVX);
+        let context = CpuidContext { xcr0: v3.xcr0_bits(), ..CONTEXT };
+        let sizes = v3.leaf(0xd, 0, &context);
+        assert_eq!((sizes.ebx, sizes.ecx, v3.leaf(0xd, 1, &context).ebx), (832, 832, 832));
+        for leaf in v2.all_leaves(&CONTEXT) {
+            let more = v3.leaf(leaf.function, leaf.index.unwrap_or(0), &CONTEXT);
+            if !matches!(leaf.function, 0xd | 0x8000_0002..=0x8000_0004) {
+                assert_eq!(leaf.result.ebx & more.ebx, leaf.result.ebx, "{:#x}", leaf.function);
+                assert_eq!(leaf.result.ecx & more.ecx, leaf.result.ecx, "{:#x}", leaf.function);
+            }
+        }
     }
 
     #[test]

@@ -2,6 +2,9 @@
 //!
 //! An instruction of a set that is not there is undefined, whatever the host's processor could do with it.
 
+use alloc::string::String;
+use alloc::vec::Vec;
+
 use bitflags::bitflags;
 use iced_x86::{CpuidFeature, Instruction};
 
@@ -67,6 +70,22 @@ impl InstructionSets {
         sets
     }
 
+    /// The sets that a CPUID with these leaves, by function and index, shows to be usable.
+    #[must_use]
+    pub fn shown(leaf: impl Fn(u32, u32) -> CpuidResult) -> Self {
+        let is_shown = |feature: &Feature| {
+            feature.register.of(&leaf(feature.function, feature.index)) & feature.mask() != 0
+        };
+        let sets: Self = SHOWN.iter().filter(|(_, feature)| is_shown(feature)).map(|(set, _)| *set).collect();
+        if leaf(0xd, 0).eax & AVX_COMPONENT == 0 { (sets - Self::AVX).consistent() } else { sets }
+    }
+
+    /// Their names, as the manuals give them, with commas.
+    #[must_use]
+    pub fn names(self) -> String {
+        self.iter_names().map(|(name, _)| name).collect::<Vec<_>>().join(", ")
+    }
+
     /// Whether an instruction belongs to no set that is lacking here. That of the sets that every model has, and of those that
     /// none has, is for others to say.
     #[must_use]
@@ -122,18 +141,13 @@ const SHOWN: [(InstructionSets, Feature); 15] = [
 ];
 
 /// XCR0: the component of AVX.
-const AVX_COMPONENT: u32 = 1 << 2;
+pub(super) const AVX_COMPONENT: u32 = 1 << 2;
 
 impl CpuModel {
     /// The instruction sets that this model offers.
     #[must_use]
     pub fn instruction_sets(&self) -> InstructionSets {
-        let offered: InstructionSets =
-            SHOWN.iter().filter(|(_, feature)| self.has(*feature)).map(|(set, _)| *set).collect();
-        if self.stored(0xd, 0).eax & AVX_COMPONENT == 0 {
-            return (offered - InstructionSets::AVX).consistent();
-        }
-        offered
+        InstructionSets::shown(|function, index| self.stored(function, index))
     }
 
     /// The model as an engine carries it out that executes these instruction sets as well, if the model leaves that open

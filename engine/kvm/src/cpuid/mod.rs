@@ -28,7 +28,8 @@ pub struct HostCpuid<'a> {
 }
 
 impl HostCpuid<'_> {
-    fn leaf(&self, function: u32, index: u32) -> CpuidResult {
+    /// A leaf as KVM supports it; zeros if it does not.
+    pub fn leaf(&self, function: u32, index: u32) -> CpuidResult {
         let matches = |entry: &&kvm_cpuid_entry2| {
             let counts = entry.flags & KVM_CPUID_FLAG_SIGNIFCANT_INDEX != 0;
             entry.function == function && (!counts || entry.index == index)
@@ -207,6 +208,8 @@ fn entry(function: u32, index: u32, flags: u32, result: CpuidResult) -> kvm_cpui
 
 #[cfg(test)]
 mod tests {
+    use tern_x86::cpuid::InstructionSets;
+
     use super::recorded::{amd, intel};
     use super::*;
 
@@ -222,6 +225,25 @@ mod tests {
         let leaf = on_intel(2);
         assert_eq!(leaf(0, 0).ebx, u32::from_le_bytes(*b"Genu"));
         assert_eq!(leaf(1, 0).eax, 0x5_0657);
+    }
+
+    #[test]
+    fn the_model_with_avx_is_carried_out_on_both_vendors() {
+        for supported in [intel(), amd()] {
+            let host = HostCpuid { supported: &supported, tsc_deadline: true };
+            let sets = InstructionSets::shown(|function, index| host.leaf(function, index));
+            let model = CpuModel::most_capable(sets);
+            assert_eq!(model.name, "tern-v3");
+            let entries = guest_cpuid(&model, 0, &host);
+            let guest = HostCpuid { supported: &entries, tsc_deadline: true };
+            assert_eq!(
+                InstructionSets::shown(|function, index| guest.leaf(function, index)),
+                model.instruction_sets()
+            );
+            let (all, avx) = (guest.leaf(0xd, 0), guest.leaf(0xd, 2));
+            // After reset, only x87 is enabled.
+            assert_eq!((all.eax, all.ebx, all.ecx, avx.eax, avx.ebx), (7, 576, 832, 256, 576));
+        }
     }
 
     #[test]

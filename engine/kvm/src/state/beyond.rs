@@ -1,5 +1,5 @@
-//! Registers beyond the named models, where the host's own processor was passed to the guest: the components of the XSAVE area,
-//! and model-specific registers without a name in [`tern_x86::state::Msrs`].
+//! Registers beyond those of every named model: the components of the XSAVE area that the guest's processor has; and where the
+//! host's own was passed to the guest, model-specific registers without a name in [`tern_x86::state::Msrs`].
 //!
 //! Which there are is the host's to say: CPUID function 0xd tells where each component lies (SDM volume 1, section 13.5),
 //! KVM_GET_MSR_INDEX_LIST which registers belong to a guest's state. Of these only what differs from a new processor is state:
@@ -42,7 +42,7 @@ struct Place {
     size: usize,
 }
 
-/// What this processor has beyond the named models.
+/// What this processor has beyond what every named model has.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Beyond {
     places: Vec<Place>,
@@ -51,7 +51,16 @@ pub struct Beyond {
 }
 
 impl Beyond {
-    /// What the new processor `fd` has, whose guest sees the leaves `guest`.
+    /// What a named model's processor has, whose guest sees the leaves `guest`: components, if any.
+    ///
+    /// # Errors
+    /// A component lies outside of the area that KVM gives.
+    pub fn of_model(guest: &[kvm_cpuid_entry2]) -> Result<Option<Self>, EngineError> {
+        let places = places(guest)?;
+        Ok((!places.is_empty()).then(|| Self { places, new: BTreeMap::new() }))
+    }
+
+    /// What the new processor `fd` has, a host's own, whose guest sees the leaves `guest`.
     ///
     /// # Errors
     /// A component lies outside of the area that KVM gives.

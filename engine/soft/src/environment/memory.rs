@@ -469,11 +469,7 @@ impl SoftEnvironment {
         let code: *const CodePage = page.code;
         let mut host = page.host;
         if let Some(trial) = &mut self.trial {
-            let is_new;
-            (host, is_new) = trial.page(page.host);
-            if is_new {
-                self.tlb.forget_host(page.host);
-            }
+            host = trial.page(page.host);
         }
         let excluded = !self.ram.has_several_processors() || self.trial.is_some();
         if excluded && access.kind == AccessKind::Write && page.code.has_code() && self.strikes.strike(code) {

@@ -76,7 +76,7 @@ pub struct Abilities {
 
 /// One processor's surroundings.
 pub struct SoftEnvironment {
-    ram: Arc<Ram>,
+    pub(crate) ram: Arc<Ram>,
     instruction_sets: InstructionSets,
     /// How often a block is executed before it is translated.
     hot_after: u32,

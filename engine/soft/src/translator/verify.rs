@@ -41,15 +41,13 @@ struct Page([u8; PAGE as usize]);
 
 impl Trial {
     /// Where the trial finds the page of RAM at `host`: a copy, so that what is read and what is written is in one place from
-    /// the start. Says whether the copy is new.
-    pub fn page(&mut self, host: u64) -> (u64, bool) {
-        let mut is_new = false;
+    /// the start.
+    pub fn page(&mut self, host: u64) -> u64 {
         let copies = self.pages.entry(host).or_insert_with(|| {
-            is_new = true;
             let before = Page::at(host);
             Copies { now: Box::new(before.clone()), translated: before.clone(), before }
         });
-        (copies.now.0.as_mut_ptr() as u64, is_new)
+        copies.now.0.as_mut_ptr() as u64
     }
 
     /// The translated unit has run: the interpreter's trial starts from the same pages.

@@ -31,7 +31,9 @@ impl SoftVcpu {
         loop {
             while let Some(unit) = plain.or_else(|| p.env.translated(&p.cpu, block, heat)) {
                 let exit = if p.env.is_verified(block) {
-                    Self::run_verified(top, p, unit, &mut self.disagreement)?
+                    // SAFETY: the environment gave the block, and nothing was asked of it since.
+                    let origin = unsafe { (*block).origin };
+                    Self::run_verified(top, p, origin, unit, &mut self.disagreement)?
                 } else {
                     Self::run_translated(top, p, unit, self.next_poll, plain.is_none())?
                 };

@@ -8,16 +8,18 @@ use tern_x86::exception::Stop;
 use tern_x86::state::{Activity, Rflags};
 
 use super::SoftVcpu;
+use crate::blocks::Origin;
 use crate::environment::SoftEnvironment;
 use crate::ram::PAGE;
 use crate::translator::{self, Defined, End, Exit, MAX_INSTRUCTIONS, Translated, compare, scan};
 
 impl SoftVcpu {
-    /// Runs a unit on trial, has the interpreter do the same, and then do it for good. What differs between the trials goes to
-    /// `disagreement`, and the machine is made to end.
+    /// Runs the unit of a block of this origin on trial, has the interpreter do the same, and then do it for good. What differs
+    /// between the trials goes to `disagreement`, and the machine is made to end.
     pub(super) fn run_verified(
         top: NonNull<Processor<SoftEnvironment>>,
         p: &mut Processor<SoftEnvironment>,
+        origin: Origin,
         unit: Translated,
         disagreement: &mut Option<String>,
     ) -> Result<Exit, Stop> {
@@ -41,11 +43,13 @@ impl SoftVcpu {
         // Where a unit breaks off in its middle, it has counted nothing.
         let broken_off = instructions == 0;
         let limit = if broken_off { MAX_INSTRUCTIONS as u64 } else { instructions };
-        let mut path = String::new();
+        let (mut path, mut code) = (Vec::new(), (before.rip & !(PAGE - 1), page.clone()));
         while done < limit && ran.is_ok() && !(broken_off && ran_to(p, &translated)) {
-            let page = p.env.code_page(&mut p.cpu).unwrap_or_default();
-            let bytes = page.get((p.cpu.rip % PAGE) as usize..).unwrap_or_default();
-            path += &format!(" {:02x?}", &bytes[..bytes.len().min(8)]);
+            if p.cpu.rip & !(PAGE - 1) != code.0 {
+                code = (p.cpu.rip & !(PAGE - 1), p.env.code_page(&mut p.cpu).unwrap_or_default());
+            }
+            let bytes = code.1.get((p.cpu.rip % PAGE) as usize..).unwrap_or_default();
+            path.push(bytes.first_chunk::<8>().copied().unwrap_or_default());
             let next = defined.after(bytes, &p.cpu);
             ran = Self::interpret_one(p).map(drop);
             if ran.is_ok() {
@@ -63,10 +67,12 @@ impl SoftVcpu {
             Rflags::empty()
         };
         let differs = compare(&translated, &interpreted, flags);
-        if let Some(what) = differs.or_else(|| trial.difference()) {
+        // Another processor may have changed the code in between.
+        let same_code = origin.is_current() || !p.env.ram.has_several_processors();
+        if let Some(what) = differs.or_else(|| trial.difference()).filter(|_| same_code) {
             *disagreement = Some(format!(
                 "the translator and the interpreter disagree about the code at {:#x} after {done} instructions \
-                 (exit {exit:?}):\n{what}\n  instructions:{path}\n  before: {:x?}",
+                 (exit {exit:?}):\n{what}\n  instructions: {path:02x?}\n  before: {:x?}",
                 before.rip,
                 &before.gpr[..16]
             ));

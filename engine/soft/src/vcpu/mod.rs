@@ -16,7 +16,7 @@
 mod execution;
 mod lockstep;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tern_chipset::Time;
@@ -38,9 +38,6 @@ use crate::translator::RunState;
 
 /// Guest instructions between two looks at the clock: some tens of microseconds, or more where all is interpreted.
 const POLL_INTERVAL: u64 = 16384;
-
-/// The same where processors take turns, which spin for each other.
-const TURN: u64 = 256;
 
 /// What an exception, or a part of a repeated instruction, counts for in that.
 const STOP_WEIGHT: u64 = 64;
@@ -67,8 +64,6 @@ pub struct SoftVcpu {
     /// At how many instructions the clock is looked at next.
     next_poll: u64,
     slept: Duration,
-    /// In lockstep, processors take turns.
-    turn: Option<Arc<Mutex<()>>>,
     /// In lockstep, what the translator and the interpreter differ in.
     disagreement: Option<String>,
 }
@@ -82,7 +77,6 @@ impl SoftVcpu {
         cpu: Cpu,
         make: impl FnOnce(Seat<Tlb>, Seat<RunState>) -> std::io::Result<SoftEnvironment>,
         index: u32,
-        turn: Option<Arc<Mutex<()>>>,
     ) -> std::io::Result<Self> {
         let mut vcpu = Self {
             p: Stage::new(|tlb, run_state| Ok(Processor { cpu, env: make(tlb, run_state)? }))?,
@@ -93,7 +87,6 @@ impl SoftVcpu {
             window: false,
             next_poll: 0,
             slept: Duration::ZERO,
-            turn,
             disagreement: None,
         };
         let mut state = VcpuState::reset();
@@ -118,11 +111,7 @@ impl SoftVcpu {
                 continue;
             }
             let ran = match self.p.cpu.activity {
-                Activity::Running => {
-                    let turn = self.turn.clone();
-                    let _turn = turn.as_ref().map(|turn| turn.lock().unwrap_or_else(PoisonError::into_inner));
-                    self.run_some()
-                }
+                Activity::Running => self.run_some(),
                 Activity::Shutdown => return VmExit::TripleFault,
                 Activity::Halted if std::mem::take(&mut self.woken) => {
                     self.p.cpu.activity = Activity::Running;
@@ -314,8 +303,7 @@ impl SoftVcpu {
     }
 
     fn poll_time(&mut self) {
-        let interval = if self.turn.is_some() { TURN } else { POLL_INTERVAL };
-        self.next_poll = self.p.env.statistics.instructions + interval;
+        self.next_poll = self.p.env.statistics.instructions + POLL_INTERVAL;
         let now = self.p.env.interrupts.clock().now();
         if self.index == 0 {
             self.p.env.interrupts.poll_pit(now);

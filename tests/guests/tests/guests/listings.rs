@@ -1,6 +1,6 @@
 //! What is printed for people and for programs.
 
-use tern_guests::{PROMPT, Tern, host};
+use tern_guests::{PROMPT, Tern, engine, host};
 
 #[test]
 fn the_engines_are_listed_for_programs() {
@@ -13,6 +13,24 @@ fn the_engines_are_listed_for_programs() {
         assert!(!engine["reason"].as_str().unwrap().is_empty(), "{engine}");
         assert!(engine["available"] == true || engine["remedy"].is_string(), "{engine}");
     }
+}
+
+#[test]
+fn a_guest_has_the_processor_that_is_listed() {
+    let end = Tern::new(["engines", "-o", "json"]).finish().expect_code(0);
+    let list: serde_json::Value = serde_json::from_str(&end.console).unwrap();
+    let listed = list.as_array().unwrap().iter().find(|listed| listed["name"] == engine()).unwrap();
+    let model = match listed["processor"].as_str().unwrap() {
+        "tern-v2" => "Tern v2 Processor",
+        "tern-v3" => "Tern v3 Processor",
+        other => panic!("there is no model '{other}'"),
+    };
+    let mut guest = Tern::run().start();
+    guest.wait_for(PROMPT);
+    assert_eq!(guest.ask("grep -m1 'model name' /proc/cpuinfo | cut -d: -f2-").trim(), model);
+    let avx2 = guest.ask("grep -cw avx2 /proc/cpuinfo");
+    assert_eq!(avx2 != "0", model.contains("v3"));
+    guest.power_off();
 }
 
 #[test]
