@@ -17,7 +17,7 @@
 //! | `flags` | which flags may still be read |
 //! | `groups` | accesses that one check serves |
 //! | `emit/` | from a unit to host code |
-//! | `assembler` | host instructions as bytes |
+//! | `assembler/` | host instructions as bytes |
 //! | `code_cache` | where host code lies |
 //! | `counters` | what `--stats` tells |
 //! | `stubs` | entering, leaving, asking |
@@ -273,10 +273,16 @@ impl Translator {
         self.cache.at(offset)
     }
 
-    /// Leads the jump that asked for it ([`Exit::Link`]) to a unit of the same page.
-    pub fn link(&mut self, payload: u64, Translated(target): Translated) {
+    /// Leads the jump that asked for it ([`Exit::Link`]) to a unit of `block`, if that lies in the same page of RAM: the linear page
+    /// may lead to another one by now, while the jump's own code is still used.
+    pub fn link(&mut self, payload: u64, block: *mut Block, Translated(target): Translated) {
         let asked = payload as *const u32;
         if asked.is_null() {
+            return;
+        }
+        let Some(&mut Made { block: from, .. }) = self.unit_of(payload) else { return };
+        // SAFETY: blocks live as long as their units do, and the caller's block is alive.
+        if unsafe { (*from).physical ^ (*block).physical } >= PAGE {
             return;
         }
         // SAFETY: the address is behind the call in a unit's cold part, where four bytes of the unit follow.
