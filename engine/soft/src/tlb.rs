@@ -12,7 +12,6 @@ use std::mem::offset_of;
 use std::ptr::NonNull;
 
 use crate::ram::{CodePage, PAGE};
-use crate::translator::Place;
 
 /// Entries of each table, a power of two.
 pub const ENTRIES: usize = 1024;
@@ -60,6 +59,8 @@ struct Table {
     is_empty: bool,
     /// Pages are remembered that are not global.
     has_local: bool,
+    /// Pages of the lower half are remembered.
+    has_lower: bool,
 }
 
 /// What one translated instruction remembers.
@@ -74,6 +75,23 @@ pub struct Site {
     pub base: u64,
     /// Where writers look for decoded code.
     pub code: *const CodePage,
+}
+
+/// What a site serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// Single accesses of so many bytes.
+    Single(usize),
+    /// Groups of accesses that take so many bytes together.
+    Group(usize),
+}
+
+impl Extent {
+    /// How many bytes.
+    pub const fn bytes(self) -> u64 {
+        let (Self::Single(bytes) | Self::Group(bytes)) = self;
+        bytes as u64
+    }
 }
 
 /// What a linear page is.
@@ -130,6 +148,7 @@ impl Table {
             code: [std::ptr::null(); ENTRIES],
             is_empty: false,
             has_local: false,
+            has_lower: false,
         };
         table.forget();
         table
@@ -141,6 +160,7 @@ impl Table {
         }
         self.is_empty = true;
         self.has_local = false;
+        self.has_lower = false;
         let mut n = 0;
         while n < ENTRIES {
             self.forget_entry(n);
@@ -231,9 +251,8 @@ impl Tlb {
         }
         let page = linear & !(PAGE - 1);
         for view in [View::User, View::Supervisor, View::SupervisorAc] {
-            // The supervisor's own pages are in the upper half, those of level 3 in the lower, unless a guest is unusual.
-            let has_local = self.tables[view as usize].has_local;
-            if view == View::Supervisor && linear >> 63 == 0 && !has_local {
+            // Systems most often have the supervisor's own pages in the upper half, and invalidate those of level 3 in the lower.
+            if linear >> 63 == 0 && !self.tables[view as usize].has_lower {
                 continue;
             }
             for site in self.sites_of(view).iter_mut().filter(|site| site.tag == page) {
@@ -286,6 +305,7 @@ impl Tlb {
         let table = &mut self.tables[view as usize];
         table.is_empty = false;
         table.has_local |= !found.global;
+        table.has_lower |= linear >> 63 == 0;
         table.read_tags[n] = if found.read { page } else { never(n) };
         table.write_tags[n] = if found.write { page } else { never(n) };
         table.hosts[n] = found.host;
@@ -301,11 +321,14 @@ impl Tlb {
         }
     }
 
-    /// Has the site of `place` remember the page of its access at `linear`, which hits.
-    pub fn fill_site(&mut self, place: Place, linear: u64, hit: Hit) {
+    /// Has site `number`, below [`ALL_SITES`], remember the page of its access at `linear`, which hits.
+    pub fn fill_site(&mut self, number: usize, extent: Extent, linear: u64, hit: Hit) {
         let (tag, host) = (linear & !(PAGE - 1), hit.host & !(PAGE - 1));
-        let base = if place.is_group() { host.wrapping_sub(tag) } else { host };
-        self.sites[place.site()] = Site { tag, limit: PAGE + 1 - place.size(), base, code: hit.code };
+        let base = match extent {
+            Extent::Single(_) => host,
+            Extent::Group(_) => host.wrapping_sub(tag),
+        };
+        self.sites[number] = Site { tag, limit: PAGE + 1 - extent.bytes(), base, code: hit.code };
     }
 }
 
@@ -317,9 +340,9 @@ mod tests {
         Found { host, code: std::ptr::null(), read, write, global }
     }
 
-    fn fill(tlb: &mut Tlb, place: Place, view: View, linear: u64) {
-        let hit = tlb.find(view, linear, place.size(), true).expect("the table knows it");
-        tlb.fill_site(place, linear, hit);
+    fn fill(tlb: &mut Tlb, site: usize, extent: Extent, view: View, linear: u64) {
+        let hit = tlb.find(view, linear, extent.bytes(), true).expect("the table knows it");
+        tlb.fill_site(site, extent, linear, hit);
     }
 
     #[test]
@@ -351,10 +374,21 @@ mod tests {
         tlb.insert(View::User, 0x5000, found(0x10_0000, true, true, false));
         let hit = tlb.find(View::User, 0x5010, 4, true).expect("the table knows it");
         assert_eq!(hit.host, 0x10_0010);
-        tlb.fill_site(Place::new(0, 3, 4, false), 0x5010, hit);
+        tlb.fill_site(3, Extent::Single(4), 0x5010, hit);
         assert_eq!((tlb.sites[3].tag, tlb.sites[3].limit), (0x5000, 4093));
         tlb.flush_page(0x5fff);
         assert_eq!(tlb.sites[3].limit, 0);
+    }
+
+    #[test]
+    fn a_site_of_the_supervisor_forgets_a_page_of_the_lower_half_too() {
+        for global in [false, true] {
+            let mut tlb = Tlb::new();
+            tlb.insert(View::Supervisor, 0x5000, found(0x10_0000, true, true, global));
+            fill(&mut tlb, FIRST_SITE[1], Extent::Single(8), View::Supervisor, 0x5000);
+            tlb.flush_page(0x5000);
+            assert_eq!(tlb.sites[FIRST_SITE[1]].limit, 0);
+        }
     }
 
     #[test]
@@ -363,8 +397,8 @@ mod tests {
         let kernel = 0xffff_8000_0000_5000;
         tlb.insert(View::Supervisor, kernel, found(0x10_0000, true, true, true));
         tlb.insert(View::User, 0x5000, found(0x20_0000, true, true, true));
-        fill(&mut tlb, Place::new(0, FIRST_SITE[1], 8, false), View::Supervisor, kernel);
-        fill(&mut tlb, Place::new(0, 2, 8, false), View::User, 0x5000);
+        fill(&mut tlb, FIRST_SITE[1], Extent::Single(8), View::Supervisor, kernel);
+        fill(&mut tlb, 2, Extent::Single(8), View::User, 0x5000);
         tlb.flush_local();
         assert!(tlb.read(View::Supervisor, kernel, 8).is_some() && tlb.read(View::User, 0x5000, 8).is_none());
         assert!(tlb.sites[FIRST_SITE[1]].limit != 0 && tlb.sites[2].limit == 0);
@@ -379,8 +413,8 @@ mod tests {
         let mut tlb = Tlb::new();
         tlb.insert(View::User, 0x5000, found(0x10_0000, true, true, false));
         tlb.insert(View::Supervisor, 0x9000, found(0x10_0000, true, true, false));
-        fill(&mut tlb, Place::new(0, 0, 8, false), View::User, 0x5000);
-        fill(&mut tlb, Place::new(0, 1, 64, false).for_group(), View::User, 0x5000);
+        fill(&mut tlb, 0, Extent::Single(8), View::User, 0x5000);
+        fill(&mut tlb, 1, Extent::Group(64), View::User, 0x5000);
         tlb.forbid_writes(0x10_0000);
         assert!(
             tlb.write(View::User, 0x5000, 1).is_none() && tlb.write(View::Supervisor, 0x9000, 1).is_none()

@@ -257,8 +257,8 @@ impl SoftEnvironment {
         unit
     }
 
-    /// Leads the jump that translated code asked about to `unit`.
-    pub fn link(&mut self, unit: Translated) {
-        self.translator.link(self.translated.payload, unit);
+    /// Leads the jump that translated code asked about to `unit`, which is `block`'s.
+    pub fn link(&mut self, block: *mut Block, unit: Translated) {
+        self.translator.link(self.translated.payload, block, unit);
     }
 }

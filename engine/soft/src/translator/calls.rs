@@ -1,7 +1,7 @@
 //! What translated code asks of Rust.
 //!
 //! Each function gets the processor as translated code left it. Of the general registers, those that Rust keeps across
-//! calls may still be in host registers; only [`operation`] finds all of them in the processor.
+//! calls may still be in host registers; only [`operation`] and [`transfer`] find all of them in the processor.
 
 use tern_x86::cpu::Cpu;
 use tern_x86::cpu::word::BLOCK;
@@ -14,7 +14,7 @@ use super::restless::SAMPLED;
 use crate::blocks::SoftOp;
 use crate::environment::{Answer, SoftEnvironment, finish};
 use crate::ram::{CodePage, PAGE};
-use crate::tlb::{ALL_SITES, Hit};
+use crate::tlb::{ALL_SITES, Extent, Hit};
 
 /// What a site must tell: where in the page its instruction is, which site it is and how wide its access.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +49,7 @@ impl Place {
         )
     }
 
-    /// A store of `size` bytes before control goes to where the frame's second scratch place says.
+    /// A store of `size` bytes before control goes to [`super::frame::LEADS_TO`].
     pub fn jumping(size: usize) -> Self {
         Self(Self::new(0, 0, size, false).0 | Self::JUMPS)
     }
@@ -82,6 +82,12 @@ impl Place {
     /// The access's size in bytes.
     pub const fn size(self) -> u64 {
         1 << (self.0 >> Self::SIZE_SHIFT & Self::SIZE_MASK)
+    }
+
+    /// What its site serves.
+    pub const fn extent(self) -> Extent {
+        let size = self.size() as usize;
+        if self.is_group() { Extent::Group(size) } else { Extent::Single(size) }
     }
 
     /// The segment that a non-canonical address is told by.
@@ -129,7 +135,7 @@ pub unsafe extern "sysv64" fn miss(
     }
     match ask(p, linear, place, write != 0) {
         Some(hit) => {
-            p.env.tlb.fill_site(place, linear, hit);
+            p.env.tlb.fill_site(place.site(), place.extent(), linear, hit);
             1
         }
         None => 0,

@@ -6,7 +6,7 @@
 //! |---|---|
 //! | RAX, RCX, RDX, RBX, RBP, RSI, RDI, R8, R12 to R15 | the guest's register of that name |
 //! | R9 | the guest's RSP |
-//! | R10, R11 | nothing between guest instructions; the guest's R9, R10 and R11 stay in memory, as they are used least |
+//! | R10, R11 | scratch; the guest's R9, R10 and R11 stay in memory, as they are used least, but see `emit/scratch` |
 //! | XMM0 to XMM15, MXCSR | the guest's, if [`RunState::vectors_loaded`] says so |
 //! | YMM0 to YMM15 | the guest's, if it says that; else their upper halves are anything |
 //! | RFLAGS | the guest's arithmetic flags, where the translator says so; else they are in [`RunState::flags`], or dead |
@@ -197,7 +197,7 @@ impl RunState {
         self.scratch[5]
     }
 
-    /// Notes where a restless access that writes looks for code.
+    /// Notes where an access that the table was asked about, and that writes, looks for code.
     pub fn note_written(&mut self, code: *const CodePage) {
         self.scratch[3] = code as u64;
     }
@@ -237,13 +237,13 @@ pub const VECTORS_LOADED: i32 = at(STATE + offset_of!(RunState, vectors_loaded))
 pub const VECTORS_USABLE: i32 = at(STATE + offset_of!(RunState, vectors_usable));
 /// [`RunState::budget`].
 pub const BUDGET: i32 = at(STATE + offset_of!(RunState, budget));
-/// Where a call leads, while it pushes.
+/// Where a call leads, while it pushes: an instruction pointer.
 pub const LEADS_TO: i32 = scratch(5);
-/// What PUSH of memory pushes.
+/// What is pushed that no guest register holds.
 pub const PUSHED: i32 = scratch(4);
 /// [`RunState::miss_tick`].
 pub const MISS_TICK: i32 = at(STATE + offset_of!(RunState, miss_tick));
-/// The code page of the page that a restless access has written.
+/// The code page of the page that an access has written which the table was asked about.
 pub const WRITTEN: i32 = scratch(3);
 /// [`RunState::exit`].
 pub const EXIT: i32 = at(STATE + offset_of!(RunState, exit));
@@ -260,7 +260,7 @@ pub const GAUGE: i32 = at(STATE + offset_of!(RunState, gauge));
 /// MXCSR in the guest's FXSAVE image.
 pub const GUEST_MXCSR: i32 = at(FPU + FpuState::MXCSR_OFFSET);
 
-/// Where a call will go, while it pushes.
+/// Where a call will go, while it pushes: the address of host code.
 pub const CALLED: i32 = scratch(2);
 
 /// The privilege level.
@@ -281,7 +281,8 @@ pub const INTERRUPT_SHADOW: i32 =
 /// [`RunState::window`].
 pub const WINDOW: i32 = at(STATE + offset_of!(RunState, window));
 
-/// One of two places that keep nothing between guest instructions: the first is for what is called, the second for code.
+/// One of the places that keep nothing between guest instructions. What is called has the first for a [`super::calls::Place`], and
+/// the second, as code does, for R10; the others have names of their own.
 pub const fn scratch(number: usize) -> i32 {
     at(STATE + offset_of!(RunState, scratch) + 8 * number)
 }

@@ -11,6 +11,7 @@ use iced_x86::{
 };
 
 use super::emit::host;
+use super::frame::GROUPS;
 use super::scan::{Guest, Kind};
 
 /// Sizes that a group's extent is rounded up to, in bytes.
@@ -48,7 +49,7 @@ pub enum Member {
     },
 }
 
-/// The groups of a unit.
+/// The groups of a unit, at most [`GROUPS`]: each has a place in the frame.
 #[derive(Debug, Default)]
 pub struct Groups {
     members: Vec<(usize, Part, Member)>,
@@ -110,6 +111,9 @@ impl Groups {
         }
         let mut groups = Self::default();
         for candidate in candidates.iter().filter(|candidate| candidate.accesses.len() > 1) {
+            if groups.count == GROUPS {
+                break;
+            }
             groups.add(candidate);
         }
         groups
@@ -118,15 +122,21 @@ impl Groups {
     fn add(&mut self, candidate: &Candidate) {
         let span = usize::try_from(candidate.end - candidate.first).unwrap_or(usize::MAX);
         let Some(extent) = EXTENTS.into_iter().find(|extent| span <= *extent) else { return };
+        let Some((first, later)) = candidate.accesses.split_first() else { return };
+        // What is found is `from` away from the base register, and the base register `-from` from that: both must be told.
+        let Ok(from) = i32::try_from(candidate.first - first.moved) else { return };
+        if from == i32::MIN {
+            return;
+        }
         let group = self.count;
         self.count += 1;
-        for (n, access) in candidate.accesses.iter().enumerate() {
-            let member = match (n, i32::try_from(candidate.first - access.moved)) {
-                (0, Ok(from)) => Member::First { group, from, extent, at: access.at },
-                (0, Err(_)) => return,
-                _ => Member::Later { group, at: access.at },
-            };
-            self.members.push((access.instruction, access.part, member));
+        self.members.push((
+            first.instruction,
+            first.part,
+            Member::First { group, from, extent, at: first.at },
+        ));
+        for access in later {
+            self.members.push((access.instruction, access.part, Member::Later { group, at: access.at }));
         }
     }
 }

@@ -17,7 +17,7 @@
 //! | `flags` | which flags may still be read |
 //! | `groups` | accesses that one check serves |
 //! | `emit/` | from a unit to host code |
-//! | `assembler` | host instructions as bytes |
+//! | `assembler/` | host instructions as bytes |
 //! | `code_cache` | where host code lies |
 //! | `counters` | what `--stats` tells |
 //! | `stubs` | entering, leaving, asking |
@@ -29,8 +29,9 @@
 //! | `frame` | what translated code shares with Rust |
 //! | `verify` | lockstep with the interpreter |
 //!
-//! A unit lies in one page of guest code and belongs to the interpreter's block that begins where it begins. It is found and
-//! becomes stale with that. It assumes the block's mode, and the view of memory ([`crate::tlb::View`]) that it was made for.
+//! A unit lies in one page of guest code, but for an instruction that lies in two pages and is a unit alone. It belongs to the
+//! interpreter's block that begins where it begins, is found by that and becomes stale with it. It assumes the block's mode, and
+//! the view of memory ([`crate::tlb::View`]) that it was made for.
 //!
 //! Only 64-bit code is translated. Where the manuals leave a choice, or something happens seldom, a unit gives control to
 //! the interpreter, which always is right.
@@ -272,10 +273,16 @@ impl Translator {
         self.cache.at(offset)
     }
 
-    /// Leads the jump that asked for it ([`Exit::Link`]) to a unit of the same page.
-    pub fn link(&mut self, payload: u64, Translated(target): Translated) {
+    /// Leads the jump that asked for it ([`Exit::Link`]) to a unit of `block`, if that lies in the same page of RAM: the linear page
+    /// may lead to another one by now, while the jump's own code is still used.
+    pub fn link(&mut self, payload: u64, block: *mut Block, Translated(target): Translated) {
         let asked = payload as *const u32;
         if asked.is_null() {
+            return;
+        }
+        let Some(&mut Made { block: from, .. }) = self.unit_of(payload) else { return };
+        // SAFETY: blocks live as long as their units do, and the caller's block is alive.
+        if unsafe { (*from).physical ^ (*block).physical } >= PAGE {
             return;
         }
         // SAFETY: the address is behind the call in a unit's cold part, where four bytes of the unit follow.

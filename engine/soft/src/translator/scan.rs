@@ -3,10 +3,10 @@
 //! A unit goes on behind a conditional branch that is not taken, and ends where control surely goes elsewhere, at the
 //! page's end, or where it has become long enough. An instruction that lies in two pages is a unit alone.
 
-use iced_x86::{Code, Instruction, Mnemonic, OpKind};
+use iced_x86::{Code, CpuidFeature, Instruction, Mnemonic, OpKind};
 use tern_x86::cpu::Mode;
 use tern_x86::decode::{BlockDecoder, OpFlags};
-use tern_x86::vector::{VectorClass, classify};
+use tern_x86::vector::{VectorClass, VectorInfo, classify};
 
 use super::flags::{FlagSet, FlagUse, live_at};
 use crate::blocks::SoftOp;
@@ -213,7 +213,7 @@ fn kind(instruction: &Instruction, op: &SoftOp) -> Kind {
         return Kind::Interpret;
     }
     if let Some(info) = classify(instruction) {
-        let alignment = info.memory.filter(|memory| memory.aligned).map_or(1, |memory| memory.size);
+        let alignment = alignment(instruction, &info);
         return match info.class {
             VectorClass::Sse if !needs_rewriting(instruction) => Kind::Vector { alignment, wide: false },
             VectorClass::Avx => Kind::Vector { alignment, wide: true },
@@ -224,6 +224,13 @@ fn kind(instruction: &Instruction, op: &SoftOp) -> Kind {
         return Kind::Vector { alignment: 1, wide: true };
     }
     integer(instruction)
+}
+
+/// What an address must be a multiple of for the host's processor, of whichever vendor, to execute the instruction as it is.
+/// What is aligned less is the interpreter's, which knows what the guest's processor asks.
+fn alignment(instruction: &Instruction, info: &VectorInfo) -> u8 {
+    let of_sha = instruction.cpuid_features().contains(&CpuidFeature::SHA);
+    info.memory.filter(|memory| memory.aligned || of_sha).map_or(1, |memory| memory.size)
 }
 
 /// Branches and the stack.
@@ -457,4 +464,24 @@ fn needs_rewriting(instruction: &Instruction) -> bool {
     let memory = (0..instruction.op_count()).any(|n| instruction.op_kind(n) == OpKind::Memory);
     let stack = |n| instruction.op_register(n).full_register() == iced_x86::Register::RSP;
     registers().any(high) && (memory || registers().any(stack))
+}
+
+#[cfg(test)]
+mod tests {
+    use iced_x86::{Decoder, DecoderOptions};
+
+    use super::*;
+
+    #[test]
+    fn what_some_vendors_processors_ask_to_be_aligned_is_checked() {
+        let alignment = |bytes: &[u8]| {
+            let instruction = Decoder::new(64, bytes, DecoderOptions::NONE).decode();
+            alignment(&instruction, &classify(&instruction).expect("it works on vectors"))
+        };
+        assert_eq!(alignment(&[0x0f, 0x58, 0x00]), 16); // addps xmm0, [rax]
+        assert_eq!(alignment(&[0x0f, 0x38, 0xc8, 0x00]), 16); // sha1nexte xmm0, [rax]
+        assert_eq!(alignment(&[0x0f, 0x38, 0xc8, 0xc0]), 1); // sha1nexte xmm0, xmm0
+        assert_eq!(alignment(&[0x0f, 0x10, 0x00]), 1); // movups xmm0, [rax]
+        assert_eq!(alignment(&[0xc5, 0xfc, 0x29, 0x00]), 32); // vmovaps [rax], ymm0
+    }
 }

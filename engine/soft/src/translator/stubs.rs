@@ -39,7 +39,7 @@ pub struct Stubs {
     pub time_up_before: u32,
     /// Called by a site that does not know its page, by view, whether it writes, and whether it is a group's.
     pub miss: [[[u32; 2]; 2]; REMEMBERED],
-    /// Called by a restless access whose page the table does not know, with its address in R10 and a [`calls::Place`] in R11;
+    /// Called by an access without a site whose page the table does not know, with its address in R10 and a [`calls::Place`] in R11;
     /// by whether it writes. Returns with the host address in R10.
     pub table_miss: [u32; 2],
     /// Called with an operation's address in R11: the interpreter executes it.

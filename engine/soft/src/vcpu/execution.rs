@@ -17,6 +17,7 @@ use tern_x86::exception::Stop;
 use super::{POLL_INTERVAL, SoftVcpu};
 use crate::blocks::Block;
 use crate::environment::{HOT_PREDECESSOR, SoftEnvironment, execute, finish};
+use crate::ram::PAGE;
 use crate::translator::{self, Exit, Translated};
 
 impl SoftVcpu {
@@ -49,13 +50,13 @@ impl SoftVcpu {
                     Exit::Interpret => break,
                     Exit::Link => {
                         if let Some(unit) = p.env.translated(&p.cpu, block, HOT_PREDECESSOR) {
-                            p.env.link(unit);
+                            p.env.link(block, unit);
                         }
                     }
                     Exit::Plain => {
                         plain = p.env.plain(&p.cpu, block);
                         match plain {
-                            Some(unit) => p.env.link(unit),
+                            Some(unit) => p.env.link(block, unit),
                             None => break,
                         }
                     }
@@ -130,7 +131,12 @@ impl SoftVcpu {
             // Only flat code's instruction pointers tell its linear pages.
             let flat = p.cpu.mode.intersects(Mode::LONG | Mode::FLAT);
             let same_page = flat && (start ^ p.cpu.rip) >> 12 == 0;
-            if same_page && !p.env.unchained && (*next).second.is_none() {
+            // The linear page may lead to another page of RAM by now, while the old one's code is still used.
+            if same_page
+                && !p.env.unchained
+                && (*next).second.is_none()
+                && ((*block).physical ^ (*next).physical) < PAGE
+            {
                 let links = &mut (*block).links;
                 links[1] = links[0];
                 links[0] = crate::blocks::Link { delta, block: next };

@@ -38,12 +38,11 @@ use super::super::calls::Place;
 use super::cold::Cold;
 use super::scratch::Holds;
 use super::{Checks, Emitter, Guest, Known, host};
-use crate::tlb::{ENTRIES, Site as TlbSite};
+use crate::tlb::{ENTRIES, Extent, Site as TlbSite};
 use crate::translator::assembler::*;
 use crate::translator::flags::FlagSet;
 use crate::translator::frame;
 use crate::translator::groups::{Member, Part};
-use crate::translator::sites::Extent;
 
 /// A memory access to be checked.
 #[derive(Debug, Clone, Copy)]
@@ -254,7 +253,7 @@ impl Emitter<'_> {
     ) -> Finder {
         let (miss, back) = (self.a.label(), self.a.label());
         let (write, count) = (access.write, self.count);
-        if self.asks_table(guest) && group < frame::GROUPS {
+        let Some(site) = self.site(guest, Extent::Group(extent), write) else {
             let place = Place::new(guest.offset(), 0, extent, access.stack).for_group();
             self.look_at_table(write, extent, miss);
             self.a.place(back);
@@ -264,12 +263,12 @@ impl Emitter<'_> {
                 self.a.store(frame::group(group).code, R11);
             }
             self.a.sub(R10, base);
+            // The least number of 32 bits is no group's distance.
             self.a.lea(R11, R10, from.wrapping_neg());
             self.a.store(frame::group(group).delta, R11);
             self.scratch.hold_delta(group);
             return Finder::Group(group);
-        }
-        let site = self.sites.next(self.target.view, Extent::Group(extent), access.write);
+        };
         self.a.sub_frame(R10, frame::site(site, offset_of!(TlbSite, tag)));
         self.a.cmp_frame(R10, frame::site(site, offset_of!(TlbSite, limit)));
         self.a.jcc(ABOVE_OR_EQUAL, miss);
@@ -292,15 +291,14 @@ impl Emitter<'_> {
             self.require_alignment(guest, access.alignment);
         }
         let (miss, back) = (self.a.label(), self.a.label());
-        if self.asks_table(guest) {
+        let Some(site) = self.site(guest, Extent::Single(access.size), access.write) else {
             self.scratch.lose(R11);
             self.look_at_table(access.write, access.size, miss);
             self.a.place(back);
             let place = Place::new(guest.offset(), 0, access.size, access.stack);
             self.cold.push(Cold::TableMiss { at: miss, back, place, write: access.write });
             return Finder::Table;
-        }
-        let site = self.sites.next(self.target.view, Extent::Single(access.size), access.write);
+        };
         self.a.sub_frame(R10, frame::site(site, offset_of!(TlbSite, tag)));
         self.a.cmp_frame(R10, frame::site(site, offset_of!(TlbSite, limit)));
         self.a.jcc(ABOVE_OR_EQUAL, miss);
@@ -316,9 +314,12 @@ impl Emitter<'_> {
         Finder::Site(site)
     }
 
-    /// Whether the instruction's accesses have no sites.
-    fn asks_table(&self, guest: &Guest) -> bool {
-        self.target.checks != Checks::Sited || (self.is_restless)(guest.offset())
+    /// The site that an access of this instruction gets; `None` if the table is to be asked.
+    fn site(&mut self, guest: &Guest, extent: Extent, write: bool) -> Option<usize> {
+        if self.target.checks != Checks::Sited || (self.is_restless)(guest.offset()) {
+            return None;
+        }
+        self.sites.next(self.target.view, extent, write)
     }
 
     /// The linear address of `size` bytes in R10 becomes a host address if the table knows its page. Flags and R11 are lost.

@@ -103,7 +103,8 @@ impl Default for Tools {
 }
 
 /// Emits a unit: its code, whose first byte is the entry for jumps by table; what its code refers to goes to `operations`. Its
-/// accesses get their sites from `sites`, but for those of the instructions at offsets that are restless.
+/// accesses get their sites from `sites` if they are to have some, but for those of the instructions at offsets that are
+/// restless.
 pub fn emit<'a>(
     tools: &'a mut Tools,
     unit: &Unit,
@@ -115,6 +116,7 @@ pub fn emit<'a>(
 ) -> Code<'a> {
     let mut a = std::mem::take(&mut tools.assembler);
     a.clear();
+    sites.begin_unit();
     let by_table = a.label();
     if unit.crosses {
         a.jmp(by_table);

@@ -214,3 +214,40 @@ fn hot_code_goes_on_where_its_second_page_is_now() {
         g.expect_frame(0, WINDOW + 0xffe)
     });
 }
+
+#[test]
+fn code_goes_on_in_its_own_page_after_another_was_there_for_a_while() {
+    /// CMP EAX, 1; JE 0x100; RET.
+    const FUNCTION: [u8; 10] = [0x83, 0xf8, 0x01, 0x0f, 0x84, 0xf7, 0, 0, 0, 0xc3];
+    const TIMES: u32 = 5000;
+    long(|g| {
+        for n in 0..2 {
+            g.put_bytes(frame(n), FUNCTION);
+            // MOV EDX, imm32; RET.
+            g.put_bytes(frame(n) + 0x100, [0xba, n as u8, 0, 0, 0, 0xc3]);
+        }
+        g.put_bytes(frame(2), [0xc3]);
+        g.map(0, frame(0) | P);
+        g.map(128, frame(2) | P);
+        g.mov(rbx, WINDOW)?;
+        g.mov(r13, WINDOW + 0x8_0000)?;
+        for (leads, taken) in [(0, 0), (1, 1)] {
+            // Without an invalidation the old page may be used or the new one; an engine may have forgotten where it is.
+            store(g, WINDOW_TABLE, frame(leads) | P)?;
+            g.call(r13)?;
+            let mut again = g.create_label();
+            g.mov(ecx, TIMES)?;
+            g.place(&mut again)?;
+            g.mov(eax, taken)?;
+            g.call(rbx)?;
+            g.dec(ecx)?;
+            g.jnz(again)?;
+        }
+        store(g, WINDOW_TABLE, frame(0) | P)?;
+        g.invlpg(ptr(rbx))?;
+        g.mov(edx, 2)?;
+        g.mov(eax, 1)?;
+        g.call(rbx)?;
+        g.expect(rdx, 0)
+    });
+}

@@ -1,0 +1,76 @@
+//! Operands in guest memory, after the check.
+
+use super::{Assembler, Host, R10, R11};
+
+/// Guest memory after its check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Memory {
+    /// At the host address in R10.
+    Checked,
+    /// At this distance from the guest address in `base`, plus R11: how far host addresses are from linear ones there.
+    Grouped {
+        /// The base register.
+        base: Host,
+        /// The distance.
+        displacement: i32,
+    },
+}
+
+impl Memory {
+    /// The same place, after the base register was moved by `by`.
+    pub const fn after_moving(self, by: i32) -> Self {
+        match self {
+            Self::Checked => Self::Checked,
+            Self::Grouped { base, displacement } => Self::Grouped { base, displacement: displacement - by },
+        }
+    }
+}
+
+impl Assembler {
+    /// Guest memory's operand, with REX and opcode before.
+    fn guest_operand(&mut self, opcode: u8, reg: Host, memory: Memory) {
+        let reg_bits = (reg.0 & 7) << 3;
+        match memory {
+            Memory::Checked => {
+                self.rex(true, reg, 0, R10.0);
+                self.raw(&[opcode, reg_bits | R10.0 & 7]);
+            }
+            Memory::Grouped { base, displacement } => {
+                self.rex(true, reg, R11.0, base.0);
+                self.raw(&[opcode, 0x84 | reg_bits, (R11.0 & 7) << 3 | base.0 & 7]);
+                self.raw(&displacement.to_le_bytes());
+            }
+        }
+    }
+
+    /// `mov reg, memory`, of 64 bits.
+    pub fn load_guest(&mut self, reg: Host, memory: Memory) {
+        self.guest_operand(0x8b, reg, memory);
+    }
+
+    /// `mov reg, memory`, of 64 or 32 bits.
+    pub fn load_guest_sized(&mut self, reg: Host, memory: Memory, wide: bool) {
+        let start = self.bytes.len();
+        self.load_guest(reg, memory);
+        if !wide {
+            // R10, R11 or the base is in it, so that there is a REX prefix.
+            self.bytes[start] &= !8;
+        }
+    }
+
+    /// `mov memory, reg`, of 64 bits.
+    pub fn store_guest(&mut self, memory: Memory, reg: Host) {
+        self.guest_operand(0x89, reg, memory);
+    }
+
+    /// `mov qword memory, value`, sign-extended.
+    pub fn store_guest_immediate(&mut self, memory: Memory, value: i32) {
+        self.guest_operand(0xc7, Host(0), memory);
+        self.raw(&value.to_le_bytes());
+    }
+
+    /// `cmp qword [reg], 0`; the register is R11.
+    pub fn cmp_r11_memory_zero(&mut self) {
+        self.raw(&[0x49, 0x83, 0x3b, 0]);
+    }
+}
