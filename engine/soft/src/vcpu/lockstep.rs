@@ -40,9 +40,9 @@ impl SoftVcpu {
         let translated = end(p, exit == Exit::Exception);
         p.cpu.clone_from(&before);
         let (mut defined, mut done, mut ran) = (Defined::all(), 0, Ok(()));
-        // Where a unit breaks off in its middle, it has counted nothing.
-        let broken_off = instructions == 0;
-        let limit = if broken_off { MAX_INSTRUCTIONS as u64 } else { instructions };
+        // Where a unit breaks off in its middle, it has counted nothing, or what it left to the interpreter as well.
+        let broken_off = instructions == 0 || exit == Exit::Interpret;
+        let limit = if instructions == 0 { MAX_INSTRUCTIONS as u64 } else { instructions };
         let (mut path, mut code) = (Vec::new(), (before.rip & !(PAGE - 1), page.clone()));
         while done < limit && ran.is_ok() && !(broken_off && ran_to(p, &translated)) {
             if p.cpu.rip & !(PAGE - 1) != code.0 {
