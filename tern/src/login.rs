@@ -109,7 +109,8 @@ mod tests {
     #[test]
     fn only_a_system_that_does_not_know_the_words_is_given_settings_of_the_terminal() {
         let segment = |name| login().segment(Release::named(name));
-        let has = |segment: &[u8], text: &str| segment.windows(text.len()).any(|bytes| bytes == text.as_bytes());
+        let has =
+            |segment: &[u8], text: &str| segment.windows(text.len()).any(|bytes| bytes == text.as_bytes());
         let (older, newer) = (segment("debian:12"), segment("debian:13"));
         assert!(has(&older, "TTYRows=43\n") && !has(&newer, "TTYRows"));
         for each in [older, newer] {
