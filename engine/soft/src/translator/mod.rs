@@ -73,7 +73,7 @@ use crate::profile::SharedJitDump;
 use crate::profile::gauge::Work;
 use crate::ram::PAGE;
 use crate::tlb::View;
-use calls::Operations;
+use calls::{Operation, Operations};
 use code_cache::{CodeCache, Placed};
 pub use emit::Checks;
 use emit::{Target, Tools};
@@ -156,9 +156,10 @@ impl Translator {
         self.translation == Translation::Verified
     }
 
-    /// Whether another unit surely fits.
+    /// Whether another unit surely fits. The operations that units leave to the interpreter take from the same bound, so that no
+    /// guest's code takes more of the host's memory than it.
     pub const fn has_room(&self) -> bool {
-        self.cache.free() >= MOST
+        self.cache.free() >= MOST + self.operations.len() * size_of::<Operation>()
     }
 
     /// Drops all units. None may be running, and none may be entered any more.
