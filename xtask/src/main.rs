@@ -51,7 +51,7 @@ enum Command {
         /// With --kvm: also what is left out there only because it takes long, which is half an hour
         #[arg(long, requires = "kvm")]
         all: bool,
-        /// Only what runs on `soft`, with hot code treated so, and real guests too: `off` takes half an hour, `verify` hours
+        /// Only what runs on `soft`, with hot code treated so, and real guests too: `verify` takes hours
         #[arg(long, value_name = "HOW", value_parser = test::TRANSLATIONS, conflicts_with_all = ["quick", "kvm"])]
         translation: Option<String>,
     },

@@ -68,13 +68,13 @@ impl Engine for KvmEngine {
 
     fn probe(&self) -> Availability {
         match usable() {
-            Ok(()) => Availability::Available("/dev/kvm runs guest code on this host's processors".into()),
+            Ok(_) => Availability::Available("/dev/kvm runs guest code on this host's processors".into()),
             Err(Finding { reason, remedy }) => Availability::Unavailable { reason, remedy },
         }
     }
 
     fn instruction_sets(&self) -> InstructionSets {
-        Host::open().map_or_else(|_| InstructionSets::empty(), |host| vm::instruction_sets(&host))
+        usable().unwrap_or_default()
     }
 
     fn create_vm(&self, config: &VmConfig, memory: GuestMemory) -> Result<Arc<dyn Vm>, EngineError> {
@@ -86,8 +86,14 @@ impl Engine for KvmEngine {
     }
 }
 
-/// Whether guests run here: found out once, because it does not change while the process lives.
-fn usable() -> Result<(), Finding> {
-    static FINDING: OnceLock<Result<(), Finding>> = OnceLock::new();
-    FINDING.get_or_init(|| Host::open().and_then(trial::run)).clone()
+/// Whether guests run here, and which instruction sets they can have then: found out once, because it does not change while the
+/// process lives.
+fn usable() -> Result<InstructionSets, Finding> {
+    static FINDING: OnceLock<Result<InstructionSets, Finding>> = OnceLock::new();
+    let find = || {
+        let host = Host::open()?;
+        let sets = vm::host_cpuid(&host).instruction_sets();
+        trial::run(host).map(|()| sets)
+    };
+    FINDING.get_or_init(find).clone()
 }

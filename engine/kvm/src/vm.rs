@@ -88,7 +88,7 @@ impl KvmVm {
         match config.cpu_model.basis {
             Basis::Exact => cpuid::check(&config.cpu_model.identity(), &host_cpuid(&host))?,
             Basis::Model => {
-                EngineError::check_sets("kvm", &config.cpu_model, instruction_sets(&host))?;
+                EngineError::check_sets("kvm", &config.cpu_model, host_cpuid(&host).instruction_sets())?;
             }
             Basis::Host => {}
         }
@@ -287,13 +287,8 @@ impl Vm for KvmVm {
     }
 }
 
-/// The instruction sets beyond x86-64-v2 that KVM gives to guests here.
-pub fn instruction_sets(host: &Host) -> InstructionSets {
-    let host = host_cpuid(host);
-    InstructionSets::shown(|function, index| host.leaf(function, index))
-}
-
-fn host_cpuid(host: &Host) -> HostCpuid<'_> {
+/// What guests can have here.
+pub fn host_cpuid(host: &Host) -> HostCpuid<'_> {
     HostCpuid {
         supported: host.supported_cpuid(),
         tsc_deadline: host.kvm().check_extension(Cap::TscDeadlineTimer),

@@ -47,6 +47,11 @@ impl Feature {
         Self { function, index, register, bit }
     }
 
+    /// Whether its leaf, which `result` is, shows it.
+    pub(super) const fn is_in(self, result: &super::CpuidResult) -> bool {
+        self.register.of(result) & self.mask() != 0
+    }
+
     /// The feature's bit as a mask of its register.
     #[must_use]
     pub const fn mask(self) -> u32 {

@@ -134,8 +134,7 @@ impl CpuModel {
     /// Whether the model offers a feature.
     #[must_use]
     pub fn has(&self, feature: Feature) -> bool {
-        let result = self.stored(feature.function, feature.index);
-        feature.register.of(&result) & feature.mask() != 0
+        feature.is_in(&self.stored(feature.function, feature.index))
     }
 
     /// What CPUID returns for EAX = `function` and ECX = `index`. Functions that the model lacks return zeros.

@@ -9,7 +9,7 @@ use bitflags::bitflags;
 use iced_x86::{CpuidFeature, Instruction};
 
 use super::feature::{self, Feature};
-use super::{Basis, CpuModel, CpuidResult, Leaf, find};
+use super::{Basis, CpuModel, CpuidResult, Leaf};
 use crate::vector::{AVX_OFFSET, AVX_SIZE};
 
 bitflags! {
@@ -73,9 +73,7 @@ impl InstructionSets {
     /// The sets that a CPUID with these leaves, by function and index, shows to be usable.
     #[must_use]
     pub fn shown(leaf: impl Fn(u32, u32) -> CpuidResult) -> Self {
-        let is_shown = |feature: &Feature| {
-            feature.register.of(&leaf(feature.function, feature.index)) & feature.mask() != 0
-        };
+        let is_shown = |feature: &Feature| feature.is_in(&leaf(feature.function, feature.index));
         let sets: Self = SHOWN.iter().filter(|(_, feature)| is_shown(feature)).map(|(set, _)| *set).collect();
         if leaf(0xd, 0).eax & AVX_COMPONENT == 0 { (sets - Self::AVX).consistent() } else { sets }
     }
@@ -141,7 +139,35 @@ const SHOWN: [(InstructionSets, Feature); 15] = [
 ];
 
 /// XCR0: the component of AVX.
-pub(super) const AVX_COMPONENT: u32 = 1 << 2;
+const AVX_COMPONENT: u32 = 1 << 2;
+
+/// Where AVX's component is in an XSAVE area.
+pub(super) const AVX_PLACE: Leaf = Leaf {
+    function: 0xd,
+    index: Some(2),
+    result: CpuidResult { eax: AVX_SIZE as u32, ebx: AVX_OFFSET as u32, ecx: 0, edx: 0 },
+};
+
+/// What a leaf of a model without `sets` is in one that has them; beside AVX's there is [`AVX_PLACE`].
+pub(super) const fn with_sets(mut leaf: Leaf, sets: InstructionSets) -> Leaf {
+    let index = match leaf.index {
+        Some(index) => index,
+        None => 0,
+    };
+    let mut n = 0;
+    while n < SHOWN.len() {
+        let (set, feature) = SHOWN[n];
+        if sets.contains(set) && feature.function == leaf.function && feature.index == index {
+            *feature.register.of_mut(&mut leaf.result) |= feature.mask();
+        }
+        n += 1;
+    }
+    if sets.contains(InstructionSets::AVX) && leaf.function == 0xd && index == 0 {
+        leaf.result.eax |= AVX_COMPONENT;
+        leaf.result.ecx = (AVX_OFFSET + AVX_SIZE) as u32;
+    }
+    leaf
+}
 
 impl CpuModel {
     /// The instruction sets that this model offers.
@@ -158,36 +184,9 @@ impl CpuModel {
             return self;
         }
         let sets = sets.consistent();
-        for (_, feature) in SHOWN.iter().filter(|(set, _)| sets.contains(*set)) {
-            self.show(*feature);
-        }
-        if sets.contains(InstructionSets::AVX) {
-            let mut components = find(&self.leaves, 0xd, 0);
-            components.eax |= AVX_COMPONENT;
-            components.ecx = (AVX_OFFSET + AVX_SIZE) as u32;
-            self.replace(0xd, 0, components);
-            let place =
-                CpuidResult { eax: AVX_SIZE as u32, ebx: AVX_OFFSET as u32, ..CpuidResult::default() };
-            self.replace(0xd, 2, place);
-        }
+        let leaves = self.leaves.iter().map(|leaf| with_sets(*leaf, sets));
+        self.leaves = leaves.chain(sets.contains(InstructionSets::AVX).then_some(AVX_PLACE)).collect();
         self
-    }
-
-    fn show(&mut self, feature: Feature) {
-        let mut result = find(&self.leaves, feature.function, feature.index);
-        *feature.register.of_mut(&mut result) |= feature.mask();
-        self.replace(feature.function, feature.index, result);
-    }
-
-    fn replace(&mut self, function: u32, index: u32, result: CpuidResult) {
-        let leaves = self.leaves.to_mut();
-        let place = leaves
-            .iter_mut()
-            .find(|leaf| leaf.function == function && leaf.index.is_none_or(|leaf| leaf == index));
-        match place {
-            Some(leaf) => leaf.result = result,
-            None => leaves.push(Leaf { function, index: Some(index), result }),
-        }
     }
 }
 

@@ -11,8 +11,8 @@ pub mod recorded;
 use kvm_bindings::{KVM_CPUID_FLAG_SIGNIFCANT_INDEX, kvm_cpuid_entry2};
 use tern_engine::EngineError;
 use tern_x86::cpuid::{
-    Basis, CpuIdentity, CpuModel, CpuidContext, CpuidResult, Leaf, SPECULATION_7_EDX, SPECULATION_8_EBX,
-    SPECULATION_21_EAX, feature,
+    Basis, CpuIdentity, CpuModel, CpuidContext, CpuidResult, InstructionSets, Leaf, SPECULATION_7_EDX,
+    SPECULATION_8_EBX, SPECULATION_21_EAX, feature,
 };
 use tern_x86::paravirtual::{FEATURES, OFFERED, SIGNATURE, SIGNATURE_LEAF};
 
@@ -28,8 +28,7 @@ pub struct HostCpuid<'a> {
 }
 
 impl HostCpuid<'_> {
-    /// A leaf as KVM supports it; zeros if it does not.
-    pub fn leaf(&self, function: u32, index: u32) -> CpuidResult {
+    fn leaf(&self, function: u32, index: u32) -> CpuidResult {
         let matches = |entry: &&kvm_cpuid_entry2| {
             let counts = entry.flags & KVM_CPUID_FLAG_SIGNIFCANT_INDEX != 0;
             entry.function == function && (!counts || entry.index == index)
@@ -56,6 +55,11 @@ impl HostCpuid<'_> {
             FEATURES => CpuidResult { eax: leaf.eax & OFFERED, ..leaf },
             _ => leaf,
         }
+    }
+
+    /// The instruction sets beyond x86-64-v2 that guests can have.
+    pub fn instruction_sets(&self) -> InstructionSets {
+        InstructionSets::shown(|function, index| self.leaf(function, index))
     }
 
     /// Whether the vendor is AMD, or one whose processors are AMD's.
@@ -208,8 +212,6 @@ fn entry(function: u32, index: u32, flags: u32, result: CpuidResult) -> kvm_cpui
 
 #[cfg(test)]
 mod tests {
-    use tern_x86::cpuid::InstructionSets;
-
     use super::recorded::{amd, intel};
     use super::*;
 
@@ -231,15 +233,11 @@ mod tests {
     fn the_model_with_avx_is_carried_out_on_both_vendors() {
         for supported in [intel(), amd()] {
             let host = HostCpuid { supported: &supported, tsc_deadline: true };
-            let sets = InstructionSets::shown(|function, index| host.leaf(function, index));
-            let model = CpuModel::most_capable(sets);
+            let model = CpuModel::most_capable(host.instruction_sets());
             assert_eq!(model.name, "tern-v3");
             let entries = guest_cpuid(&model, 0, &host);
             let guest = HostCpuid { supported: &entries, tsc_deadline: true };
-            assert_eq!(
-                InstructionSets::shown(|function, index| guest.leaf(function, index)),
-                model.instruction_sets()
-            );
+            assert_eq!(guest.instruction_sets(), model.instruction_sets());
             let (all, avx) = (guest.leaf(0xd, 0), guest.leaf(0xd, 2));
             // After reset, only x87 is enabled.
             assert_eq!((all.eax, all.ebx, all.ecx, avx.eax, avx.ebx), (7, 576, 832, 256, 576));
