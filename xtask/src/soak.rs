@@ -27,8 +27,8 @@ const SYSTEM: &str = "debian:12";
 /// Processors of a machine, and jobs at the same time.
 const PROCESSORS: &str = "4";
 
-/// How much longer than its jobs a machine may take, for its start and the last of them.
-const GRACE: Duration = Duration::from_secs(3600);
+/// How much longer than its jobs a machine may take, for its start and the last of them (`PATIENCE` in `tests/soak/load`).
+const GRACE: Duration = Duration::from_secs(7200);
 
 /// Runs a job's Debian on this computer.
 const CHROOT: &str =
