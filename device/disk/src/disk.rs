@@ -76,14 +76,16 @@ pub trait Lane: Debug + Send {
     /// Makes sure that everything submitted is under way. Cheap if it is.
     fn start(&mut self);
 
-    /// Appends to `done` what has been completed since the last call. Does not block.
+    /// Appends to `done` what has been completed since the last call. Does not block. Some requests are done when they were
+    /// started: look here before you wait.
     fn completions(&mut self, done: &mut Vec<Completion>);
 
     /// How many requests have been submitted whose completion was not yet returned.
     fn in_flight(&self) -> usize;
 
-    /// Becomes readable when there may be completions, for `poll` or `epoll`, and stays so until [`Self::completions`] is
-    /// called; the caller never reads it. The same descriptor for the whole life of the lane.
+    /// Becomes readable when there may be completions of what was still in flight at the last call of [`Self::completions`], for
+    /// `poll` or `epoll`, and stays so until the next; the caller never reads it. The same descriptor for the whole life of the
+    /// lane.
     fn wait_descriptor(&self) -> BorrowedFd<'_>;
 
     /// Starts what was submitted and appends all completions to `done`: blocks until nothing is in flight.

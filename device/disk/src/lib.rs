@@ -8,7 +8,7 @@
 //! open.rs       from options to a Disk
 //! chain.rs      an image with the images that it stands on
 //! probe.rs      what a file is, by its contents
-//! lane/         the ways of requests: io_uring, threads
+//! lane/         the ways of requests: at once, io_uring, threads
 //! image/        what is where in an image, whatever its format
 //! qcow2/ vmdk/ vhd/ vhdx/   the formats
 //! tool/         what `tern image` does with images

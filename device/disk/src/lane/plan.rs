@@ -1,10 +1,12 @@
 //! Whether a request is nothing but transfers between memory and files, and which.
 
+#![allow(unsafe_code)]
+
 use std::io;
 use std::sync::Arc;
 
 use crate::image::{Access, Hold, Image, Place};
-use crate::memory::Target;
+use crate::memory::{Source, Target};
 use crate::request::Buffer;
 use crate::storage::Storage;
 
@@ -80,6 +82,30 @@ pub(super) fn plan(
         done += length;
     }
     Ok(Some(plan))
+}
+
+impl Plan {
+    /// Makes the transfers that need not wait for a device, or the parts of them that need not; what is left stays.
+    ///
+    /// # Safety
+    /// The buffers may be accessed.
+    pub(super) unsafe fn carry_out_at_once(&mut self, access: Access) {
+        self.transfers.retain_mut(|transfer| {
+            let buffers = transfer.buffers.clone();
+            let done = match access {
+                // SAFETY: the caller's promise.
+                Access::Read => {
+                    transfer.storage.read_at_once(&unsafe { Target::new(buffers) }, transfer.offset)
+                }
+                // SAFETY: the caller's promise.
+                Access::Write => {
+                    transfer.storage.write_at_once(&unsafe { Source::new(buffers) }, transfer.offset)
+                }
+            };
+            transfer.advance(done.min(transfer.length));
+            transfer.length > 0
+        });
+    }
 }
 
 fn is_aligned(offset: u64, buffers: &[Buffer], alignment: usize) -> bool {

@@ -21,7 +21,10 @@ use crate::request::{Completion, Operation};
 pub(crate) struct QueueLane {
     // Dropped first: it tells the inbox's descriptor.
     ring: Option<Ring>,
+    transport: Transport,
     inbox: Arc<Inbox>,
+    /// What needed no waiting.
+    done: Vec<Completion>,
     image: Arc<dyn Image>,
     facts: Facts,
     pool: Arc<Pool>,
@@ -77,7 +80,7 @@ impl QueueLane {
             Transport::Threads => None,
         };
         let facts = image.facts();
-        Ok(Self { ring, inbox, image, facts, pool, in_flight: 0 })
+        Ok(Self { ring, transport, inbox, done: Vec::new(), image, facts, pool, in_flight: 0 })
     }
 
     /// Whether the request makes sense.
@@ -121,7 +124,7 @@ impl QueueLane {
                 // SAFETY: the caller's promise; it lives until the completion.
                 let target = unsafe { Target::new(buffers.to_vec()) };
                 // SAFETY: the caller's promise.
-                match unsafe { self.by_ring(tag, offset, &target, Access::Read) }? {
+                match unsafe { self.directly(tag, offset, &target, Access::Read) }? {
                     Taken::Done => return Ok(true),
                     Taken::UnderWay => return Ok(false),
                     Taken::No => Work::Read(offset, target),
@@ -131,7 +134,7 @@ impl QueueLane {
                 // SAFETY: the caller's promise. It is not written to: its pieces only go into the plan of a write.
                 let places = unsafe { Target::new(buffers.to_vec()) };
                 // SAFETY: the caller's promise.
-                match unsafe { self.by_ring(tag, offset, &places, Access::Write) }? {
+                match unsafe { self.directly(tag, offset, &places, Access::Write) }? {
                     Taken::Done => return Ok(true),
                     Taken::UnderWay => return Ok(false),
                     // SAFETY: the caller's promise; it lives until the completion.
@@ -140,6 +143,10 @@ impl QueueLane {
             }
             Operation::Flush => match (self.image.flush_way(), &mut self.ring) {
                 (FlushWay::Nothing, _) => return Ok(true),
+                (FlushWay::Sync(storage), _) if storage.is_in_memory() => {
+                    storage.sync()?;
+                    return Ok(true);
+                }
                 (FlushWay::Sync(storage), Some(ring)) if storage.descriptor().is_some() => {
                     ring.sync(tag, storage);
                     return Ok(false);
@@ -162,32 +169,37 @@ impl QueueLane {
         Ok(false)
     }
 
-    /// Lets the ring do it, if it can.
+    /// Transfers between memory and files, without a thread: at once, or by the ring.
     ///
     /// # Safety
     /// As [`Lane::submit`].
-    unsafe fn by_ring(
+    unsafe fn directly(
         &mut self,
         tag: u64,
         offset: u64,
         memory: &Target<'_>,
         access: Access,
     ) -> io::Result<Taken> {
-        let Some(ring) = &mut self.ring else { return Ok(Taken::No) };
-        let Some(plan) = plan(&*self.image, offset, memory, access)? else { return Ok(Taken::No) };
+        if self.transport == Transport::Threads {
+            return Ok(Taken::No);
+        }
+        let Some(mut plan) = plan(&*self.image, offset, memory, access)? else { return Ok(Taken::No) };
         for (start, length) in &plan.zeros {
             memory.slice(*start, *length).zero();
         }
+        // SAFETY: the caller's promise.
+        unsafe { plan.carry_out_at_once(access) };
         if plan.transfers.is_empty() {
             return Ok(Taken::Done);
         }
+        let Some(ring) = &mut self.ring else { return Ok(Taken::No) };
         // SAFETY: the caller's promise.
         unsafe { ring.transfer(tag, plan, access) };
         Ok(Taken::UnderWay)
     }
 }
 
-/// What the ring did with a request.
+/// What became of a request without a thread.
 enum Taken {
     No,
     UnderWay,
@@ -201,8 +213,8 @@ impl Lane for QueueLane {
         let begun = self.check(&operation).and_then(|()| unsafe { self.begin(tag, operation) });
         match begun {
             Ok(false) => {}
-            Ok(true) => self.inbox.put(Completion { tag, result: Ok(()) }),
-            Err(error) => self.inbox.put(Completion { tag, result: Err(error) }),
+            Ok(true) => self.done.push(Completion { tag, result: Ok(()) }),
+            Err(error) => self.done.push(Completion { tag, result: Err(error) }),
         }
     }
 
@@ -215,6 +227,7 @@ impl Lane for QueueLane {
 
     fn completions(&mut self, done: &mut Vec<Completion>) {
         let before = done.len();
+        done.append(&mut self.done);
         self.inbox.empty_into(done);
         if self.ring.as_mut().is_some_and(|ring| !ring.completions(done)) {
             self.inbox.tell();

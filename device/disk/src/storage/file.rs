@@ -7,8 +7,9 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{FallocateFlags, OFlags, SeekFrom, fallocate, seek};
+use rustix::fs::{FallocateFlags, OFlags, SeekFrom, fallocate, fstatfs, seek};
 
 use super::direct::Direct;
 use super::lock::{self, LockError, Purpose};
@@ -33,10 +34,18 @@ pub(crate) struct HostFile {
     is_device: bool,
     /// The device's block in bytes; 1 for files.
     block: u32,
+    /// Whether its file system is in the host's memory.
+    is_in_memory: bool,
+    /// Whether its file system knows `RWF_NOWAIT`, as far as we know.
+    knows_nowait: AtomicBool,
 }
 
 /// The most that one call of readv(2) takes (`IOV_MAX`).
 const MOST_PIECES: usize = 1024;
+
+/// The file systems that have no device: tmpfs(5), which memfd_create(2) stands on, too, and ramfs. What they swapped out is
+/// worth the wait.
+const IN_MEMORY: [libc::c_long; 2] = [libc::TMPFS_MAGIC, 0x8584_58f6];
 
 impl HostFile {
     /// Opens the file or block device at `path`, which exists.
@@ -69,7 +78,8 @@ impl HostFile {
         let is_device = kind.is_block_device();
         let block = if is_device { device_block(&file)? } else { 1 };
         let direct = if is_direct { Some(Direct::of(&file)?) } else { None };
-        Ok(Self { file, direct, is_device, block })
+        let is_in_memory = !is_device && IN_MEMORY.contains(&fstatfs(&file)?.f_type);
+        Ok(Self { file, direct, is_device, block, is_in_memory, knows_nowait: AtomicBool::new(true) })
     }
 
     /// Claims it for a purpose, until it is closed.
@@ -114,6 +124,21 @@ impl HostFile {
                 Err(_) => retry(io::Error::last_os_error())?,
             }
         }
+    }
+
+    /// Reads what is in the host's memory; returns how much that is, and 0 if nobody can tell without waiting.
+    fn read_cached(&self, buffers: &[Buffer], offset: u64) -> usize {
+        let count = i32::try_from(buffers.len().min(MOST_PIECES)).unwrap_or(0);
+        let Ok(offset) = libc::off_t::try_from(offset) else { return 0 };
+        let (pieces, file) = (buffers.as_ptr().cast(), self.file.as_raw_fd());
+        // SAFETY: as in `read_some`.
+        let read = unsafe { libc::preadv2(file, pieces, count, offset, libc::RWF_NOWAIT) };
+        usize::try_from(read).unwrap_or_else(|_| {
+            if io::Error::last_os_error().kind() == io::ErrorKind::Unsupported {
+                self.knows_nowait.store(false, Ordering::Relaxed);
+            }
+            0
+        })
     }
 
     fn write_some(&self, buffers: &[Buffer], offset: u64) -> io::Result<usize> {
@@ -260,6 +285,23 @@ impl Storage for HostFile {
         Ok(Stretch { is_data: true, length: length.min(hole - offset) })
     }
 
+    fn read_at_once(&self, target: &Target<'_>, offset: u64) -> usize {
+        match &self.direct {
+            Some(_) => 0,
+            None if self.is_in_memory => self.read_some(target.buffers(), offset).unwrap_or(0),
+            None if self.knows_nowait.load(Ordering::Relaxed) => self.read_cached(target.buffers(), offset),
+            None => 0,
+        }
+    }
+
+    fn write_at_once(&self, source: &Source<'_>, offset: u64) -> usize {
+        if self.is_in_memory { self.write_some(source.buffers(), offset).unwrap_or(0) } else { 0 }
+    }
+
+    fn is_in_memory(&self) -> bool {
+        self.is_in_memory
+    }
+
     fn descriptor(&self) -> Option<(BorrowedFd<'_>, usize)> {
         let block = self.block();
         Some((self.file.as_fd(), usize::try_from(block).unwrap_or(1)))
@@ -299,6 +341,17 @@ mod tests {
         file.read(&Target::of(&mut bytes), 0).unwrap();
         let sevens = bytes.iter().filter(|byte| **byte == 7).count();
         assert_eq!(sevens, 300_000 - 200_000 - 1000);
+    }
+
+    #[test]
+    fn what_is_cached_is_read_at_once_as_far_as_the_file_goes() {
+        let file = file(&[7; 1000]);
+        let mut bytes = [1; 1024];
+        // Some file systems always wait.
+        let read = file.read_at_once(&Target::of(&mut bytes), 0);
+        assert!([0, 1000].contains(&read), "{read}");
+        assert!(bytes[..read].iter().all(|byte| *byte == 7) && bytes[read..].iter().all(|byte| *byte == 1));
+        assert_eq!(file.read_at_once(&Target::of(&mut bytes), 4096), 0);
     }
 
     #[test]

@@ -68,6 +68,22 @@ pub(crate) trait Storage: Debug + Send + Sync {
         None
     }
 
+    /// Fills the beginning of `target` from `offset` with what is there without waiting for a device; returns how many bytes that
+    /// are. 0 says nothing: there may be more, but not at once, or the file ends here, or the read fails.
+    fn read_at_once(&self, _target: &Target<'_>, _offset: u64) -> usize {
+        0
+    }
+
+    /// Writes the beginning of `source` at `offset`, as far as that does not wait for a device; returns as [`Self::read_at_once`].
+    fn write_at_once(&self, _source: &Source<'_>, _offset: u64) -> usize {
+        0
+    }
+
+    /// Whether [`Self::sync`] does not wait for a device either.
+    fn is_in_memory(&self) -> bool {
+        false
+    }
+
     /// Fills `bytes` from `offset`; zeros beyond the end.
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
         self.read(&Target::of(bytes), offset)

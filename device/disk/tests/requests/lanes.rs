@@ -1,11 +1,11 @@
 //! Lanes keep their promises, whatever they go through.
 
 use std::io::ErrorKind;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use tern_disk::{Buffer, Cache, DiskOptions, Operation, Transport};
+use tern_disk::{Buffer, Cache, Completion, DiskOptions, Operation, Transport};
 
 use crate::client::Client;
 
@@ -102,6 +102,7 @@ fn the_descriptor_tells_of_completions_and_only_of_them() {
             // SAFETY: the memory lives until the completion.
             unsafe { client.lane.submit(5, Operation::Read { offset: 0, buffers: &buffers }) };
             client.lane.start();
+            client.lane.completions(&mut done);
             while done.is_empty() {
                 assert!(is_ready(&client, 10), "a completion was not told");
                 client.lane.completions(&mut done);
@@ -109,6 +110,32 @@ fn the_descriptor_tells_of_completions_and_only_of_them() {
             done.clear();
         }
     }
+}
+
+#[test]
+fn what_is_in_the_hosts_memory_is_done_when_it_is_started() {
+    let file = rustix::fs::memfd_create("disk", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+    rustix::fs::ftruncate(&file, 1 << 20).unwrap();
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let mut client = Client::open(&options(path.as_ref(), Transport::Automatic));
+    let mut bytes: Vec<u8> = (0..8192_u32).map(|n| n as u8).collect();
+    let written = [Buffer::new(bytes.as_mut_ptr(), 8192)];
+    let mut found = vec![0; 8192];
+    let read = [Buffer::new(found.as_mut_ptr(), 5), Buffer::new(found[5..].as_mut_ptr(), 8187)];
+    for operation in [
+        Operation::Write { offset: 512, buffers: &written },
+        Operation::Flush,
+        Operation::Read { offset: 512, buffers: &read },
+    ] {
+        // SAFETY: the memory lives until the completion.
+        unsafe { client.lane.submit(3, operation) };
+        client.lane.start();
+        let mut done = Vec::new();
+        client.lane.completions(&mut done);
+        assert!(matches!(done[..], [Completion { tag: 3, result: Ok(()) }]), "{operation:?}: {done:?}");
+        assert_eq!(client.lane.in_flight(), 0);
+    }
+    assert_eq!(found, bytes);
 }
 
 #[test]
