@@ -13,7 +13,7 @@
 //! ```
 
 use std::fs::{self, DirEntry, File, TryLockError};
-use std::io;
+use std::io::{self, Read as _, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -22,6 +22,9 @@ use sha2::{Digest, Sha256};
 use crate::Error;
 
 const MANIFEST: &str = "manifest.json";
+
+/// After how many bytes it is told how far a file is.
+const PIECE: u64 = 4 << 20;
 
 /// A directory of entries, each known by its key.
 #[derive(Debug, Clone)]
@@ -174,15 +177,22 @@ impl Cache {
         Ok(entries)
     }
 
-    /// Compares every file of an entry with the digest it had when it was built.
+    /// Compares every file of an entry with the digest it had when it was built. `told` hears how many bytes of how many are done.
     ///
     /// # Errors
     /// [`Error::Damaged`] at the first difference, [`Error::NoEntry`], [`Error::BadKey`].
-    pub fn check(&self, key: &str) -> Result<(), Error> {
+    pub fn check(&self, key: &str, told: &mut dyn FnMut(u64, u64)) -> Result<(), Error> {
         let entry = self.existing(key)?;
         sizes_match(key, &entry)?;
-        for record in read_manifest(key, &entry)?.files {
-            let found = sha256_of_file(&entry.join(&record.name))?;
+        let records = read_manifest(key, &entry)?.files;
+        let total = records.iter().map(|record| record.size).sum();
+        let mut before = 0;
+        for record in records {
+            let path = entry.join(&record.name);
+            let mut digest = Sha256::new();
+            let length = carry(&path, &mut digest, &mut |done| told(before + done, total))?;
+            before += length;
+            let found = hex(digest);
             if found != record.sha256 {
                 let why = format!("its SHA-256 is {found}, not {}", record.sha256);
                 return Err(damaged(key, &record.name, why));
@@ -230,9 +240,25 @@ impl Cache {
 /// The SHA-256 of a file, in hexadecimal.
 pub(crate) fn sha256_of_file(path: &Path) -> Result<String, Error> {
     let mut digest = Sha256::new();
-    let mut file = File::open(path).map_err(Error::io("open", path))?;
-    io::copy(&mut file, &mut digest).map_err(Error::io("read", path))?;
+    carry(path, &mut digest, &mut |_| ())?;
     Ok(hex(digest))
+}
+
+/// Reads a file into `to`, piece by piece; `told` hears how many bytes are done. Returns how many there were.
+///
+/// # Errors
+/// [`Error::Io`]: it cannot be read, or its contents are not taken.
+pub(crate) fn carry(path: &Path, to: &mut dyn Write, told: &mut dyn FnMut(u64)) -> Result<u64, Error> {
+    let mut file = File::open(path).map_err(Error::io("open", path))?;
+    let mut done = 0;
+    loop {
+        let copied = io::copy(&mut (&mut file).take(PIECE), to).map_err(Error::io("read", path))?;
+        if copied == 0 {
+            return Ok(done);
+        }
+        done += copied;
+        told(done);
+    }
 }
 
 /// The SHA-256 of some text, in hexadecimal.
@@ -356,9 +382,27 @@ mod tests {
     fn check_finds_a_changed_file_of_the_same_size() {
         let (_directory, cache) = cache();
         let entry = put(&cache, "a", "first");
-        cache.check("a").unwrap();
+        cache.check("a", &mut |_, _| ()).unwrap();
         fs::write(entry.join("file"), "worst").unwrap();
-        assert!(matches!(cache.check("a"), Err(Error::Damaged { file, .. }) if file == "file"));
+        assert!(
+            matches!(cache.check("a", &mut |_, _| ()), Err(Error::Damaged { file, .. }) if file == "file")
+        );
+    }
+
+    #[test]
+    fn check_tells_how_far_it_is() {
+        let (_directory, cache) = cache();
+        let make = |new: &Path| -> Result<(), Error> {
+            for name in ["a", "b"] {
+                fs::write(new.join(name), vec![7; PIECE as usize + 5]).map_err(Error::io("write", new))?;
+            }
+            Ok(())
+        };
+        cache.get_or_build("two", make).unwrap();
+        let mut told = Vec::new();
+        cache.check("two", &mut |done, total| told.push((done, total))).unwrap();
+        let total = 2 * (PIECE + 5);
+        assert_eq!(told, [PIECE, PIECE + 5, 2 * PIECE + 5, total].map(|done| (done, total)));
     }
 
     #[test]

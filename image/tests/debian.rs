@@ -20,7 +20,7 @@ fn the_tiny_guest_is_fetched_once() {
     let entries = cache.entries().expect("a readable cache");
     assert_eq!(entries.len(), 3, "{entries:?}");
     for entry in &entries {
-        cache.check(&entry.key).expect("an undamaged entry");
+        cache.check(&entry.key, &mut |_, _| ()).expect("an undamaged entry");
         assert!(!cache.root().join(&entry.key).join("work").exists());
     }
     let before = fs::metadata(&image.kernel).and_then(|data| data.modified());

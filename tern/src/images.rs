@@ -9,6 +9,7 @@ use tern_image::{Cache, OnStderr, Progress, Silent};
 use crate::cli::{ImageCommand, OutputForm, SystemArguments};
 use crate::disks;
 use crate::exit::Failure;
+use crate::patience::Patience;
 
 mod listing;
 
@@ -115,7 +116,9 @@ fn check(entries: &[String], is_mended: bool, output: OutputForm) -> Result<(), 
     let cache = Cache::of_user()?;
     let entries: Vec<String> = entries.into_iter().cloned().collect();
     for key in some_or_all(&cache, &entries)? {
-        cache.check(&key)?;
+        let patience = Patience::new(format!("checking {key}"));
+        cache.check(&key, &mut |done, total| patience.told(done, total))?;
+        drop(patience);
         crate::print(format!("{key}: as it was built\n").as_bytes())?;
     }
     Ok(())

@@ -39,6 +39,7 @@ mod images;
 mod initramfs;
 mod login;
 mod panics;
+mod patience;
 mod run;
 mod size;
 mod source;

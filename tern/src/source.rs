@@ -193,7 +193,7 @@ fn kept(name: &str, arguments: &RunArguments, progress: &dyn Progress) -> Result
         (Ok(machine), _) => machine,
         (Err(Error::NotKept(_)), Some(release)) => {
             let system = System::get(&Cache::of_user()?, release, progress).map_err(cannot_get)?;
-            kept.create(name, &system)?
+            kept.create(name, &system, progress)?
         }
         (Err(Error::NotKept(_)), None) => {
             return Err(Failure::input(anyhow!(

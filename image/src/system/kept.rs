@@ -19,8 +19,8 @@ use tern_disk::Format;
 use tern_disk::tool::{self, NewBacking, NewImage};
 
 use super::{DISK, INITRD, KERNEL, System};
-use crate::Error;
-use crate::cache::listing;
+use crate::cache::{carry, listing};
+use crate::{Error, Progress};
 
 /// What lies below a kept machine's disk.
 const BASE: &str = "base.qcow2";
@@ -82,11 +82,11 @@ impl Kept {
         Ok(KeptSystem { name: name.to_owned(), system })
     }
 
-    /// Begins to keep a machine of this system.
+    /// Begins to keep a machine of this system. That it is copied, since it is on another file system, is shown.
     ///
     /// # Errors
     /// There is one of this name, or the host has no room for it.
-    pub fn create(&self, name: &str, system: &System) -> Result<KeptSystem, Error> {
+    pub fn create(&self, name: &str, system: &System, progress: &dyn Progress) -> Result<KeptSystem, Error> {
         let place = self.place(name)?;
         let new = self.root.join(format!(".{name}.new"));
         match fs::remove_dir_all(&new) {
@@ -95,9 +95,14 @@ impl Kept {
             }
             _ => fs::create_dir_all(&new).map_err(Error::io("create directory", &new))?,
         }
+        let mut elsewhere = Vec::new();
         for (from, to) in [(&system.disk, BASE), (&system.kernel, KERNEL), (&system.initrd, INITRD)] {
-            link(from, &new.join(to))?;
+            let to = new.join(to);
+            if fs::hard_link(from, &to).is_err() {
+                elsewhere.push((from.as_path(), to));
+            }
         }
+        copy(&elsewhere, &format!("copying {}", system.about.name), progress)?;
         let mut disk = NewImage::new(new.join(DISK), Format::Qcow2, None);
         let base = from_here(&new.join(BASE))?;
         disk.backing = Some(NewBacking { path: base, format: Some(Format::Qcow2) });
@@ -179,18 +184,49 @@ fn from_here(path: &Path) -> Result<PathBuf, Error> {
     Ok(up.collect::<PathBuf>().join(path.strip_prefix("/").unwrap_or(&path)))
 }
 
-/// Gives a file another name, or copies it where that cannot be: on another file system.
-fn link(from: &Path, to: &Path) -> Result<(), Error> {
-    if fs::hard_link(from, to).is_err() {
-        fs::copy(from, to).map_err(Error::io("copy", from))?;
+/// Copies files, if there are any, and shows how far that is.
+fn copy(files: &[(&Path, PathBuf)], what: &str, progress: &dyn Progress) -> Result<(), Error> {
+    if files.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    let length = |path: &Path| fs::metadata(path).map(|about| about.len()).map_err(Error::io("copy", path));
+    let total = files.iter().map(|(from, _)| length(from)).sum::<Result<u64, Error>>()?;
+    progress.begin(what, Some(total));
+    let mut before = 0;
+    let copied = files.iter().try_for_each(|(from, to)| {
+        let mut new = File::create(to).map_err(Error::io("create", to))?;
+        before += carry(from, &mut new, &mut |done| progress.advance(before + done))?;
+        Ok(())
+    });
+    progress.end();
+    copied
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+
     use super::super::{About, Release};
     use super::*;
+    use crate::Silent;
+
+    /// Keeps what is shown.
+    #[derive(Default)]
+    struct Shown(RefCell<Vec<String>>);
+
+    impl Progress for Shown {
+        fn begin(&self, what: &str, total: Option<u64>) {
+            self.0.borrow_mut().push(format!("{what} {}", total.unwrap_or(0)));
+        }
+
+        fn advance(&self, done: u64) {
+            self.0.borrow_mut().push(done.to_string());
+        }
+
+        fn end(&self) {
+            self.0.borrow_mut().push("end".to_owned());
+        }
+    }
 
     fn system(directory: &Path) -> System {
         let release = Release::named("debian").unwrap();
@@ -210,7 +246,7 @@ mod tests {
         fs::create_dir(&cache).unwrap();
         let kept = Kept::at(directory.path().join("kept"));
         assert!(kept.all().unwrap().is_empty());
-        let machine = kept.create("web", &system(&cache)).unwrap();
+        let machine = kept.create("web", &system(&cache), &Silent).unwrap();
         fs::remove_dir_all(&cache).unwrap();
         assert_eq!(fs::read_to_string(&machine.system.kernel).unwrap(), KERNEL);
         let disk = tern_disk::open(&tern_disk::DiskOptions::new(&machine.system.disk)).unwrap();
@@ -224,13 +260,35 @@ mod tests {
         let cache = directory.path().join("entry");
         fs::create_dir(&cache).unwrap();
         let kept = Kept::at(directory.path().join("kept"));
-        let machine = kept.create("web", &system(&cache)).unwrap();
+        let machine = kept.create("web", &system(&cache), &Silent).unwrap();
         let in_use = machine.claim().unwrap();
         assert!(matches!(machine.claim(), Err(Error::Running(_))));
         assert!(matches!(kept.remove("web"), Err(Error::Running(_))));
         drop(in_use);
         kept.remove("web").unwrap();
         assert!(matches!(kept.get("web"), Err(Error::NotKept(_))));
+    }
+
+    #[test]
+    fn what_is_copied_is_whole_and_shown_and_what_need_not_be_is_not_shown() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = |name: &str| directory.path().join(name);
+        let bytes: Vec<u8> = (0..5 << 20).map(|index| (index >> 10) as u8).collect();
+        fs::write(place("disk"), &bytes).unwrap();
+        fs::write(place("kernel"), "kernel").unwrap();
+        let (disk, kernel) = (place("disk"), place("kernel"));
+        let shown = Shown::default();
+        copy(&[(disk.as_path(), place("copy")), (kernel.as_path(), place("k"))], "copying web", &shown)
+            .unwrap();
+        assert!(fs::read(place("copy")).unwrap() == bytes);
+        assert_eq!(fs::read_to_string(place("k")).unwrap(), "kernel");
+        assert_eq!(*shown.0.borrow(), ["copying web 5242886", "4194304", "5242880", "5242886", "end"]);
+
+        let shown = Shown::default();
+        assert!(copy(&[(&place("gone"), place("x"))], "copying", &shown).is_err());
+        copy(&[], "copying", &shown).unwrap();
+        Kept::at(place("kept")).create("web", &system(directory.path()), &shown).unwrap();
+        assert!(shown.0.borrow().is_empty(), "it is on the same file system");
     }
 
     #[test]

@@ -3,11 +3,9 @@
 //! ```text
 //! arguments.rs   what can be said
 //! text.rs        what is told of an image
-//! patience.rs    progress, for what takes longer than a second
 //! ```
 
 mod arguments;
-mod patience;
 mod text;
 
 use std::path::Path;
@@ -17,6 +15,7 @@ use tern_disk::tool::{self, Existing, NewBacking, NewImage, Subformat};
 
 use crate::cli::OutputForm;
 use crate::exit::Failure;
+use crate::patience::Patience;
 use crate::size::{NewSize, human};
 
 pub(crate) use arguments::{
@@ -25,7 +24,6 @@ pub(crate) use arguments::{
 };
 
 use arguments::{NewArguments, format_of_name};
-use patience::Patience;
 
 impl From<DiskError> for Failure {
     fn from(error: DiskError) -> Self {

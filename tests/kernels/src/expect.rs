@@ -1,6 +1,7 @@
 //! What must be seen, in the order in which the guest reports it.
 
 use std::panic::Location;
+use std::rc::Rc;
 
 /// The numbers of exceptions (APM volume 2, table 8-1).
 pub mod vector {
@@ -86,13 +87,23 @@ struct Expected {
     /// What the word is, if it is not the value of an expression.
     what: &'static str,
     place: &'static Location<'static>,
+    /// Which of the cases it is that come by the same place.
+    case: Rc<str>,
 }
 
 /// All words of a guest's report.
 #[derive(Default)]
-pub struct Expectations(Vec<Expected>);
+pub struct Expectations {
+    words: Vec<Expected>,
+    case: Rc<str>,
+}
 
 impl Expectations {
+    /// What follows belongs to this case, which is told with a difference.
+    pub fn case(&mut self, case: &str) {
+        self.case = format!(" ({case})").into();
+    }
+
     /// The next word is this one.
     #[track_caller]
     pub fn exactly(&mut self, value: u64) {
@@ -117,7 +128,7 @@ impl Expectations {
 
     #[track_caller]
     fn push(&mut self, kind: Kind, what: &'static str) {
-        self.0.push(Expected { kind, what, place: Location::caller() });
+        self.words.push(Expected { kind, what, place: Location::caller(), case: Rc::clone(&self.case) });
     }
 
     /// The first difference between what was expected and `words`.
@@ -125,10 +136,10 @@ impl Expectations {
     /// # Errors
     /// A text with the difference and its place in the test.
     pub fn compare(&self, words: &[u64]) -> Result<(), String> {
-        for (index, expected) in self.0.iter().enumerate() {
-            let place = expected.place;
+        for (index, expected) in self.words.iter().enumerate() {
+            let Expected { place, case, .. } = expected;
             let Some(&word) = words.get(index) else {
-                return Err(format!("{place}: nothing was reported any more"));
+                return Err(format!("{place}{case}: nothing was reported any more"));
             };
             let (what, wrong) = match &expected.kind {
                 Kind::Exactly(value) if *value == word => continue,
@@ -136,9 +147,9 @@ impl Expectations {
                 Kind::Such(condition) if condition(word) => continue,
                 Kind::Such(_) => (expected.what, "it does not meet its condition".to_owned()),
             };
-            return Err(format!("{place}: {what} {word:#x}: {wrong}"));
+            return Err(format!("{place}{case}: {what} {word:#x}: {wrong}"));
         }
-        match words.get(self.0.len()) {
+        match words.get(self.words.len()) {
             Some(word) => Err(format!("more was reported than the test expects, beginning with {word:#x}")),
             None => Ok(()),
         }

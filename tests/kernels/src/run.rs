@@ -19,7 +19,7 @@ use crate::expect::Expectations;
 pub const DONE: u8 = 0x10;
 /// The status of a guest that met an exception which it did not expect.
 pub const UNEXPECTED: u8 = 0x20;
-/// Bytes of guest memory.
+/// Bytes of guest memory, if a test does not choose.
 pub const MEMORY: u64 = 16 << 20;
 /// How long a guest may run.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -31,6 +31,8 @@ pub struct Setup {
     pub image: Vec<u8>,
     /// Its kind.
     pub kind: KernelKind,
+    /// Bytes of memory.
+    pub memory: u64,
     /// Processors.
     pub cpus: u32,
     /// Their model.
@@ -45,7 +47,15 @@ impl Setup {
     /// A machine with one processor for this kernel.
     #[must_use]
     pub fn new(image: Vec<u8>, kind: KernelKind) -> Self {
-        Self { image, kind, cpus: 1, cpu_model: CpuModel::default(), equip: |_| {}, devices: Vec::new }
+        Self {
+            image,
+            kind,
+            memory: MEMORY,
+            cpus: 1,
+            cpu_model: CpuModel::default(),
+            equip: |_| {},
+            devices: Vec::new,
+        }
     }
 
     /// The machine.
@@ -58,7 +68,7 @@ impl Setup {
         let mut guest = Guest::new(kernel);
         (self.equip)(&mut guest);
         MachineConfig {
-            memory: MEMORY,
+            memory: self.memory,
             cpus: self.cpus,
             cpu_model: self.cpu_model.clone(),
             devices: (self.devices)(),

@@ -163,6 +163,7 @@ fn numbers_that_are_no_pages_break_the_rules() {
     };
     breaks(|subject| subject.begin(0, &[0x400]));
     breaks(|subject| subject.begin(0, &[page(1), u32::MAX]));
+    breaks(|subject| subject.begin(1, &[page(1), u32::MAX]));
     breaks(|subject| {
         subject.rings[0].send(0, &[(NUMBERS, 6, false)]);
         subject.driver.ring(0);

@@ -32,10 +32,10 @@ impl Lending {
         Self { session, shared }
     }
 
-    /// Gives the pages of a buffer's numbers back to the host.
-    fn inflate(&self, chain: &Chain) -> Result<u32, Violation> {
+    /// The pages of a buffer's numbers, neighbours together: where they begin and how many bytes they have.
+    fn pages(&self, chain: &Chain) -> Result<Vec<(u64, u64)>, Violation> {
         let total = usize::try_from(chain.readable.total()).unwrap_or(usize::MAX);
-        if !total.is_multiple_of(NUMBER) || total > MOST_PAGES * NUMBER {
+        if total == 0 || !total.is_multiple_of(NUMBER) || total > MOST_PAGES * NUMBER {
             return Err(Violation::Request("a buffer for the balloon holds no page numbers, or too many"));
         }
         let memory = self.session.memory();
@@ -43,8 +43,8 @@ impl Lending {
         chain.readable.read(memory, &mut bytes).map_err(|_| Violation::Host)?;
         let mut pages: Vec<_> =
             bytes.as_chunks::<NUMBER>().0.iter().map(|page| u32::from_le_bytes(*page)).collect();
-        // Neighbours are given back together.
         pages.sort_unstable();
+        let mut runs = Vec::new();
         for run in pages.chunk_by(|page, next| page.wrapping_add(1) == *next || page == next) {
             let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
             let start = u64::from(*first) * PAGE;
@@ -54,10 +54,23 @@ impl Lending {
             if !is_memory {
                 return Err(Violation::Request("a page for the balloon is not in memory"));
             }
+            runs.push((start, length));
+        }
+        Ok(runs)
+    }
+
+    /// Gives pages back to the host.
+    fn inflate(&self, chain: &Chain) -> Result<u32, Violation> {
+        for (start, length) in self.pages(chain)? {
             // What the host keeps nevertheless is no less the guest's gift.
-            let _ = discard(memory, start, length);
+            let _ = discard(self.session.memory(), start, length);
         }
         Ok(0)
+    }
+
+    /// Takes note that pages are the guest's again, which they are as soon as it touches them.
+    fn deflate(&self, chain: &Chain) -> Result<u32, Violation> {
+        self.pages(chain).map(|_| 0)
     }
 
     /// Gives free pages back to the host. The guest may use them again once the buffer is returned.
@@ -112,8 +125,7 @@ impl Worker for Lending {
         let Some(mut queue) = self.session.queue(index) else { return Ok(Served::All) };
         match index {
             INFLATE => queue.each(|chain| self.inflate(chain)),
-            // The pages are the guest's again when it touches them.
-            DEFLATE => queue.each(|_| Ok(0)),
+            DEFLATE => queue.each(|chain| self.deflate(chain)),
             // Without statistics a driver that leaves no gaps takes their queue for reports.
             _ if self.session.has(F_REPORTING) => queue.each(|chain| self.report(chain)),
             _ => Ok(Served::All),

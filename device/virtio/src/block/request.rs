@@ -77,6 +77,8 @@ pub(super) struct Request {
     pub data: Segments,
     /// Where the status goes.
     pub status: Segments,
+    /// Bytes that count as written when the status is: all that may be, since it is the last of them.
+    pub written: u32,
 }
 
 impl Request {
@@ -88,6 +90,7 @@ impl Request {
         let Chain { head, mut readable, mut writable } = chain;
         let header = readable.take_front(HEADER as u64);
         let header = header.ok_or(Violation::Request("a block request is shorter than its header"))?;
+        let written = u32::try_from(writable.total()).unwrap_or(u32::MAX);
         let status = writable.take_back(1);
         let status = status.ok_or(Violation::Request("a block request has no room for its status"))?;
         let mut bytes = [0; HEADER];
@@ -118,7 +121,7 @@ impl Request {
             }
             _ => (refused(Status::Unsupported), Segments::default()),
         };
-        Ok(Self { head, wanted, data, status })
+        Ok(Self { head, wanted, data, status, written })
     }
 }
 

@@ -17,6 +17,7 @@ use crate::session::{ActiveQueue, Session};
 struct InFlight {
     head: u16,
     status: Segments,
+    written: u32,
     data: Segments,
     is_read: bool,
 }
@@ -53,7 +54,7 @@ impl Serving {
 
     /// Begins a request, or answers it at once.
     fn begin(&mut self, queue: &mut ActiveQueue<'_>, request: Request) -> Result<(), Violation> {
-        let Request { head, wanted, data, status } = request;
+        let Request { head, wanted, data, status, written } = request;
         let answer = match wanted {
             Wanted::Refused(status) => status,
             Wanted::Read(_) | Wanted::Write(_) if data.list().is_empty() => Status::Ok,
@@ -63,11 +64,11 @@ impl Serving {
             }
             wanted => {
                 let is_read = matches!(wanted, Wanted::Read(_));
-                self.submit(wanted, InFlight { head, status, data, is_read })?;
+                self.submit(wanted, InFlight { head, status, written, data, is_read })?;
                 return Ok(());
             }
         };
-        finish(&self.session, queue, head, &data, &status, answer)
+        finish(&self.session, queue, (head, written), &status, answer)
     }
 
     fn submit(&mut self, wanted: Wanted, request: InFlight) -> Result<(), Violation> {
@@ -117,29 +118,27 @@ impl Serving {
             // The lane gives back what it got.
             let Some(request) = self.in_flight.get_mut(tag).and_then(Option::take) else { continue };
             self.free.push(tag);
-            let InFlight { head, status, data, is_read } = request;
+            let InFlight { head, status, written, data, is_read } = request;
             if is_read {
                 // Also after an error: a part may have been written.
                 data.mark_written(self.session.memory()).map_err(|_| Violation::Host)?;
             }
-            finish(&self.session, queue, head, &data, &status, status_of(&result))?;
+            finish(&self.session, queue, (head, written), &status, status_of(&result))?;
         }
         Ok(())
     }
 }
 
-/// Writes the status and gives the buffer back. All of it counts as written, since the status is its last byte.
+/// Writes the status and gives the buffer back, of which so much counts as written.
 fn finish(
     session: &Session,
     queue: &mut ActiveQueue<'_>,
-    head: u16,
-    data: &Segments,
+    (head, written): (u16, u32),
     place: &Segments,
     status: Status,
 ) -> Result<(), Violation> {
     place.write(session.memory(), &[status.byte()]).map_err(|_| Violation::Host)?;
-    let written = data.total() + 1;
-    queue.push(head, u32::try_from(written).unwrap_or(u32::MAX))
+    queue.push(head, written)
 }
 
 fn status_of(result: &io::Result<()>) -> Status {

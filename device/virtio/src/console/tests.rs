@@ -287,6 +287,10 @@ fn messages_and_buffers_that_cannot_be_break_the_rules() {
         subject.driver.ring(5);
     });
     breaks(|subject| {
+        subject.rings[5].send(0, &[(DATA, 8, false), (DATA, 8, true)]);
+        subject.driver.ring(5);
+    });
+    breaks(|subject| {
         let mut channel = subject.connect("channel");
         channel.write_all(&[b'x'; 0x1_0000]).unwrap();
         subject.rings[4].send(9, &[(DATA, 8, false)]);

@@ -53,6 +53,18 @@ impl Purpose {
     }
 }
 
+/// What the driver sends is not to be written (virtio 1.2, section 5.3.6.1).
+fn only_readable(chain: &Chain) -> Result<(), Violation> {
+    let is_right = chain.writable.list().is_empty();
+    is_right.then_some(()).ok_or(Violation::Request("a buffer that is sent to a console is to be written"))
+}
+
+/// Where the driver receives, nothing is to be read (ibidem).
+fn only_writable(chain: &Chain) -> Result<(), Violation> {
+    let is_right = chain.readable.list().is_empty();
+    is_right.then_some(()).ok_or(Violation::Request("a buffer for what a console sends is to be read"))
+}
+
 const fn receive_queue(port: usize) -> u16 {
     if port == 0 { 0 } else { 2 * port as u16 + 2 }
 }
@@ -117,6 +129,7 @@ impl Talking {
             let Some(chain) = queue.pop()? else {
                 return Ok(if queue.listen()? { Served::Some } else { Served::All });
             };
+            only_readable(&chain)?;
             let mut bytes = [0; SIZE];
             let count = chain.readable.read(session.memory(), &mut bytes).map_err(|_| Violation::Host)?;
             if count < SIZE {
@@ -203,6 +216,7 @@ impl Talking {
                 }
                 return Ok(());
             };
+            only_writable(&chain)?;
             let bytes = message.bytes();
             let written = chain.writable.write(session.memory(), &bytes).map_err(|_| Violation::Host)?;
             if written < bytes.len() {
@@ -230,6 +244,7 @@ impl Talking {
             let Some(chain) = queue.pop()? else {
                 return Ok(if queue.listen()? { Served::Some } else { Served::All });
             };
+            only_readable(&chain)?;
             let total = chain.readable.total();
             if total > MOST_DATA {
                 return Err(Violation::Request("more than a mebibyte is sent from a port at once"));
@@ -256,11 +271,9 @@ impl Talking {
             let Some(chain) = queue.pop()? else {
                 return Ok(if queue.listen()? { Served::Some } else { Served::All });
             };
+            only_writable(&chain)?;
             let Chain { head, writable, .. } = chain;
             let most = usize::try_from(writable.total()).unwrap_or(CHUNK).min(CHUNK);
-            if most == 0 {
-                return Err(Violation::Request("a buffer for a port's data cannot be written"));
-            }
             match port.input(&mut self.data[..most]) {
                 Some(count) => {
                     writable.write(session.memory(), &self.data[..count]).map_err(|_| Violation::Host)?;

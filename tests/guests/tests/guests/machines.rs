@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
-use tern_guests::{End, PROMPT, Tern};
+use tern_guests::{End, PROMPT, Tern, debian};
 
 /// Machines that nobody else sees. Those that a failed test leaves are ended.
 struct Own {
@@ -98,6 +98,38 @@ fn a_machine_in_the_background_is_listed_shown_and_stopped_by_name() {
     assert_eq!(fs::read_dir(own.sockets()).unwrap().count(), 0);
     let end = own.tern(["stop", "web"]).finish().expect_code(66);
     end.expect_errors(&["no running machine 'web'", "no machine is running"]);
+}
+
+#[test]
+fn a_system_in_the_background_is_logged_into_by_whoever_comes_to_its_console() {
+    const PROMPT: &str = "root@debian:~# ";
+    const LIMIT: Duration = Duration::from_secs(240);
+    let own = Own::new();
+    let _ = debian::system("debian");
+    let run = own.with(Tern::run()).arg("debian").arg("--detach").arg("--quiet").arg("--name").arg("web");
+    let end = run.environment("TERM", "xterm-256color").cpus(1).finish().expect_code(0);
+    assert_eq!((end.console.as_str(), end.errors.as_str()), ("web\n", ""));
+
+    // There is no terminal yet: its size is an ordinary one's, its kind that of where the machine was started.
+    let mut first = own.tern(["console", "web"]).within(LIMIT).start();
+    first.wait_for(PROMPT);
+    first.send("stty size; echo kind=$TERM; cat /etc/debian_version; touch /seen\n");
+    first.wait_for("24 80\r\nkind=xterm-256color\r\n13");
+    first.wait_for(PROMPT);
+    first.signal(Signal::TERM);
+    let _ = first.end().expect_signal(Signal::TERM);
+
+    // The login is still there for the next one, and the power button ends the machine as it should.
+    let mut second = own.tern(["console", "web"]).within(LIMIT).start();
+    second.send("ls /se*n\n");
+    second.wait_for("ls /se*n\r\n");
+    second.wait_for("/seen\r\n");
+    let end = own.tern(["stop", "web", "--timeout", "200"]).within(LIMIT).finish().expect_code(0);
+    assert!(!end.errors.contains("by force"), "{}", end.errors);
+    let end = second.end().expect_code(0);
+    end.expect_errors(&["'web' has ended"]);
+    assert!(end.console.contains("reboot: Power down"), "{}", end.console);
+    assert_eq!(own.names(), [""; 0]);
 }
 
 #[test]

@@ -156,6 +156,14 @@ fn wait(g: &mut Long, look: impl FnOnce(&mut Long) -> Emit) -> Emit {
 /// The instructions cannot be encoded.
 pub fn negotiate(g: &mut Long, features: u32) -> Emit {
     reset(g)?;
+    agree(g, features)
+}
+
+/// As [`negotiate`], with a device that nobody has used since it was reset. RAX is lost.
+///
+/// # Errors
+/// The instructions cannot be encoded.
+pub fn agree(g: &mut Long, features: u32) -> Emit {
     write_byte(g, DEVICE_STATUS, 1)?;
     write_byte(g, DEVICE_STATUS, DRIVER)?;
     for (select, half) in [(0, features), (1, VERSION_1)] {

@@ -20,7 +20,7 @@ use tern_vmm::config::{CpuModel, DeviceConfig};
 use crate::expect::{Expectations, Fault, vector};
 use crate::guest::{Emit, Memory, assemble, place};
 use crate::image::{Piece, pvh};
-use crate::run::{Ended, Setup, check, run_on};
+use crate::run::{Ended, MEMORY, Setup, check, run_on};
 use layout::{IMAGE_END, variable};
 use tables::Gate;
 
@@ -112,8 +112,20 @@ pub fn long_with_v3(write: impl FnOnce(&mut Long) -> Emit) {
 /// # Panics
 /// As [`long`].
 pub fn long_with_devices(devices: fn() -> Vec<DeviceConfig>, write: impl FnOnce(&mut Long) -> Emit) {
+    long_in_memory(MEMORY, devices, write);
+}
+
+/// As [`long_with_devices`], on a machine with this many bytes of memory.
+///
+/// # Panics
+/// As [`long`].
+pub fn long_in_memory(
+    memory: u64,
+    devices: fn() -> Vec<DeviceConfig>,
+    write: impl FnOnce(&mut Long) -> Emit,
+) {
     let (image, expectations) = build(write);
-    check(&Setup { devices, ..Setup::new(image, KernelKind::Elf) }, &expectations);
+    check(&Setup { memory, devices, ..Setup::new(image, KernelKind::Elf) }, &expectations);
 }
 
 /// Writes a guest that does not come to an ordinary end, and says how it ended on every engine.
@@ -208,6 +220,11 @@ impl Long {
     /// It has a place.
     pub fn place(&mut self, label: &mut CodeLabel) -> Emit {
         place(&mut self.code, label)
+    }
+
+    /// What is expected from here on belongs to this case, which is told if it is not seen.
+    pub fn case(&mut self, case: &str) {
+        self.expectations.case(case);
     }
 
     /// Reports `register`, which must be `value`. All registers and flags stay as they are.

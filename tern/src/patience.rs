@@ -10,27 +10,27 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A step that may take long. Dropping it ends it.
 #[derive(Debug)]
-pub(super) struct Patience {
-    what: &'static str,
+pub(crate) struct Patience {
+    what: String,
     since: Instant,
     shown: Mutex<Option<OnStderr>>,
 }
 
 impl Patience {
     /// A step that begins now.
-    pub(super) fn new(what: &'static str) -> Self {
-        Self { what, since: Instant::now(), shown: Mutex::new(None) }
+    pub(crate) fn new(what: impl Into<String>) -> Self {
+        Self { what: what.into(), since: Instant::now(), shown: Mutex::new(None) }
     }
 
     /// So much of so much is done.
-    pub(super) fn told(&self, done: u64, total: u64) {
+    pub(crate) fn told(&self, done: u64, total: u64) {
         if self.since.elapsed() < PATIENCE {
             return;
         }
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
         let progress = shown.get_or_insert_with(|| {
             let progress = OnStderr::new();
-            progress.begin(self.what, Some(total));
+            progress.begin(&self.what, Some(total));
             progress
         });
         progress.advance(done);
