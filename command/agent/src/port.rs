@@ -12,13 +12,20 @@ use tern_command_protocol::{FromGuest, Message, PORT};
 /// Where Linux shows the ports of all console devices.
 const PORTS: &str = "/sys/class/virtio-ports";
 
-/// How long the driver may take to find the port, and how often it is looked.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// How long the driver may take to find the port. Guests that are compared with the interpreter on a busy host have taken minutes.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// After how long it is told on the guest's console that there is none yet.
+const SOON: Duration = Duration::from_secs(30);
+
+/// How often it is looked.
 const LOOK: Duration = Duration::from_millis(3);
 
 /// Opens the port, which may still be on its way.
 pub(crate) fn open() -> io::Result<File> {
     let begun = Instant::now();
+    let missing = |still| format!("there is {still} port '{PORT}' (is there the driver virtio_console?)");
+    let mut is_told = false;
     loop {
         if let Some(path) = find()
             && let Ok(file) = OpenOptions::new().read(true).write(true).open(path)
@@ -26,9 +33,11 @@ pub(crate) fn open() -> io::Result<File> {
             return Ok(file);
         }
         if begun.elapsed() > PATIENCE {
-            return Err(io::Error::other(format!(
-                "there is no port '{PORT}' (is there the driver virtio_console?)"
-            )));
+            return Err(io::Error::other(missing("no")));
+        }
+        if !is_told && begun.elapsed() > SOON {
+            eprintln!("tern's agent: {}", missing("still no"));
+            is_told = true;
         }
         thread::sleep(LOOK);
     }
