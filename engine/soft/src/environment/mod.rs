@@ -142,7 +142,7 @@ impl SoftEnvironment {
     ) -> std::io::Result<Self> {
         let Shared { ram, interrupts, doorbells, rendezvous, gauge, jitdump } = shared;
         translated.gauge = Arc::as_ptr(&gauge);
-        let translator = Translator::new(interrupts.processors(), hot_code.translation, jitdump)?;
+        let translator = Translator::new(interrupts.processors(), hot_code, jitdump)?;
         Ok(Self {
             ram,
             instruction_sets: abilities.instruction_sets,

@@ -129,6 +129,8 @@ pub unsafe extern "sysv64" fn miss(
     let place = Place(place as u32);
     if p.env.translated.miss_tick < 0 {
         p.env.translated.miss_tick = SAMPLED;
+        // The table knew it.
+        p.env.translated.hits += 1;
         p.env.sample_miss(&p.cpu, place, from);
     } else {
         p.env.translator.counters.misses += 1;

@@ -57,8 +57,8 @@ pub struct Stubs {
 }
 
 impl Stubs {
-    /// Makes them at the start of `cache`.
-    pub fn new(cache: &mut CodeCache) -> Option<Self> {
+    /// Makes them at the start of `cache`. Whether those of sites count what they find in the table is `counts_hits`.
+    pub fn new(cache: &mut CodeCache, counts_hits: bool) -> Option<Self> {
         let mut stubs = Self::default();
         let mut add = |make: &dyn Fn(&mut Assembler)| {
             let mut a = Assembler::default();
@@ -88,7 +88,7 @@ impl Stubs {
         for view in [View::User, View::Supervisor, View::SupervisorAc] {
             for (write, group) in [(false, false), (false, true), (true, false), (true, true)] {
                 stubs.miss[view as usize][usize::from(write)][usize::from(group)] =
-                    add(&|a| miss(a, view, write, group, leave_half))?;
+                    add(&|a| miss(a, Asker { view, write, group, counts_hits }, leave_half))?;
             }
         }
         for write in [false, true] {
@@ -281,8 +281,17 @@ fn note(a: &mut Assembler, work: Work, pushed: i32) {
     a.raw(&[0x41, 0xc6, 0x03, work as u8]);
 }
 
+/// Which sites a stub serves.
+#[derive(Debug, Clone, Copy)]
+struct Asker {
+    view: View,
+    write: bool,
+    group: bool,
+    counts_hits: bool,
+}
+
 /// R10 is a linear address, R11 a [`calls::Place`]. The site is filled then, and R10 the address's offset in its page.
-fn miss(a: &mut Assembler, view: View, write: bool, group: bool, leave_half: u32) {
+fn miss(a: &mut Assembler, Asker { view, write, group, counts_hits }: Asker, leave_half: u32) {
     const TAG: usize = offset_of!(Site, tag);
     const LIMIT: usize = offset_of!(Site, limit);
     const BASE: usize = offset_of!(Site, base);
@@ -318,6 +327,9 @@ fn miss(a: &mut Assembler, view: View, write: bool, group: bool, leave_half: u32
     a.jcc(ABOVE_OR_EQUAL, slow);
     a.sub_immediate32(frame::MISS_TICK + PUSHED, 1);
     a.jcc(SIGN, slow);
+    if counts_hits {
+        a.increment(frame::HITS + PUSHED);
+    }
     a.store_table(RAX, 0, site(LIMIT), R11);
     a.sub(R10, RDX);
     a.store_table(RAX, 0, site(TAG), R10);

@@ -256,7 +256,7 @@ impl Emitter<'_> {
         let Some(site) = self.site(guest, Extent::Group(extent), write) else {
             let place = Place::new(guest.offset(), 0, extent, access.stack).for_group();
             self.look_at_table(write, extent, miss);
-            self.a.place(back);
+            self.found(back);
             self.cold.push(Cold::GroupTableMiss { at: miss, back, place, write, count });
             if write && self.target.several_processors {
                 self.a.load(R11, frame::WRITTEN);
@@ -272,7 +272,7 @@ impl Emitter<'_> {
         self.a.sub_frame(R10, frame::site(site, offset_of!(TlbSite, tag)));
         self.a.cmp_frame(R10, frame::site(site, offset_of!(TlbSite, limit)));
         self.a.jcc(ABOVE_OR_EQUAL, miss);
-        self.a.place(back);
+        self.found(back);
         let place = Place::new(guest.offset(), site, extent, access.stack).for_group();
         self.cold.push(Cold::GroupMiss { at: miss, back, place, write, count });
         Finder::Site(site)
@@ -294,7 +294,7 @@ impl Emitter<'_> {
         let Some(site) = self.site(guest, Extent::Single(access.size), access.write) else {
             self.scratch.lose(R11);
             self.look_at_table(access.write, access.size, miss);
-            self.a.place(back);
+            self.found(back);
             let place = Place::new(guest.offset(), 0, access.size, access.stack);
             self.cold.push(Cold::TableMiss { at: miss, back, place, write: access.write });
             return Finder::Table;
@@ -302,7 +302,7 @@ impl Emitter<'_> {
         self.a.sub_frame(R10, frame::site(site, offset_of!(TlbSite, tag)));
         self.a.cmp_frame(R10, frame::site(site, offset_of!(TlbSite, limit)));
         self.a.jcc(ABOVE_OR_EQUAL, miss);
-        self.a.place(back);
+        self.found(back);
         self.a.add_frame(R10, frame::site(site, offset_of!(TlbSite, base)));
         let place = Place::new(guest.offset(), site, access.size, access.stack);
         let r11 = match self.scratch.r11() {
@@ -312,6 +312,14 @@ impl Emitter<'_> {
         };
         self.cold.push(Cold::Miss { at: miss, back, place, write: access.write, r11 });
         Finder::Site(site)
+    }
+
+    /// The page is found; who found it elsewhere comes `back` behind the count. Flags are lost.
+    fn found(&mut self, back: Label) {
+        if self.target.counts_hits {
+            self.a.increment(frame::HITS);
+        }
+        self.a.place(back);
     }
 
     /// The site that an access of this instruction gets; `None` if the table is to be asked.

@@ -73,6 +73,8 @@ pub struct Target {
     pub view: View,
     /// Other processors may decode code from pages that this one writes.
     pub several_processors: bool,
+    /// Checks that find their page are counted.
+    pub counts_hits: bool,
     /// Units may lead to each other directly.
     pub linked: bool,
     /// How accesses are checked.
