@@ -194,7 +194,7 @@ impl SoftEnvironment {
     /// The code for an instruction pointer in the present mode and view, which the jump table knows then.
     pub fn resolve(&mut self, cpu: &mut Cpu, rip: u64) -> Option<*const u8> {
         self.translator.counters.resolved += 1;
-        if code_changes() != self.code_changes || !canonical(rip) {
+        if code_changes() != self.code_changes {
             return None;
         }
         let block = self.current_block(cpu, rip)?;
@@ -216,6 +216,9 @@ impl SoftEnvironment {
 
     /// The physical address of code at a linear address, if it may be fetched from there.
     fn possible_fetch_address(&mut self, cpu: &mut Cpu, linear: u64) -> Option<u64> {
+        if !canonical(linear) {
+            return None;
+        }
         self.known_fetch_address(cpu, linear).or_else(|| {
             let access = Access::explicit(cpu, AccessKind::Execute);
             let translation = paging::translate(cpu, &mut &*self.ram, linear, access).ok()?;

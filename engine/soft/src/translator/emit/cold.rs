@@ -24,6 +24,9 @@ pub enum Cold {
     GroupTableMiss { at: Label, back: Label, place: Place, write: bool, count: i8 },
     /// The interpreter executes the instruction at `offset`, which is number `count`.
     Interpret { at: Label, offset: usize, count: i8 },
+    /// The branch at `offset`, which is number `count`, leads to `target`, an offset from the page's start, and perhaps out of the
+    /// canonical addresses: then the interpreter executes it.
+    NearEdge { at: Label, back: Label, offset: usize, target: i64, count: i8 },
     /// A jump table does not know the instruction pointer in R10.
     Resolve { at: Label, back: Label, otherwise: Otherwise },
     /// Time is up: goes on at `target`, an offset from the page's start, by way of Rust.
@@ -38,10 +41,11 @@ pub enum Cold {
     CodeWritten { at: Label, back: Label, place: Place },
 }
 
-/// A branch that is taken, and leads to `target` after `count` instructions.
+/// A branch at `offset` that is taken, and leads to `target` after `count` instructions.
 #[derive(Debug, Clone, Copy)]
 pub struct Taken {
     pub at: Label,
+    pub offset: usize,
     pub target: i64,
     pub live: FlagSet,
     pub flags: Flags,
@@ -51,10 +55,10 @@ pub struct Taken {
 impl Emitter<'_> {
     /// Emits all parts that are out of the way: taken branches, and apart from them what really is cold.
     pub fn cold_parts(&mut self) {
-        while let Some(Taken { at, target, live, flags, count }) = self.taken.pop() {
+        while let Some(Taken { at, offset, target, live, flags, count }) = self.taken.pop() {
             self.a.place(at);
             (self.flags, self.count) = (flags, count);
-            self.lead_to(target, live);
+            self.jump(offset, target, live);
         }
         self.a.begin_cold();
         while let Some(cold) = self.cold.pop() {
@@ -144,6 +148,18 @@ impl Emitter<'_> {
                 self.a.sub_immediate32(frame::BUDGET, count - 1);
                 self.a.mov_immediate(R10, offset as u64);
                 self.a.jmp_out(self.stubs.interpret);
+            }
+            Cold::NearEdge { at, back, offset, target, count } => {
+                let at_branch = self.a.label();
+                self.a.place(at);
+                self.a.mov_immediate(R10, target as u64);
+                self.a.add_frame(R10, frame::PAGE_BASE);
+                // Bits 63 to 47 are all the same in a canonical address: as a number of these, it is 0 or -1.
+                self.a.sar(R10, 47);
+                self.a.add_immediate(R10, 1);
+                self.a.cmp_immediate(R10, 1);
+                self.a.jcc(BELOW_OR_EQUAL, back);
+                self.cold_part(Cold::Interpret { at: at_branch, offset, count });
             }
             Cold::Resolve { at, back, otherwise } => {
                 self.a.place(at);

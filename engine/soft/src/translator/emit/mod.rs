@@ -252,7 +252,7 @@ impl Emitter<'_> {
             Kind::Pop => self.pop(guest),
             Kind::Leave => self.leave(guest),
             Kind::Branch(target) => self.branch(guest, target),
-            Kind::Jump(target) => self.lead_to(target, guest.live_after),
+            Kind::Jump(target) => self.jump(guest.offset(), target, guest.live_after),
             Kind::Call(target) => self.call(guest, target),
             Kind::JumpIndirect => self.jump_indirect(guest),
             Kind::CallIndirect => self.call_indirect(guest),
