@@ -207,7 +207,7 @@ impl Translator {
         let page = physical & !(PAGE - 1);
         let is_restless = |offset| self.restless.has((page + offset as u64, version));
         let Self { tools, stubs, sites, operations, .. } = self;
-        let code = emit::emit(tools, unit, target, stubs, sites, &is_restless, operations);
+        let code = emit::emit(tools, unit, target, stubs, sites, &is_restless, operations)?;
         let sizes = (code.split, code.bytes.len() - code.split);
         let placed = self.cache.append(code)?;
         self.units.push(Made { placed, sizes, block, checks, is_known: false });

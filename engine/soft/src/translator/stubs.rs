@@ -63,7 +63,7 @@ impl Stubs {
         let mut add = |make: &dyn Fn(&mut Assembler)| {
             let mut a = Assembler::default();
             make(&mut a);
-            cache.append(a.finish()).map(|placed| placed.hot)
+            cache.append(a.finish()?).map(|placed| placed.hot)
         };
         let leave = add(&leave)?;
         let leave_saved = add(&leave_saved)?;
