@@ -64,7 +64,7 @@ use counters::Counters;
 pub use frame::{Exit, RunState};
 pub use jumps::Jumps;
 pub use scan::{MAX_INSTRUCTIONS, Unit, scan};
-pub use verify::{Defined, End, Trial, compare};
+pub use verify::{Defined, End, TrialPages, compare};
 
 use crate::blocks::Block;
 use crate::environment::SoftEnvironment;
