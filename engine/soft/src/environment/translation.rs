@@ -15,7 +15,7 @@ use crate::profile::gauge::Work;
 use crate::ram::{PAGE, code_changes};
 use crate::tlb::View;
 use crate::translator::{
-    Checks, Entry, MAX_INSTRUCTIONS, Place, Translated, Translator, is_translatable, scan,
+    Accessor, Checks, Entry, MAX_INSTRUCTIONS, Translated, Translator, is_translatable, scan,
 };
 
 /// How much hotter a block becomes when translated code leads to it.
@@ -105,9 +105,9 @@ impl SoftEnvironment {
 
     /// A miss of a translated instruction's site is looked at: if they are too many, its unit is translated anew.
     #[cold]
-    pub fn sample_miss(&mut self, cpu: &Cpu, place: Place, from: u64) {
+    pub fn sample_miss(&mut self, cpu: &Cpu, accessor: Accessor, from: u64) {
         let instructions = self.statistics.instructions + self.translated.instructions();
-        if let Some((block, old)) = self.translator.sample_miss(place, from, instructions) {
+        if let Some((block, old)) = self.translator.sample_miss(accessor, from, instructions) {
             self.translate_anew(cpu, block, old);
         }
     }

@@ -59,7 +59,7 @@ use tern_x86::cpu::Mode;
 use tern_x86::cpu::word::BLOCK;
 use tern_x86::environment::Processor;
 
-pub use calls::Place;
+pub use calls::Accessor;
 use counters::Counters;
 pub use frame::{Exit, RunState};
 pub use jumps::Jumps;
@@ -232,18 +232,18 @@ impl Translator {
         }
     }
 
-    /// Notes a sampled miss of the site at `place`, by cold code that called from `from`, after so many guest instructions.
+    /// Notes a sampled miss of the site of `accessor`, by cold code that called from `from`, after so many guest instructions.
     /// Returns the block whose unit is to be translated anew because of it, and the unit.
     pub fn sample_miss(
         &mut self,
-        place: Place,
+        accessor: Accessor,
         from: u64,
         instructions: u64,
     ) -> Option<(*mut Block, Translated)> {
         let Made { placed: Placed { hot, .. }, block, .. } = *self.unit_of(from)?;
         // SAFETY: blocks live as long as their units do.
         let (physical, version) = unsafe { ((*block).physical, (*block).origin.version()) };
-        let instruction = (physical & !(PAGE - 1) | place.offset(), version);
+        let instruction = (physical & !(PAGE - 1) | accessor.offset(), version);
         self.restless.sample(instruction, instructions).then_some((block, Translated(hot)))
     }
 

@@ -5,7 +5,7 @@
 //! [`super::super::jumps::JumpTable`]. So are instructions that lie in two pages: the table is forgotten when either page's
 //! translation or code changes. Each way out of a unit first counts the instructions that led to it.
 
-use super::super::calls::{Otherwise, Place};
+use super::super::calls::{Accessor, Otherwise};
 use super::super::jumps;
 use super::cold::{Cold, Taken};
 use super::memory::Access;
@@ -157,7 +157,7 @@ impl Emitter<'_> {
         self.a.lea(free, free, guest.next_offset() as i32);
         self.a.store_guest(memory, free);
         self.a.lea(R9, R9, -8);
-        self.look_for_code(Place::jumping(8), memory.after_moving(-8), site);
+        self.look_for_code(Accessor::jumping(8), memory.after_moving(-8), site);
     }
 
     /// Where an indirect branch leads into R10. Flags are lost.

@@ -34,7 +34,7 @@ use std::mem::offset_of;
 
 use iced_x86::{Instruction, Register};
 
-use super::super::calls::Place;
+use super::super::calls::Accessor;
 use super::cold::Cold;
 use super::scratch::Holds;
 use super::{Checks, Emitter, Guest, host};
@@ -303,10 +303,10 @@ impl Emitter<'_> {
         let (miss, back) = (self.a.label(), self.a.label());
         let (write, count) = (access.write, self.count);
         let Some(site) = self.site(guest, Extent::Group(extent), write) else {
-            let place = Place::new(guest.offset(), 0, extent, access.stack).for_group();
+            let accessor = Accessor::new(guest.offset(), 0, extent, access.stack).for_group();
             self.look_at_table(write, extent, miss);
             self.found(back);
-            self.cold.push(Cold::GroupTableMiss { at: miss, back, place, write, count });
+            self.cold.push(Cold::GroupTableMiss { at: miss, back, accessor, write, count });
             if write && self.target.several_processors {
                 self.a.load(R11, frame::WRITTEN);
                 self.a.store(frame::group(group).code, R11);
@@ -322,8 +322,8 @@ impl Emitter<'_> {
         self.a.cmp_frame(R10, frame::site(site, offset_of!(TlbSite, limit)));
         self.a.jcc(ABOVE_OR_EQUAL, miss);
         self.found(back);
-        let place = Place::new(guest.offset(), site, extent, access.stack).for_group();
-        self.cold.push(Cold::GroupMiss { at: miss, back, place, write, count });
+        let accessor = Accessor::new(guest.offset(), site, extent, access.stack).for_group();
+        self.cold.push(Cold::GroupMiss { at: miss, back, accessor, write, count });
         GroupFinder::Site(site)
     }
 
@@ -344,8 +344,8 @@ impl Emitter<'_> {
             self.scratch.lose(R11);
             self.look_at_table(access.write, access.size, miss);
             self.found(back);
-            let place = Place::new(guest.offset(), 0, access.size, access.stack);
-            self.cold.push(Cold::TableMiss { at: miss, back, place, write: access.write });
+            let accessor = Accessor::new(guest.offset(), 0, access.size, access.stack);
+            self.cold.push(Cold::TableMiss { at: miss, back, accessor, write: access.write });
             return Finder::Table;
         };
         self.a.sub_frame(R10, frame::site(site, offset_of!(TlbSite, tag)));
@@ -353,13 +353,13 @@ impl Emitter<'_> {
         self.a.jcc(ABOVE_OR_EQUAL, miss);
         self.found(back);
         self.a.add_frame(R10, frame::site(site, offset_of!(TlbSite, base)));
-        let place = Place::new(guest.offset(), site, access.size, access.stack);
+        let accessor = Accessor::new(guest.offset(), site, access.size, access.stack);
         let r11 = match self.scratch.r11() {
             Holds::Nothing => None,
             Holds::Guest(number) => Some(frame::gpr(number)),
             Holds::Delta(group) => self.groups_known[group].finder.map(GroupFinder::delta),
         };
-        self.cold.push(Cold::Miss { at: miss, back, place, write: access.write, r11 });
+        self.cold.push(Cold::Miss { at: miss, back, accessor, write: access.write, r11 });
         Finder::Site(site)
     }
 
@@ -402,7 +402,7 @@ impl Emitter<'_> {
         }
         self.written_address(memory);
         self.spare_flags(live);
-        self.look_for_code(Place::new(guest.next_offset(), 0, size, false), Memory::Checked, finder);
+        self.look_for_code(Accessor::new(guest.next_offset(), 0, size, false), Memory::Checked, finder);
     }
 
     /// The host address of what was written into R10. Flags are kept.
@@ -414,7 +414,7 @@ impl Emitter<'_> {
     }
 
     /// As [`Emitter::stored`], with the flags lost.
-    pub fn look_for_code(&mut self, place: Place, memory: Memory, finder: Finder) {
+    pub fn look_for_code(&mut self, accessor: Accessor, memory: Memory, finder: Finder) {
         if !self.target.several_processors {
             return;
         }
@@ -425,7 +425,7 @@ impl Emitter<'_> {
         self.a.cmp_r11_memory_zero();
         self.a.jcc(NOT_EQUAL, hit);
         self.a.place(back);
-        self.cold.push(Cold::CodeWritten { at: hit, back, place });
+        self.cold.push(Cold::CodeWritten { at: hit, back, accessor });
     }
 }
 
