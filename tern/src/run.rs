@@ -16,7 +16,7 @@ use tern_vmm::config::{CpuModel, DeviceConfig, MachineConfig, OnReboot};
 use tern_vmm::console::ConsoleInput;
 use tern_vmm::machine::{End, Machine, MachineError, Outcome};
 
-use crate::cli::{OutputForm, RunArguments};
+use crate::cli::{OutputForm, RunArguments, Stats};
 use crate::command::{self, Ended, LastLines, Prepared, Talk};
 use crate::control::{self, Claim, Detached, Hub, Served, State, Status};
 use crate::devices::Devices;
@@ -35,7 +35,8 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<Code, Failure> {
         return control::detach();
     }
     let detached = Detached::begin(arguments)?;
-    let profile = Profile { is_sampled: arguments.stats, is_dumped: arguments.jitdump };
+    let is_measured = arguments.stats == Some(Stats::All);
+    let profile = Profile { is_sampled: is_measured, counts_hits: is_measured, is_dumped: arguments.jitdump };
     let Chosen { engine, note } = engines::choose(arguments.engine, arguments.translation, profile)?;
     let source = Source::find(arguments)?;
     let (memory, cpus) = source.sizes(arguments);
@@ -107,7 +108,7 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<Code, Failure> {
 }
 
 fn tell_statistics(arguments: &RunArguments, engine: &str, cpus: u32, outcome: &Outcome) {
-    if arguments.stats {
+    if arguments.stats.is_some() {
         let tell = match arguments.output {
             OutputForm::Text => statistics::text,
             OutputForm::Json => statistics::json,

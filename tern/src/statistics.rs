@@ -27,6 +27,9 @@ pub(crate) fn text(engine: &str, cpus: u32, wall: Duration, statistics: &Statist
     for (name, count) in &statistics.engine {
         line(name, grouped(*count));
     }
+    if let Some(rate) = hit_rate(statistics) {
+        line(HIT_RATE, format!("{:.3} %", rate * 100.0));
+    }
     text
 }
 
@@ -51,7 +54,21 @@ pub(crate) fn json(engine: &str, cpus: u32, wall: Duration, statistics: &Statist
         object["instructions"] = statistics.instructions.into();
         object["mips"] = statistics.mips().into();
     }
+    if let Some(rate) = hit_rate(statistics) {
+        object[HIT_RATE] = rate.into();
+    }
     format!("{object}\n")
+}
+
+/// The name of the [`hit_rate`].
+const HIT_RATE: &str = "tlb-hit-rate";
+
+/// The share of translated code's checks of memory accesses that found their page, from 0 to 1, if the engine counted them.
+#[expect(clippy::cast_precision_loss, reason = "a rate for people to read")]
+fn hit_rate(statistics: &Statistics) -> Option<f64> {
+    let count = |wanted| statistics.engine.iter().find(|(name, _)| *name == wanted).map(|(_, count)| *count);
+    let (hits, misses) = (count("tlb-hits")?, count("tlb-misses")?);
+    (hits > 0).then(|| hits as f64 / hits.saturating_add(misses) as f64)
 }
 
 /// A number with its thousands apart.
@@ -98,6 +115,18 @@ mod tests {
         assert_eq!(value("MIPS while busy"), Some("100.0"));
         assert_eq!(value("wall time"), Some("1.500 s"));
         assert_eq!([value("halt"), value("port-in"), value("tlb-misses")], [Some("1"), Some("0"), Some("7")]);
+    }
+
+    #[test]
+    fn the_rate_of_hits_is_told_where_hits_are_counted() {
+        let mut statistics = Statistics { engine: vec![("tlb-misses", 1)], ..Statistics::default() };
+        let told = |statistics: &Statistics| {
+            let value: Value = serde_json::from_str(&json("soft", 1, Duration::ZERO, statistics)).unwrap();
+            (text("soft", 1, Duration::ZERO, statistics).contains(" 75.000 %"), value[HIT_RATE].clone())
+        };
+        assert_eq!(told(&statistics), (false, Value::Null));
+        statistics.engine.push(("tlb-hits", 3));
+        assert_eq!(told(&statistics), (true, json!(0.75)));
     }
 
     #[test]

@@ -88,6 +88,8 @@ struct HotCode {
     translation: Translation,
     /// How often a block is executed before it is hot, about.
     after: u32,
+    /// Translated, it counts the checks of memory accesses that find their page.
+    counts_hits: bool,
 }
 
 /// The software engine.
@@ -110,14 +112,14 @@ impl SoftEngine {
     /// The engine that treats hot code so.
     #[must_use]
     pub const fn new(translation: Translation) -> Self {
-        let profile = Profile { is_sampled: false, is_dumped: false };
-        Self { hot_code: HotCode { translation, after: Self::HOT }, profile }
+        let profile = Profile { is_sampled: false, counts_hits: false, is_dumped: false };
+        Self { hot_code: HotCode { translation, after: Self::HOT, counts_hits: false }, profile }
     }
 
     /// The same, which tells of its work.
     #[must_use]
     pub const fn profiled(self, profile: Profile) -> Self {
-        Self { profile, ..self }
+        Self { hot_code: HotCode { counts_hits: profile.counts_hits, ..self.hot_code }, profile }
     }
 
     /// How it treats hot code.

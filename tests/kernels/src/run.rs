@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use tern_engine::Engine;
+use tern_engine::{Engine, Statistics};
 use tern_vmm::boot::{Kernel, KernelKind};
 use tern_vmm::config::{CpuModel, DeviceConfig, MachineConfig, OnReboot};
 use tern_vmm::guest::Guest;
-use tern_vmm::machine::{End, Machine, MachineHandle};
+use tern_vmm::machine::{End, Machine, MachineHandle, Outcome};
 
 use crate::engines;
 use crate::expect::Expectations;
@@ -86,6 +86,8 @@ pub struct Ended {
     pub end: End,
     /// The bytes.
     pub output: Vec<u8>,
+    /// What its processors did.
+    pub statistics: Statistics,
 }
 
 impl Ended {
@@ -143,7 +145,8 @@ pub fn run_with(engine: &dyn Engine, setup: &Setup, meddle: impl FnOnce(&Machine
         scope.spawn(move || meddle(&handle));
         let outcome = machine.run();
         drop(ended);
-        Ended { end: outcome.expect("the engine does its work").end, output: output.take() }
+        let Outcome { end, statistics, .. } = outcome.expect("the engine does its work");
+        Ended { end, output: output.take(), statistics }
     })
 }
 

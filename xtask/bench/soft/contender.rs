@@ -94,7 +94,7 @@ impl Ready {
 pub(crate) fn tern(engine: &str, files: &Files) -> Result<Command> {
     let this = env::current_exe().context("cannot find out where this program is")?;
     let mut command = Command::new(this.with_file_name("tern"));
-    command.args(["run", "--engine", engine, "--quiet", "--stats"]);
+    command.args(["run", "--engine", engine, "--quiet", "--stats=free"]);
     command.arg("--memory").arg(format!("{}M", files.memory));
     command.arg("--cpu").arg(&files.cpu);
     command.arg("--kernel").arg(&files.image.kernel);

@@ -25,16 +25,21 @@ pub(super) fn check_target<E: Environment>(p: &mut Processor<E>, rip: u64) -> Ou
     if ok { Ok(()) } else { Err(p.cpu.general_protection()) }
 }
 
+/// Where a relative branch leads, checked: a target that is none is a fault of the branch.
 #[inline(always)]
-fn jump_relative<E: Environment>(p: &mut Processor<E>, op: &Op<E>) -> Outcome {
+fn relative_target<E: Environment>(p: &mut Processor<E>, op: &Op<E>) -> Result<u64, Stop> {
     let target = p.cpu.gpr[BLOCK].wrapping_add(op.displacement);
     if !op.flags.contains(OpFlags::PLAIN) {
         let target = target & op.immediate;
         check_target(p, target)?;
-        p.cpu.rip = target;
-        return Ok(());
+        return Ok(target);
     }
-    p.cpu.rip = target;
+    if canonical(target) { Ok(target) } else { Err(p.cpu.general_protection()) }
+}
+
+#[inline(always)]
+fn jump_relative<E: Environment>(p: &mut Processor<E>, op: &Op<E>) -> Outcome {
+    p.cpu.rip = relative_target(p, op)?;
     Ok(())
 }
 
@@ -101,10 +106,11 @@ pub fn jmp_m<W: Word, E: Environment>(p: &mut Processor<E>, op: &Op<E>) -> Outco
 
 /// CALL relative; `W` is the width of the return address.
 pub fn call<W: Word, E: Environment>(p: &mut Processor<E>, op: &Op<E>) -> Outcome {
+    let target = relative_target(p, op)?;
     let next = op.next_rip(&p.cpu);
-    let rsp = p.cpu.gpr[RSP];
     push::<W, E>(p, W::truncate(next))?;
-    jump_relative(p, op).inspect_err(|_| p.cpu.gpr[RSP] = rsp)
+    p.cpu.rip = target;
+    Ok(())
 }
 
 #[inline(always)]

@@ -44,7 +44,7 @@ use crate::rendezvous::Rendezvous;
 use crate::stage::Seat;
 use crate::time::TimeStampCounter;
 use crate::tlb::{Tlb, View};
-use crate::translator::{RunState, Translator, Trial};
+use crate::translator::{RunState, Translator, TrialPages};
 use device::Conversation;
 use large_pages::LargePages;
 use strikes::Strikes;
@@ -76,7 +76,7 @@ pub struct Abilities {
 
 /// One processor's surroundings.
 pub struct SoftEnvironment {
-    pub(crate) ram: Arc<Ram>,
+    ram: Arc<Ram>,
     instruction_sets: InstructionSets,
     /// How often a block is executed before it is translated.
     hot_after: u32,
@@ -116,7 +116,7 @@ pub struct SoftEnvironment {
     /// The translator is full: all code is dropped as soon as none runs.
     must_drop_code: bool,
     /// The pages of a unit that runs on trial.
-    trial: Option<Trial>,
+    trial: Option<TrialPages>,
     /// Large pages that translations are remembered of.
     large: LargePages,
     /// Pages with code that are written often.
@@ -142,7 +142,7 @@ impl SoftEnvironment {
     ) -> std::io::Result<Self> {
         let Shared { ram, interrupts, doorbells, rendezvous, gauge, jitdump } = shared;
         translated.gauge = Arc::as_ptr(&gauge);
-        let translator = Translator::new(interrupts.processors(), hot_code.translation, jitdump)?;
+        let translator = Translator::new(interrupts.processors(), hot_code, jitdump)?;
         Ok(Self {
             ram,
             instruction_sets: abilities.instruction_sets,
@@ -231,7 +231,7 @@ impl SoftEnvironment {
     /// From now on, what is written is written to copies.
     pub fn begin_trial(&mut self) {
         self.tlb.flush();
-        self.trial = Some(Trial::default());
+        self.trial = Some(TrialPages::default());
     }
 
     /// The second trial begins, from the same memory.
@@ -243,9 +243,14 @@ impl SoftEnvironment {
     }
 
     /// Writes are for good again. Returns what the trials wrote.
-    pub fn end_trial(&mut self) -> Trial {
+    pub fn end_trial(&mut self) -> TrialPages {
         self.tlb.flush();
         self.trial.take().unwrap_or_default()
+    }
+
+    /// Whether other processors may write the same memory meanwhile.
+    pub fn has_several_processors(&self) -> bool {
+        self.ram.has_several_processors()
     }
 
     /// Adapts to debug registers that may have changed.

@@ -15,7 +15,7 @@ use crate::profile::gauge::Work;
 use crate::ram::{PAGE, code_changes};
 use crate::tlb::View;
 use crate::translator::{
-    Checks, Entry, MAX_INSTRUCTIONS, Place, Translated, Translator, is_translatable, scan,
+    Accessor, Checks, Entry, MAX_INSTRUCTIONS, Translated, Translator, is_translatable, scan,
 };
 
 /// How much hotter a block becomes when translated code leads to it.
@@ -105,9 +105,9 @@ impl SoftEnvironment {
 
     /// A miss of a translated instruction's site is looked at: if they are too many, its unit is translated anew.
     #[cold]
-    pub fn sample_miss(&mut self, cpu: &Cpu, place: Place, from: u64) {
+    pub fn sample_miss(&mut self, cpu: &Cpu, accessor: Accessor, from: u64) {
         let instructions = self.statistics.instructions + self.translated.instructions();
-        if let Some((block, old)) = self.translator.sample_miss(place, from, instructions) {
+        if let Some((block, old)) = self.translator.sample_miss(accessor, from, instructions) {
             self.translate_anew(cpu, block, old);
         }
     }
@@ -194,7 +194,7 @@ impl SoftEnvironment {
     /// The code for an instruction pointer in the present mode and view, which the jump table knows then.
     pub fn resolve(&mut self, cpu: &mut Cpu, rip: u64) -> Option<*const u8> {
         self.translator.counters.resolved += 1;
-        if code_changes() != self.code_changes || !canonical(rip) {
+        if code_changes() != self.code_changes {
             return None;
         }
         let block = self.current_block(cpu, rip)?;
@@ -216,6 +216,9 @@ impl SoftEnvironment {
 
     /// The physical address of code at a linear address, if it may be fetched from there.
     fn possible_fetch_address(&mut self, cpu: &mut Cpu, linear: u64) -> Option<u64> {
+        if !canonical(linear) {
+            return None;
+        }
         self.known_fetch_address(cpu, linear).or_else(|| {
             let access = Access::explicit(cpu, AccessKind::Execute);
             let translation = paging::translate(cpu, &mut &*self.ram, linear, access).ok()?;

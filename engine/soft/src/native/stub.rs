@@ -4,7 +4,7 @@
 //! rdi  FXSAVE image        rsi  memory operand        r8  general registers        r9  flags
 //!
 //! SSE:        movaps xmmN, [image]…  mov rax, [gpr]  [MXCSR ← guest's]  OP  movaps [image], xmmN  mov [gpr], rax
-//!             [flags] [MXCSR flags → image, MXCSR ← host's]  ret
+//!             [flags] [MXCSR flags → image, MXCSR ← host's]  [EMMS]  ret
 //! AVX:        the same with both halves of each register; vzeroupper before the end, as Rust code expects it
 //! x87, MMX:   mov rax, [gpr]  [flags]  fxrstor64 [image]  OP  mov [gpr], rax  [flags]  fxsave64 [image]
 //!             x87 and MXCSR ← host's  ret
@@ -309,6 +309,11 @@ impl Assembler {
         }
         if wide {
             self.emit(Ok(Instruction::with(Code::VEX_Vzeroupper)))?;
+        }
+        if instruction.mnemonic() == Mnemonic::Cvtpi2ps {
+            // Its operand is in memory. The guest's processor is AMD's, where it leaves the x87 registers alone, as it leaves the guest's
+            // here; by Intel's manual the host's are in MMX mode now, which Rust code does not expect.
+            self.emit(Ok(Instruction::with(Code::Emms)))?;
         }
         Ok(())
     }

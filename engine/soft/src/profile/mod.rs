@@ -19,6 +19,8 @@ pub use jitdump::JitDump;
 pub struct Profile {
     /// How long processors are at which work: part of their statistics then.
     pub is_sampled: bool,
+    /// How many checks of translated code find their page: part of their statistics then. Each check costs an instruction more.
+    pub counts_hits: bool,
     /// What is translated: in the file `jit-PID.dump` in the current folder, for perf(1).
     pub is_dumped: bool,
 }

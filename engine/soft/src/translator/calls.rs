@@ -16,11 +16,12 @@ use crate::environment::{Answer, SoftEnvironment, finish};
 use crate::ram::{CodePage, PAGE};
 use crate::tlb::{ALL_SITES, Extent, Hit};
 
-/// What a site must tell: where in the page its instruction is, which site it is and how wide its access.
+/// Who accesses memory, as translated code tells with a question about it: where in the page the instruction is, which site it has and
+/// how wide its access is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place(pub u32);
+pub struct Accessor(pub u32);
 
-impl Place {
+impl Accessor {
     const OFFSET_MASK: u32 = 0x1fff;
     /// The site's number.
     pub const SITE_SHIFT: u32 = 13;
@@ -59,12 +60,12 @@ impl Place {
         Self(self.0 | Self::GROUP)
     }
 
-    /// Whether it is [`Place::for_group`].
+    /// Whether it is [`Accessor::for_group`].
     pub const fn is_group(self) -> bool {
         self.0 & Self::GROUP != 0
     }
 
-    /// Whether it is [`Place::jumping`].
+    /// Whether it is [`Accessor::jumping`].
     pub const fn jumps(self) -> bool {
         self.0 & Self::OFFSET_MASK == Self::JUMPS
     }
@@ -120,22 +121,24 @@ fn leave(p: &mut Processor<SoftEnvironment>, exit: Exit, offset: u64) {
 pub unsafe extern "sysv64" fn miss(
     p: *mut Processor<SoftEnvironment>,
     linear: u64,
-    place: u64,
+    accessor: u64,
     write: u64,
     from: u64,
 ) -> u64 {
     // SAFETY: the caller's promise.
     let p = unsafe { &mut *p };
-    let place = Place(place as u32);
+    let accessor = Accessor(accessor as u32);
     if p.env.translated.miss_tick < 0 {
         p.env.translated.miss_tick = SAMPLED;
-        p.env.sample_miss(&p.cpu, place, from);
+        // The table knew it.
+        p.env.translated.hits += 1;
+        p.env.sample_miss(&p.cpu, accessor, from);
     } else {
         p.env.translator.counters.misses += 1;
     }
-    match ask(p, linear, place, write != 0) {
+    match ask(p, linear, accessor, write != 0) {
         Some(hit) => {
-            p.env.tlb.fill_site(place.site(), place.extent(), linear, hit);
+            p.env.tlb.fill_site(accessor.site(), accessor.extent(), linear, hit);
             1
         }
         None => 0,
@@ -143,13 +146,13 @@ pub unsafe extern "sysv64" fn miss(
 }
 
 /// Where an access hits; `None` to leave.
-fn ask(p: &mut Processor<SoftEnvironment>, linear: u64, place: Place, write: bool) -> Option<Hit> {
-    match p.env.find_page(&mut p.cpu, linear, place, write) {
+fn ask(p: &mut Processor<SoftEnvironment>, linear: u64, accessor: Accessor, write: bool) -> Option<Hit> {
+    match p.env.find_page(&mut p.cpu, linear, accessor, write) {
         Answer::Hit(hit) => return Some(hit),
         // What a group's members do one by one is the interpreter's to find out.
-        _ if place.is_group() => leave(p, Exit::Interpret, place.offset()),
-        Answer::Interpret => leave(p, Exit::Interpret, place.offset()),
-        Answer::Stop(stop) => leave(p, stop.into(), place.offset()),
+        _ if accessor.is_group() => leave(p, Exit::Interpret, accessor.offset()),
+        Answer::Interpret => leave(p, Exit::Interpret, accessor.offset()),
+        Answer::Stop(stop) => leave(p, stop.into(), accessor.offset()),
     }
     None
 }
@@ -161,13 +164,13 @@ fn ask(p: &mut Processor<SoftEnvironment>, linear: u64, place: Place, write: boo
 pub unsafe extern "sysv64" fn table_miss(
     p: *mut Processor<SoftEnvironment>,
     linear: u64,
-    place: u64,
+    accessor: u64,
     write: u64,
 ) -> u64 {
     // SAFETY: the caller's promise.
     let p = unsafe { &mut *p };
     p.env.translator.counters.misses += 1;
-    let Some(hit) = ask(p, linear, Place(place as u32), write != 0) else { return u64::MAX };
+    let Some(hit) = ask(p, linear, Accessor(accessor as u32), write != 0) else { return u64::MAX };
     p.env.translated.note_written(hit.code);
     hit.host
 }
@@ -259,7 +262,7 @@ impl Otherwise {
 
     /// To let the interpreter execute the instruction at `offset` of the page.
     pub const fn interpret(offset: usize) -> Self {
-        Self(offset as u32 & Place::OFFSET_MASK)
+        Self(offset as u32 & Accessor::OFFSET_MASK)
     }
 
     /// As translated code passes it.
@@ -300,15 +303,15 @@ pub unsafe extern "sysv64" fn code_written(
     p: *mut Processor<SoftEnvironment>,
     host: u64,
     code: *const CodePage,
-    place: u64,
+    accessor: u64,
 ) -> u64 {
     // SAFETY: the caller's promise.
     let (p, code) = unsafe { (&mut *p, &*code) };
-    let place = Place(place as u32);
-    let hit = code.written(host % PAGE, place.size());
+    let accessor = Accessor(accessor as u32);
+    let hit = code.written(host % PAGE, accessor.size());
     if hit {
-        leave(p, Exit::Jump, place.offset());
-        if place.jumps() {
+        leave(p, Exit::Jump, accessor.offset());
+        if accessor.jumps() {
             p.cpu.rip = p.env.translated.jump_target();
         }
     }

@@ -13,7 +13,7 @@ pub struct Counters {
     pub evictions: u64,
     /// How often translated code gave control back, by [`Exit`].
     pub exits: [u64; 7],
-    /// Accesses whose page neither their site nor the table knew.
+    /// Checks whose page neither their site nor the table knew.
     pub misses: u64,
     /// How often all translations of addresses were dropped, and those that are not global.
     pub flushes: [u64; 2],

@@ -109,6 +109,9 @@ pub struct RunState {
     host_stack: u64,
     /// Where it is noted what the processor is at.
     pub gauge: *const Gauge,
+    /// Checks of accesses that found their page, if units count them. A group has one check; that of a group in two pages counts
+    /// neither here nor as a miss.
+    pub hits: u64,
     scratch: [u64; 6],
     groups: [Group; GROUPS],
     /// Indirect jumps of level 3.
@@ -257,6 +260,8 @@ pub const TIMED: i32 = at(STATE + offset_of!(RunState, timed));
 pub const HOST_STACK: i32 = at(STATE + offset_of!(RunState, host_stack));
 /// [`RunState::gauge`].
 pub const GAUGE: i32 = at(STATE + offset_of!(RunState, gauge));
+/// [`RunState::hits`].
+pub const HITS: i32 = at(STATE + offset_of!(RunState, hits));
 /// MXCSR in the guest's FXSAVE image.
 pub const GUEST_MXCSR: i32 = at(FPU + FpuState::MXCSR_OFFSET);
 
@@ -281,7 +286,7 @@ pub const INTERRUPT_SHADOW: i32 =
 /// [`RunState::window`].
 pub const WINDOW: i32 = at(STATE + offset_of!(RunState, window));
 
-/// One of the places that keep nothing between guest instructions. What is called has the first for a [`super::calls::Place`], and
+/// One of the places that keep nothing between guest instructions. What is called has the first for a [`super::calls::Accessor`], and
 /// the second, as code does, for R10; the others have names of their own.
 pub const fn scratch(number: usize) -> i32 {
     at(STATE + offset_of!(RunState, scratch) + 8 * number)

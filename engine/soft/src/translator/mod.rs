@@ -59,20 +59,20 @@ use tern_x86::cpu::Mode;
 use tern_x86::cpu::word::BLOCK;
 use tern_x86::environment::Processor;
 
-pub use calls::Place;
+pub use calls::Accessor;
 use counters::Counters;
 pub use frame::{Exit, RunState};
 pub use jumps::Jumps;
 pub use scan::{MAX_INSTRUCTIONS, Unit, scan};
-pub use verify::{Defined, End, Trial, compare};
+pub use verify::{Defined, End, TrialPages, compare};
 
-use crate::Translation;
 use crate::blocks::Block;
 use crate::environment::SoftEnvironment;
 use crate::profile::SharedJitDump;
 use crate::profile::gauge::Work;
 use crate::ram::PAGE;
 use crate::tlb::View;
+use crate::{HotCode, Translation};
 use calls::{Operation, Operations};
 use code_cache::{CodeCache, Placed};
 pub use emit::Checks;
@@ -113,6 +113,8 @@ pub struct Translator {
     sites: Sites,
     several_processors: bool,
     translation: Translation,
+    /// Units count the checks that find their page.
+    counts_hits: bool,
     /// What was done so far.
     pub counters: Counters,
     restless: Restless,
@@ -131,10 +133,11 @@ impl Translator {
     ///
     /// # Errors
     /// The host gives no memory that may be executed.
-    pub fn new(cpus: usize, translation: Translation, jitdump: SharedJitDump) -> io::Result<Self> {
+    pub fn new(cpus: usize, hot_code: HotCode, jitdump: SharedJitDump) -> io::Result<Self> {
+        let HotCode { translation, counts_hits, .. } = hot_code;
         let capacity = (CAPACITY / cpus.max(1)).max(LEAST_CAPACITY).next_multiple_of(PAGE as usize);
         let mut cache = CodeCache::new(capacity)?;
-        let stubs = Stubs::new(&mut cache).ok_or(io::ErrorKind::OutOfMemory)?;
+        let stubs = Stubs::new(&mut cache, counts_hits).ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(Self {
             cache,
             stubs,
@@ -142,6 +145,7 @@ impl Translator {
             sites: Sites::default(),
             several_processors: cpus > 1,
             translation,
+            counts_hits,
             counters: Counters::default(),
             restless: Restless::default(),
             hot_spots: HotSpots::default(),
@@ -154,6 +158,11 @@ impl Translator {
     /// Whether units run on trial.
     pub fn is_verified(&self) -> bool {
         self.translation == Translation::Verified
+    }
+
+    /// What was done so far, and what units counted, with the names that users read.
+    pub fn named(&self, state: &RunState) -> impl Iterator<Item = (&'static str, u64)> {
+        self.counters.named().chain(self.counts_hits.then_some(("tlb-hits", state.hits)))
     }
 
     /// Whether another unit surely fits. The operations that units leave to the interpreter take from the same bound, so that no
@@ -191,13 +200,14 @@ impl Translator {
         if self.translation == Translation::Off || first.kind == scan::Kind::Interpret && !linked {
             return None;
         }
-        let target = Target { view, several_processors: self.several_processors, linked, checks };
+        let Self { several_processors, counts_hits, .. } = *self;
+        let target = Target { view, several_processors, counts_hits, linked, checks };
         // SAFETY: the caller's block is alive.
         let version = unsafe { (*block).origin.version() };
         let page = physical & !(PAGE - 1);
         let is_restless = |offset| self.restless.has((page + offset as u64, version));
         let Self { tools, stubs, sites, operations, .. } = self;
-        let code = emit::emit(tools, unit, target, stubs, sites, &is_restless, operations);
+        let code = emit::emit(tools, unit, target, stubs, sites, &is_restless, operations)?;
         let sizes = (code.split, code.bytes.len() - code.split);
         let placed = self.cache.append(code)?;
         self.units.push(Made { placed, sizes, block, checks, is_known: false });
@@ -222,18 +232,18 @@ impl Translator {
         }
     }
 
-    /// Notes a sampled miss of the site at `place`, by cold code that called from `from`, after so many guest instructions.
+    /// Notes a sampled miss of the site of `accessor`, by cold code that called from `from`, after so many guest instructions.
     /// Returns the block whose unit is to be translated anew because of it, and the unit.
     pub fn sample_miss(
         &mut self,
-        place: Place,
+        accessor: Accessor,
         from: u64,
         instructions: u64,
     ) -> Option<(*mut Block, Translated)> {
         let Made { placed: Placed { hot, .. }, block, .. } = *self.unit_of(from)?;
         // SAFETY: blocks live as long as their units do.
         let (physical, version) = unsafe { ((*block).physical, (*block).origin.version()) };
-        let instruction = (physical & !(PAGE - 1) | place.offset(), version);
+        let instruction = (physical & !(PAGE - 1) | accessor.offset(), version);
         self.restless.sample(instruction, instructions).then_some((block, Translated(hot)))
     }
 

@@ -212,18 +212,7 @@ fn kind(instruction: &Instruction, op: &SoftOp) -> Kind {
     if op.flags.intersects(ends) {
         return Kind::Interpret;
     }
-    if let Some(info) = classify(instruction) {
-        let alignment = alignment(instruction, &info);
-        return match info.class {
-            VectorClass::Sse if !needs_rewriting(instruction) => Kind::Vector { alignment, wide: false },
-            VectorClass::Avx => Kind::Vector { alignment, wide: true },
-            _ => Kind::Operation,
-        };
-    }
-    if matches!(instruction.mnemonic(), Mnemonic::Vzeroupper | Mnemonic::Vzeroall) {
-        return Kind::Vector { alignment: 1, wide: true };
-    }
-    integer(instruction)
+    vector(instruction).unwrap_or_else(|| integer(instruction))
 }
 
 /// What an address must be a multiple of for the host's processor, of whichever vendor, to execute the instruction as it is.
@@ -231,6 +220,28 @@ fn kind(instruction: &Instruction, op: &SoftOp) -> Kind {
 fn alignment(instruction: &Instruction, info: &VectorInfo) -> u8 {
     let of_sha = instruction.cpuid_features().contains(&CpuidFeature::SHA);
     info.memory.filter(|memory| memory.aligned || of_sha).map_or(1, |memory| memory.size)
+}
+
+/// Instructions on vector and x87 registers.
+fn vector(instruction: &Instruction) -> Option<Kind> {
+    if matches!(instruction.mnemonic(), Mnemonic::Vzeroupper | Mnemonic::Vzeroall) {
+        return Some(Kind::Vector { alignment: 1, wide: true });
+    }
+    let info = classify(instruction)?;
+    let alignment = alignment(instruction, &info);
+    Some(match info.class {
+        VectorClass::Sse if !needs_rewriting(instruction) && !may_enter_mmx(instruction) => {
+            Kind::Vector { alignment, wide: false }
+        }
+        VectorClass::Avx => Kind::Vector { alignment, wide: true },
+        _ => Kind::Operation,
+    })
+}
+
+/// By Intel's manual CVTPI2PS enters MMX mode even if its operand is in memory, while AMD's processors, and the guest's, leave the x87
+/// registers alone then. While translated code runs these are the host's.
+fn may_enter_mmx(instruction: &Instruction) -> bool {
+    instruction.mnemonic() == Mnemonic::Cvtpi2ps
 }
 
 /// Branches and the stack.
@@ -472,10 +483,22 @@ mod tests {
 
     use super::*;
 
+    fn decode(bytes: &[u8]) -> Instruction {
+        Decoder::new(64, bytes, DecoderOptions::NONE).decode()
+    }
+
+    #[test]
+    fn what_enters_mmx_mode_on_some_vendors_processors_is_not_copied() {
+        let copied = Some(Kind::Vector { alignment: 1, wide: false });
+        assert_eq!(vector(&decode(&[0x66, 0x0f, 0x2a, 0x00])), copied); // cvtpi2pd xmm0, [rax]
+        assert_eq!(vector(&decode(&[0x0f, 0x2a, 0x00])), Some(Kind::Operation)); // cvtpi2ps xmm0, [rax]
+        assert_eq!(vector(&decode(&[0x66, 0x0f, 0x2a, 0xc0])), Some(Kind::Operation)); // cvtpi2pd xmm0, mm0
+    }
+
     #[test]
     fn what_some_vendors_processors_ask_to_be_aligned_is_checked() {
         let alignment = |bytes: &[u8]| {
-            let instruction = Decoder::new(64, bytes, DecoderOptions::NONE).decode();
+            let instruction = decode(bytes);
             alignment(&instruction, &classify(&instruction).expect("it works on vectors"))
         };
         assert_eq!(alignment(&[0x0f, 0x58, 0x00]), 16); // addps xmm0, [rax]

@@ -56,10 +56,8 @@ impl Sites {
         self.of_unit = [[0; 2]; SHARES.len()];
     }
 
-    /// The next site of a view for reads, or writes, of this extent; `None` for a group if the unit has all of them already.
-    ///
-    /// # Panics
-    /// There is none for it at all; see [`Sites::has`].
+    /// The next site of a view for reads, or writes, of this extent; `None` if there is none for it at all, see [`Sites::has`], or for a
+    /// group if the unit has all of them already.
     pub fn next(&mut self, view: View, extent: Extent, write: bool) -> Option<usize> {
         let (scale, mut first) = (SITES[view as usize] / 256, FIRST_SITE[view as usize]);
         for (n, (known, share)) in SHARES.into_iter().enumerate() {
@@ -76,7 +74,7 @@ impl Sites {
             }
             first += share * scale;
         }
-        unreachable!("no instruction with an access of {extent:?} is translated");
+        None
     }
 }
 

@@ -39,7 +39,7 @@ pub struct Stubs {
     pub time_up_before: u32,
     /// Called by a site that does not know its page, by view, whether it writes, and whether it is a group's.
     pub miss: [[[u32; 2]; 2]; REMEMBERED],
-    /// Called by an access without a site whose page the table does not know, with its address in R10 and a [`calls::Place`] in R11;
+    /// Called by an access without a site whose page the table does not know, with its address in R10 and a [`calls::Accessor`] in R11;
     /// by whether it writes. Returns with the host address in R10.
     pub table_miss: [u32; 2],
     /// Called with an operation's address in R11: the interpreter executes it.
@@ -49,7 +49,7 @@ pub struct Stubs {
     /// Called with an instruction pointer in R10 that a jump table does not know, and in R11 what to do if there is no
     /// code for it ([`calls::Otherwise`]). Returns with the code's address in R11.
     pub resolve: u32,
-    /// Called after a store, with its host address in R10, the page's `CodePage` in R11 and a [`calls::Place`] on the stack.
+    /// Called after a store, with its host address in R10, the page's `CodePage` in R11 and a [`calls::Accessor`] on the stack.
     pub code_written: u32,
     /// Called with a page offset in R10: loads the guest's vector registers, or leaves for the interpreter; by whether they must
     /// be YMM registers.
@@ -57,13 +57,13 @@ pub struct Stubs {
 }
 
 impl Stubs {
-    /// Makes them at the start of `cache`.
-    pub fn new(cache: &mut CodeCache) -> Option<Self> {
+    /// Makes them at the start of `cache`. Whether those of sites count what they find in the table is `counts_hits`.
+    pub fn new(cache: &mut CodeCache, counts_hits: bool) -> Option<Self> {
         let mut stubs = Self::default();
         let mut add = |make: &dyn Fn(&mut Assembler)| {
             let mut a = Assembler::default();
             make(&mut a);
-            cache.append(a.finish()).map(|placed| placed.hot)
+            cache.append(a.finish()?).map(|placed| placed.hot)
         };
         let leave = add(&leave)?;
         let leave_saved = add(&leave_saved)?;
@@ -88,7 +88,7 @@ impl Stubs {
         for view in [View::User, View::Supervisor, View::SupervisorAc] {
             for (write, group) in [(false, false), (false, true), (true, false), (true, true)] {
                 stubs.miss[view as usize][usize::from(write)][usize::from(group)] =
-                    add(&|a| miss(a, view, write, group, leave_half))?;
+                    add(&|a| miss(a, Asker { view, write, group, counts_hits }, leave_half))?;
             }
         }
         for write in [false, true] {
@@ -281,8 +281,17 @@ fn note(a: &mut Assembler, work: Work, pushed: i32) {
     a.raw(&[0x41, 0xc6, 0x03, work as u8]);
 }
 
-/// R10 is a linear address, R11 a [`calls::Place`]. The site is filled then, and R10 the address's offset in its page.
-fn miss(a: &mut Assembler, view: View, write: bool, group: bool, leave_half: u32) {
+/// Which sites a stub serves.
+#[derive(Debug, Clone, Copy)]
+struct Asker {
+    view: View,
+    write: bool,
+    group: bool,
+    counts_hits: bool,
+}
+
+/// R10 is a linear address, R11 a [`calls::Accessor`]. The site is filled then, and R10 the address's offset in its page.
+fn miss(a: &mut Assembler, Asker { view, write, group, counts_hits }: Asker, leave_half: u32) {
     const TAG: usize = offset_of!(Site, tag);
     const LIMIT: usize = offset_of!(Site, limit);
     const BASE: usize = offset_of!(Site, base);
@@ -298,16 +307,16 @@ fn miss(a: &mut Assembler, view: View, write: bool, group: bool, leave_half: u32
     }
     a.store(frame::scratch(0) + PUSHED, R11);
     a.mov32(RAX, R11);
-    a.shr32(RAX, calls::Place::SITE_SHIFT as u8);
-    a.and_immediate32(RAX, calls::Place::SITE_MASK as i32);
+    a.shr32(RAX, calls::Accessor::SITE_SHIFT as u8);
+    a.and_immediate32(RAX, calls::Accessor::SITE_MASK as i32);
     a.shl32(RAX, SITE_SHIFT);
     a.mov32(RCX, R10);
     a.shr32(RCX, 12);
     const { assert!(ENTRIES.is_power_of_two()) };
     a.and_immediate32(RCX, ENTRIES as i32 - 1);
     // The limit of an access of 2^n bytes is 4097 - 2^n.
-    a.shr32(R11, calls::Place::SIZE_SHIFT as u8);
-    a.and_immediate32(R11, calls::Place::SIZE_MASK as i32);
+    a.shr32(R11, calls::Accessor::SIZE_SHIFT as u8);
+    a.and_immediate32(R11, calls::Accessor::SIZE_MASK as i32);
     a.mov(RDX, R11);
     a.power_of_two(R11, RDX);
     a.neg(R11);
@@ -318,6 +327,9 @@ fn miss(a: &mut Assembler, view: View, write: bool, group: bool, leave_half: u32
     a.jcc(ABOVE_OR_EQUAL, slow);
     a.sub_immediate32(frame::MISS_TICK + PUSHED, 1);
     a.jcc(SIGN, slow);
+    if counts_hits {
+        a.increment(frame::HITS + PUSHED);
+    }
     a.store_table(RAX, 0, site(LIMIT), R11);
     a.sub(R10, RDX);
     a.store_table(RAX, 0, site(TAG), R10);
@@ -361,7 +373,7 @@ fn miss(a: &mut Assembler, view: View, write: bool, group: bool, leave_half: u32
     a.ret();
 }
 
-/// R10 is a linear address, R11 a [`calls::Place`]. Returns with the host address in R10.
+/// R10 is a linear address, R11 a [`calls::Accessor`]. Returns with the host address in R10.
 fn table_miss(a: &mut Assembler, write: bool, leave_half: u32) {
     const RETURN: i32 = 8;
     store_volatile(a, RETURN);
@@ -455,14 +467,14 @@ fn resolve(a: &mut Assembler, leave_half: u32) {
 /// A store hit a page that code was decoded from. The flags are in memory or dead.
 fn code_written(a: &mut Assembler, leave_half: u32) {
     const RETURN: i32 = 8;
-    // Return address and the place.
+    // Return address and the accessor.
     const PUSHED: i32 = 16;
     // So that RSP is 8 more than a multiple of 16 below the processor.
     const ALIGNED: i32 = PUSHED + 8;
     store_volatile(a, PUSHED);
     a.mov(RSI, R10);
     a.mov(RDX, R11);
-    // mov rcx, [rsp + 8]: the place.
+    // mov rcx, [rsp + 8]: the accessor.
     a.load(RCX, RETURN);
     a.lea(RSP, RSP, PUSHED - ALIGNED);
     call_rust(a, calls::code_written as *const () as usize, ALIGNED, |a, pushed| {

@@ -1,7 +1,7 @@
 //! Lockstep: each translated unit runs on trial, the interpreter does the same on trial, and both must agree; then the
 //! interpreter does it for good.
 //!
-//! Both trials work on copies of the pages ([`Trial`]) that were taken once, so that what devices and other processors write
+//! Both trials work on copies of the pages ([`TrialPages`]) that were taken once, so that what devices and other processors write
 //! meanwhile is seen by both or by neither. Units do not lead to each other then, and leave to the interpreter what has effects
 //! beyond memory.
 
@@ -20,7 +20,7 @@ use crate::ram::PAGE;
 
 /// The pages that the trials of a unit have accessed, by host address.
 #[derive(Debug, Default)]
-pub struct Trial {
+pub struct TrialPages {
     pages: HashMap<u64, Copies>,
 }
 
@@ -39,7 +39,7 @@ struct Copies {
 #[repr(align(4096))]
 struct Page([u8; PAGE as usize]);
 
-impl Trial {
+impl TrialPages {
     /// Where the trial finds the page of RAM at `host`: a copy, so that what is read and what is written is in one place from
     /// the start.
     pub fn page(&mut self, host: u64) -> u64 {
@@ -145,19 +145,19 @@ pub struct End {
     pub exception: Option<Exception>,
 }
 
-/// What differs between a trial and the interpreter, as text, if anything does. `flags` are compared.
-pub fn compare(trial: &End, interpreted: &End, flags: Rflags) -> Option<String> {
+/// What differs between the ends of a unit and of the interpreter, as text, if anything does. `flags` are compared.
+pub fn compare(translated: &End, interpreted: &End, flags: Rflags) -> Option<String> {
     let mut text = String::new();
-    let mut differ = |name: &str, trial: u64, interpreted: u64| {
-        if trial != interpreted {
-            let _ = writeln!(text, "  {name}: {trial:#x}, interpreted {interpreted:#x}");
+    let mut differ = |name: &str, translated: u64, interpreted: u64| {
+        if translated != interpreted {
+            let _ = writeln!(text, "  {name}: {translated:#x}, interpreted {interpreted:#x}");
         }
     };
     const NAMES: [&str; 16] = [
         "RAX", "RCX", "RDX", "RBX", "RSP", "RBP", "RSI", "RDI", "R8", "R9", "R10", "R11", "R12", "R13",
         "R14", "R15",
     ];
-    let (a, b) = (&trial.cpu, &interpreted.cpu);
+    let (a, b) = (&translated.cpu, &interpreted.cpu);
     for (n, name) in NAMES.iter().enumerate() {
         differ(name, a.gpr[n], b.gpr[n]);
     }
@@ -181,8 +181,9 @@ pub fn compare(trial: &End, interpreted: &End, flags: Rflags) -> Option<String> 
         differ("YMM, upper half", ymm(a, n), ymm(b, n));
         differ(if n % 2 == 0 { "XMM, low half" } else { "XMM, high half" }, xmm(a, n), xmm(b, n));
     }
-    if trial.exception != interpreted.exception {
-        let _ = writeln!(text, "  exception: {:?}, interpreted {:?}", trial.exception, interpreted.exception);
+    if translated.exception != interpreted.exception {
+        let (ours, theirs) = (translated.exception, interpreted.exception);
+        let _ = writeln!(text, "  exception: {ours:?}, interpreted {theirs:?}");
     }
     (!text.is_empty()).then_some(text)
 }

@@ -6,8 +6,6 @@
 //!            └── cold ── its operations ───────────┘
 //! ```
 
-use std::ptr::NonNull;
-
 use tern_x86::cpu::Mode;
 use tern_x86::cpu::word::BLOCK;
 use tern_x86::decode::OpFlags;
@@ -22,30 +20,29 @@ use crate::translator::{self, Exit, Translated};
 
 impl SoftVcpu {
     /// Executes block after block.
+    ///
+    /// Translated code works on the processor by its address. So nothing here keeps a reference to it while such code may run:
+    /// each use borrows it anew from its stage.
     pub(super) fn run_blocks(&mut self) -> Result<(), Stop> {
-        let top = self.p.top();
-        let p = &mut *self.p;
-        p.env.unchained = false;
-        p.env.translated.window = self.window;
-        let mut block = p.env.block(&mut p.cpu)?;
+        self.p.env.unchained = false;
+        self.p.env.translated.window = self.window;
+        let mut block = self.block()?;
         let (mut heat, mut plain) = (1, None);
         loop {
-            while let Some(unit) = plain.or_else(|| p.env.translated(&p.cpu, block, heat)) {
-                let exit = if p.env.is_verified(block) {
+            while let Some(unit) = plain.or_else(|| self.translated(block, heat)) {
+                let exit = if self.p.env.is_verified(block) {
                     // SAFETY: the environment gave the block, and nothing was asked of it since.
                     let origin = unsafe { (*block).origin };
-                    Self::run_verified(top, p, origin, unit, &mut self.disagreement)?
+                    self.run_verified(origin, unit)?
                 } else {
-                    Self::run_translated(top, p, unit, self.next_poll, plain.is_none())?
+                    self.run_translated(unit, plain.is_none())?
                 };
                 plain = None;
-                if p.env.unchained
-                    || p.env.mailbox.attention()
-                    || p.env.statistics.instructions >= self.next_poll
-                {
+                if self.must_look() {
                     return Ok(());
                 }
-                block = p.env.block(&mut p.cpu)?;
+                block = self.block()?;
+                let p = &mut *self.p;
                 match exit {
                     Exit::Interpret => break,
                     Exit::Link => {
@@ -64,33 +61,47 @@ impl SoftVcpu {
                 }
             }
             heat = 1;
-            let start = p.cpu.rip;
+            let start = self.p.cpu.rip;
             // SAFETY: the environment gave the block and drops blocks only when asked for another one or
             // for a single operation, which is not while this one runs.
-            let last = unsafe { execute(p, block)? };
-            if last.contains(OpFlags::CHECK_INTERRUPTS)
-                || p.env.unchained
-                || p.env.mailbox.attention()
-                || p.env.statistics.instructions >= self.next_poll
-            {
+            let last = unsafe { execute(&mut self.p, block)? };
+            if last.contains(OpFlags::CHECK_INTERRUPTS) || self.must_look() {
                 return Ok(());
             }
-            block = Self::successor(p, block, start)?;
+            block = Self::successor(&mut self.p, block, start)?;
         }
     }
 
+    /// The block at the present instruction pointer.
+    #[inline(always)]
+    fn block(&mut self) -> Result<*mut Block, Stop> {
+        let Processor { cpu, env } = &mut *self.p;
+        env.block(cpu)
+    }
+
+    /// How translated code goes on from `block`, which becomes hotter by `heat`.
+    #[inline(always)]
+    fn translated(&mut self, block: *mut Block, heat: u32) -> Option<Translated> {
+        let Processor { cpu, env } = &mut *self.p;
+        env.translated(cpu, block, heat)
+    }
+
+    /// Whether the run loop must look at something before execution goes on.
+    #[inline(always)]
+    fn must_look(&self) -> bool {
+        let env = &self.p.env;
+        env.unchained || env.mailbox.attention() || env.statistics.instructions >= self.next_poll
+    }
+
     /// Runs translated code from `unit`, which is at the present instruction pointer and may be remembered for it.
-    fn run_translated(
-        top: NonNull<Processor<SoftEnvironment>>,
-        p: &mut Processor<SoftEnvironment>,
-        unit: Translated,
-        next_poll: u64,
-        remember: bool,
-    ) -> Result<Exit, Stop> {
-        let entry = p.env.entry(&p.cpu, unit, remember);
-        let budget = next_poll.saturating_sub(p.env.statistics.instructions).clamp(1, POLL_INTERVAL) as i32;
-        // SAFETY: `p` is the processor at the stage's top; the unit is current, as its block is.
-        let (exit, instructions) = unsafe { translator::run(top, entry, budget) };
+    fn run_translated(&mut self, unit: Translated, remember: bool) -> Result<Exit, Stop> {
+        let Processor { cpu, env } = &mut *self.p;
+        let entry = env.entry(cpu, unit, remember);
+        let left = self.next_poll.saturating_sub(env.statistics.instructions);
+        let budget = left.clamp(1, POLL_INTERVAL) as i32;
+        // SAFETY: the processor is on its stage, and nothing refers to it; the unit is current, as its block is.
+        let (exit, instructions) = unsafe { translator::run(self.p.top(), entry, budget) };
+        let p = &mut *self.p;
         p.env.statistics.instructions += instructions.max(1);
         p.env.translator.counters.exit(exit);
         p.env.sample_time(&p.cpu);

@@ -1,8 +1,6 @@
 //! Lockstep: translated code and the interpreter do the same on trial, and both must agree before the interpreter does it for
 //! good.
 
-use std::ptr::NonNull;
-
 use tern_x86::environment::Processor;
 use tern_x86::exception::Stop;
 use tern_x86::state::{Activity, Rflags};
@@ -14,28 +12,24 @@ use crate::ram::PAGE;
 use crate::translator::{self, Defined, End, Exit, MAX_INSTRUCTIONS, Translated, compare, scan};
 
 impl SoftVcpu {
-    /// Runs the unit of a block of this origin on trial, has the interpreter do the same, and then do it for good. What differs
-    /// between the trials goes to `disagreement`, and the machine is made to end.
-    pub(super) fn run_verified(
-        top: NonNull<Processor<SoftEnvironment>>,
-        p: &mut Processor<SoftEnvironment>,
-        origin: Origin,
-        unit: Translated,
-        disagreement: &mut Option<String>,
-    ) -> Result<Exit, Stop> {
+    /// Runs the unit of a block of this origin on trial, has the interpreter do the same, and then do it for good. If the
+    /// trials differ, that is noted and the machine is made to end.
+    pub(super) fn run_verified(&mut self, origin: Origin, unit: Translated) -> Result<Exit, Stop> {
         let end = |p: &Processor<SoftEnvironment>, stopped: bool| End {
             cpu: Box::new(p.cpu.clone()),
             exception: stopped.then_some(p.cpu.exception),
         };
         let ran_to =
             |p: &Processor<SoftEnvironment>, end: &End| end.exception.is_none() && p.cpu.rip == end.cpu.rip;
+        let p = &mut *self.p;
         let before = p.cpu.clone();
         let entry = p.env.entry(&p.cpu, unit, false);
         let page = p.env.code_page(&mut p.cpu).unwrap_or_default();
         let unit = scan(&mut p.env, p.cpu.mode, &page, (p.cpu.rip % PAGE) as usize);
         p.env.begin_trial();
-        // SAFETY: `p` is the processor at the stage's top; the unit is current, as its block is.
-        let (exit, instructions) = unsafe { translator::run(top, entry, i32::MAX) };
+        // SAFETY: the processor is on its stage, and nothing refers to it; the unit is current, as its block is.
+        let (exit, instructions) = unsafe { translator::run(self.p.top(), entry, i32::MAX) };
+        let p = &mut *self.p;
         p.env.rewind_trial();
         let translated = end(p, exit == Exit::Exception);
         p.cpu.clone_from(&before);
@@ -56,7 +50,7 @@ impl SoftVcpu {
                 (defined, done) = (next, done + 1);
             }
         }
-        let trial = p.env.end_trial();
+        let pages = p.env.end_trial();
         let interpreted = end(p, ran == Err(Stop::Exception));
         // What is dead where control leaves its page is not known.
         let same_page = (p.cpu.rip ^ before.rip) < PAGE;
@@ -68,9 +62,9 @@ impl SoftVcpu {
         };
         let differs = compare(&translated, &interpreted, flags);
         // Another processor may have changed the code in between.
-        let same_code = origin.is_current() || !p.env.ram.has_several_processors();
-        if let Some(what) = differs.or_else(|| trial.difference()).filter(|_| same_code) {
-            *disagreement = Some(format!(
+        let same_code = origin.is_current() || !p.env.has_several_processors();
+        if let Some(what) = differs.or_else(|| pages.difference()).filter(|_| same_code) {
+            self.disagreement = Some(format!(
                 "the translator and the interpreter disagree about the code at {:#x} after {done} instructions \
                  (exit {exit:?}):\n{what}\n  instructions: {path:02x?}\n  before: {:x?}",
                 before.rip,

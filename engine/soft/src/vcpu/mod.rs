@@ -436,7 +436,7 @@ impl Vcpu for SoftVcpu {
         let mut statistics = self.p.env.statistics.clone();
         statistics.engine.push(("blocks", self.p.env.cached_blocks() as u64));
         statistics.engine.push(("translated-bytes", self.p.env.translator.used() as u64));
-        statistics.engine.extend(self.p.env.translator.counters.named());
+        statistics.engine.extend(self.p.env.translator.named(&self.p.env.translated));
         statistics.engine.extend(self.p.env.gauge.named());
         statistics
     }

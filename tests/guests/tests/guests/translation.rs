@@ -44,6 +44,14 @@ fn no_translated_unit_differs_from_the_interpreter_while_linux_boots_and_works()
 fn the_statistics_tell_what_the_translator_did() {
     let guest = guest("on", &["--stats", "-o", "json"]);
     let end = guest.power_off().expect_code(0);
+    let told = end.errors.lines().rev().find_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let told = told.unwrap();
+    let count = |name: &str| told["of-the-engine"][name].as_u64().unwrap();
+    let instructions = told["instructions"].as_u64().unwrap();
+    // A boot walks page tables seldom, and accesses memory often; but not so often as it executes instructions.
+    assert!(count("tlb-hits") > instructions / 20 && count("tlb-hits") < instructions, "{told}");
+    assert!(count("tlb-misses") < count("tlb-hits") / 20, "{told}");
+    assert!(told["tlb-hit-rate"].as_f64().unwrap() > 0.95, "{told}");
     for name in ["translations", "retranslations", "evictions", "tlb-misses", "left-to-interpret"] {
         end.expect_errors(&[name]);
     }

@@ -112,6 +112,37 @@ fn nothing_executes_while_an_x87_exception_is_pending() {
 }
 
 #[test]
+fn integers_from_memory_are_converted_without_a_look_at_the_x87_registers() {
+    // cvtpi2ps xmm0, [rsi]; cvtpi2pd xmm0, [rsi]
+    for (convert, result) in [
+        (&[0x0f, 0x2a, 0x06][..], u128::from(3f32.to_bits()) | u128::from(7f32.to_bits()) << 32),
+        (&[0x66, 0x0f, 0x2a, 0x06], u128::from(3f64.to_bits()) | u128::from(7f64.to_bits()) << 64),
+    ] {
+        let mut guest = Guest::new();
+        // One register is in use, the top of the stack is 5, and an exception is pending.
+        guest.fpu.set_ftw(0x20);
+        guest.fpu.set_fcw(0x037e);
+        guest.fpu.set_fsw(5 << 11 | 1);
+        guest.memory[0] = 7 << 32 | 3;
+        let mut expected = guest.fpu;
+        expected.set_xmm(0, result);
+        assert_eq!(guest.run(convert), Outcome::Completed);
+        assert_eq!(guest.fpu, expected);
+        assert_eq!(host_tags(), 0, "the host's registers are free");
+    }
+}
+
+/// Which of the host's x87 registers are in use.
+fn host_tags() -> u8 {
+    #[repr(align(16))]
+    struct Image([u8; 512]);
+    let mut image = Image([0; 512]);
+    // SAFETY: the image is ours, as long and as aligned as it must be.
+    unsafe { asm!("fxsave64 [{}]", in(reg) image.0.as_mut_ptr(), options(nostack, preserves_flags)) };
+    image.0[4]
+}
+
+#[test]
 fn an_unmasked_x87_exception_stays_pending_and_shows_no_host_address() {
     let mut guest = Guest::new();
     assert_eq!(guest.run(&[0xd9, 0xee]), Outcome::Completed); // fldz

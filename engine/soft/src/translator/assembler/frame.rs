@@ -142,6 +142,12 @@ impl Assembler {
         self.raw(&value.to_le_bytes());
     }
 
+    /// `inc qword [frame]`.
+    pub fn increment(&mut self, displacement: i32) {
+        self.raw(&[0x48, 0xff]);
+        self.frame_operand(0, displacement);
+    }
+
     /// `sub dword [frame], value`.
     pub fn sub_immediate32(&mut self, displacement: i32, value: i8) {
         self.bytes.push(0x83);

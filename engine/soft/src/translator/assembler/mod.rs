@@ -119,11 +119,11 @@ impl Assembler {
         self.split = Some(self.bytes.len());
     }
 
-    /// The code. Every label must have been placed.
-    pub fn finish(&mut self) -> Code<'_> {
+    /// The code; `None` if it jumps to a label that was not placed.
+    pub fn finish(&mut self) -> Option<Code<'_>> {
         let split = self.split.unwrap_or(self.bytes.len());
         for (at, Label(n)) in self.waiting.drain(..) {
-            let target = self.labels[n].expect("every label is placed before the code is used");
+            let target = (*self.labels.get(n)?)?;
             if (at < split) == (target < split) {
                 let distance = target.wrapping_sub(at + 4) as u32;
                 self.bytes[at..at + 4].copy_from_slice(&distance.to_le_bytes());
@@ -131,7 +131,7 @@ impl Assembler {
                 self.fixups.push(Fixup { at, value: Value::DistanceAcross(target) });
             }
         }
-        Code { bytes: &self.bytes, split, fixups: &self.fixups }
+        Some(Code { bytes: &self.bytes, split, fixups: &self.fixups })
     }
 
     /// Appends encoded instructions.

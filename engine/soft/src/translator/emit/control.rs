@@ -5,7 +5,7 @@
 //! [`super::super::jumps::JumpTable`]. So are instructions that lie in two pages: the table is forgotten when either page's
 //! translation or code changes. Each way out of a unit first counts the instructions that led to it.
 
-use super::super::calls::{Otherwise, Place};
+use super::super::calls::{Accessor, Otherwise};
 use super::super::jumps;
 use super::cold::{Cold, Taken};
 use super::memory::Access;
@@ -31,6 +31,33 @@ impl Emitter<'_> {
         self.a.sub_immediate32(frame::BUDGET, self.count);
         self.a.jcc(SIGN, at);
         self.cold.push(Cold::TimeUpBefore { at, offset: guest.offset() });
+    }
+
+    /// A relative branch goes to `target`, an offset from the page's start, where `live` flags may be read.
+    pub fn jump(&mut self, offset: usize, target: i64, live: FlagSet) {
+        self.spare_flags(live);
+        self.require_canonical(offset, target);
+        self.lead_to(target, live);
+    }
+
+    /// The interpreter executes the branch at `offset` if it would lead to an address that is not canonical: that is its own fault,
+    /// and not one of what would be fetched there. Flags and R10 are lost.
+    ///
+    /// No branch leads farther than 2 GiB, so it can only be so near the ends of the two halves: above 0x7fff_0000_0000, or below
+    /// 0xffff_8100_0000_0000. A byte of the page's address tells most other places apart.
+    fn require_canonical(&mut self, offset: usize, target: i64) {
+        const FORWARD: (i32, u8) = (4, 0xff);
+        const BACKWARD: (i32, u8) = (5, 0x80);
+        if (0..PAGE as i64).contains(&target) {
+            return;
+        }
+        let (byte, value) = if target < 0 { BACKWARD } else { FORWARD };
+        let (at, back) = (self.a.label(), self.a.label());
+        self.scratch.lose(R10);
+        self.a.cmp_byte(frame::PAGE_BASE + byte, value);
+        self.a.jcc(EQUAL, at);
+        self.a.place(back);
+        self.cold.push(Cold::NearEdge { at, back, offset, target, count: self.count });
     }
 
     /// Goes on at `target`, an offset from the page's start, where `live` flags may be read.
@@ -98,12 +125,12 @@ impl Emitter<'_> {
         if (0..=guest.offset() as i64).contains(&target) {
             // A loop's: most often taken.
             self.a.jcc(condition.negated(), at);
-            self.lead_to(target, live);
+            self.jump(guest.offset(), target, live);
             (self.flags, self.scratch) = (flags, scratch);
             self.a.place(at);
         } else {
             self.a.jcc(condition, at);
-            self.taken.push(Taken { at, target, live, flags, count: self.count });
+            self.taken.push(Taken { at, offset: guest.offset(), target, live, flags, count: self.count });
         }
     }
 
@@ -111,6 +138,7 @@ impl Emitter<'_> {
     pub fn call(&mut self, guest: &Guest, target: i64) {
         self.spare_flags(guest.live_before());
         let Ok(displacement) = i32::try_from(target) else { return self.interpret(guest) };
+        self.require_canonical(guest.offset(), target);
         self.charge_before(guest);
         if self.target.several_processors {
             self.a.load(R11, frame::PAGE_BASE);
@@ -129,7 +157,7 @@ impl Emitter<'_> {
         self.a.lea(free, free, guest.next_offset() as i32);
         self.a.store_guest(memory, free);
         self.a.lea(R9, R9, -8);
-        self.look_for_code(Place::jumping(8), memory.after_moving(-8), site);
+        self.look_for_code(Accessor::jumping(8), memory.after_moving(-8), site);
     }
 
     /// Where an indirect branch leads into R10. Flags are lost.

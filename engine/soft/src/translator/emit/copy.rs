@@ -4,13 +4,12 @@ use iced_x86::{Instruction, InstructionInfoOptions, Mnemonic, OpAccess, OpKind, 
 
 use super::super::calls::Operation;
 use super::cold::Cold;
-use super::memory::{Access, Parts, is_addressable};
+use super::memory::{Access, Grouped, Parts, is_addressable};
 use super::stack::free_beside;
 use super::{Emitter, Flags, Guest, Kind, host};
 use crate::translator::assembler::*;
 use crate::translator::flags::FlagSet;
 use crate::translator::frame;
-use crate::translator::groups::Part;
 use crate::translator::sites::Sites;
 
 /// A guest register that is kept in memory, and where the instruction finds it.
@@ -68,6 +67,7 @@ impl Emitter<'_> {
         );
         let accesses: [OpAccess; 5] = std::array::from_fn(|n| info.op_access(n as u32));
         let memory = (0..instruction.op_count()).find(|&n| instruction.op_kind(n) == OpKind::Memory);
+        let grouped = self.grouped_operand(&instruction);
         let memory = match memory {
             Some(n) => {
                 let size = instruction.memory_size().size();
@@ -81,16 +81,14 @@ impl Emitter<'_> {
                 };
                 let write = writes(*accesses.get(n as usize)?);
                 let stack = by_stack(&instruction);
-                if self.groups.member(self.present, Part::Operand).is_some() {
-                    place_in_group(&mut instruction);
-                } else {
-                    place_at_r10(&mut instruction);
+                match grouped {
+                    Some(grouped) => place_in_group(&mut instruction, grouped),
+                    None => place_at_r10(&mut instruction),
                 }
                 Some(Access { size, write, alignment, stack })
             }
             None => None,
         };
-        let grouped = self.groups.member(self.present, Part::Operand).is_some();
         let mut borrowed: [Option<Borrowed>; 2] = [None; 2];
         for n in 0..instruction.op_count() {
             if instruction.op_kind(n) != OpKind::Register || !instruction.op_register(n).is_gpr() {
@@ -112,7 +110,7 @@ impl Emitter<'_> {
                         None => {
                             let scratch = match (borrowed[0], memory) {
                                 // In a group, R11 is a part of the address.
-                                (None, Some(_)) if grouped => R10,
+                                (None, Some(_)) if grouped.is_some() => R10,
                                 (None, Some(_)) => R11,
                                 (None, None) => self.scratch.guest(number).unwrap_or_else(|| {
                                     self.scratch.place(|other| uses_register(&guest.instruction, other))
@@ -311,8 +309,7 @@ fn place_at_r10(instruction: &mut Instruction) {
 }
 
 /// Leaves the memory operand where it is, but for the way to the host's address in R11.
-fn place_in_group(instruction: &mut Instruction) {
-    let base = host(instruction.memory_base().number()).expect("groups have bases in host registers");
+fn place_in_group(instruction: &mut Instruction, Grouped { base, .. }: Grouped) {
     instruction.set_memory_base(sized(base, Register::RAX));
     instruction.set_memory_index(Register::R11);
     instruction.set_memory_index_scale(1);

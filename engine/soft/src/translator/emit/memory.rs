@@ -34,10 +34,10 @@ use std::mem::offset_of;
 
 use iced_x86::{Instruction, Register};
 
-use super::super::calls::Place;
+use super::super::calls::Accessor;
 use super::cold::Cold;
 use super::scratch::Holds;
-use super::{Checks, Emitter, Guest, Known, host};
+use super::{Checks, Emitter, Guest, host};
 use crate::tlb::{ENTRIES, Extent, Site as TlbSite};
 use crate::translator::assembler::*;
 use crate::translator::flags::FlagSet;
@@ -71,28 +71,60 @@ pub enum Finder {
     Site(usize),
     /// The table, for this access alone.
     Table,
-    /// The table, for a group, whose place in the frame this is.
-    Group(usize),
+    /// A group's first access, for all of them.
+    Group(GroupFinder),
 }
 
 impl Finder {
-    /// Where a group has how far host addresses are from linear ones.
-    const fn delta(self) -> i32 {
-        match self {
-            Self::Site(site) => frame::site(site, offset_of!(TlbSite, base)),
-            Self::Group(group) => frame::group(group).delta,
-            Self::Table => panic!("a group is found by its site or has a place"),
-        }
-    }
-
     /// Where it says which page of code was written.
     const fn code(self) -> i32 {
         match self {
-            Self::Site(site) => frame::site(site, offset_of!(TlbSite, code)),
-            Self::Group(group) => frame::group(group).code,
+            Self::Site(site) | Self::Group(GroupFinder::Site(site)) => {
+                frame::site(site, offset_of!(TlbSite, code))
+            }
+            Self::Group(GroupFinder::Table(group)) => frame::group(group).code,
             Self::Table => frame::WRITTEN,
         }
     }
+}
+
+/// Who found a group's page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GroupFinder {
+    /// A site of the TLB.
+    Site(usize),
+    /// The table: the group's place in the frame has what it found.
+    Table(usize),
+}
+
+impl GroupFinder {
+    /// Where it is told how far host addresses are from linear ones.
+    const fn delta(self) -> i32 {
+        match self {
+            Self::Site(site) => frame::site(site, offset_of!(TlbSite, base)),
+            Self::Table(group) => frame::group(group).delta,
+        }
+    }
+}
+
+/// An access that one check serves together with others.
+#[derive(Debug, Clone, Copy)]
+pub struct Grouped {
+    group: usize,
+    /// Where it is, from where the group's distances count.
+    at: i64,
+    /// The base register.
+    pub base: Host,
+    turn: Turn,
+}
+
+/// Which of its group an access is.
+#[derive(Debug, Clone, Copy)]
+enum Turn {
+    /// It checks for all: from this far from the base register, so many bytes.
+    First { from: i32, extent: usize },
+    /// It relies on what the first one found.
+    Later(GroupFinder),
 }
 
 /// The parts of an address, each in a host register. R10 and R11 may be among them.
@@ -170,10 +202,9 @@ impl Emitter<'_> {
     /// [`Memory::Checked`], R11 is free, else R10.
     pub fn operand(&mut self, guest: &Guest, access: Access, live: FlagSet) -> (Memory, Finder) {
         let instruction = &guest.instruction;
-        if let Some(member) = self.groups.member(self.present, Part::Operand) {
-            let base = host(instruction.memory_base().number()).expect("groups have bases in host registers");
+        if let Some(grouped) = self.grouped_operand(instruction) {
             let displacement = instruction.memory_displacement64() as i32;
-            return self.member(guest, access, member, base, displacement, live);
+            return self.member(guest, access, grouped, displacement, live);
         }
         self.spare_flags(live);
         self.address(instruction);
@@ -190,8 +221,8 @@ impl Emitter<'_> {
         live: FlagSet,
     ) -> (Memory, Finder) {
         let access = Access::stack(write);
-        if let Some(member) = self.groups.member(self.present, Part::Stack) {
-            return self.member(guest, access, member, base, displacement, live);
+        if let Some(grouped) = self.grouped(Part::Stack, base) {
+            return self.member(guest, access, grouped, displacement, live);
         }
         self.spare_flags(live);
         self.a.lea(R10, base, displacement);
@@ -199,17 +230,34 @@ impl Emitter<'_> {
         (Memory::Checked, self.check(guest, access))
     }
 
+    /// The group of the present instruction's memory operand, if it is accessed as a part of one.
+    pub fn grouped_operand(&self, instruction: &Instruction) -> Option<Grouped> {
+        self.grouped(Part::Operand, host(instruction.memory_base().number())?)
+    }
+
+    /// The same for any of its accesses. Where the first of a group was left to the interpreter, nothing was found for the others,
+    /// and they are checked one by one.
+    fn grouped(&self, part: Part, base: Host) -> Option<Grouped> {
+        Some(match self.groups.member(self.present, part)? {
+            Member::First { group, from, extent, at } => {
+                Grouped { group, at, base, turn: Turn::First { from, extent } }
+            }
+            Member::Later { group, at } => {
+                Grouped { group, at, base, turn: Turn::Later(self.groups_known[group].finder?) }
+            }
+        })
+    }
+
     fn member(
         &mut self,
         guest: &Guest,
         access: Access,
-        member: Member,
-        base: Host,
+        Grouped { group, at, base, turn }: Grouped,
         displacement: i32,
         live: FlagSet,
     ) -> (Memory, Finder) {
-        let (group, at) = match member {
-            Member::First { group, from, extent, at } => {
+        let finder = match turn {
+            Turn::First { from, extent } => {
                 self.spare_flags(live);
                 self.scratch.forget();
                 self.a.lea(R10, base, from);
@@ -217,12 +265,13 @@ impl Emitter<'_> {
                     self.require_alignment(guest, access.alignment);
                     self.groups_known[group].aligned = Some((at, access.alignment));
                 }
-                self.groups_known[group].finder = self.check_group(guest, access, base, group, from, extent);
-                (group, at)
+                let finder = self.check_group(guest, access, base, group, from, extent);
+                self.groups_known[group].finder = Some(finder);
+                finder
             }
-            Member::Later { group, at } => (group, at),
+            Turn::Later(finder) => finder,
         };
-        let Known { finder, aligned } = self.groups_known[group];
+        let aligned = self.groups_known[group].aligned;
         let known = aligned.is_some_and(|(aligned, alignment)| {
             alignment >= access.alignment && at.wrapping_sub(aligned) % i64::from(access.alignment) == 0
         });
@@ -237,7 +286,7 @@ impl Emitter<'_> {
             self.a.load(R11, finder.delta());
             self.scratch.hold_delta(group);
         }
-        (Memory::Grouped { base, displacement }, finder)
+        (Memory::Grouped { base, displacement }, Finder::Group(finder))
     }
 
     /// All `extent` bytes at the linear address in R10, at this distance from `base`, must lie in one page, which is found. Flags
@@ -250,14 +299,14 @@ impl Emitter<'_> {
         group: usize,
         from: i32,
         extent: usize,
-    ) -> Finder {
+    ) -> GroupFinder {
         let (miss, back) = (self.a.label(), self.a.label());
         let (write, count) = (access.write, self.count);
         let Some(site) = self.site(guest, Extent::Group(extent), write) else {
-            let place = Place::new(guest.offset(), 0, extent, access.stack).for_group();
+            let accessor = Accessor::new(guest.offset(), 0, extent, access.stack).for_group();
             self.look_at_table(write, extent, miss);
-            self.a.place(back);
-            self.cold.push(Cold::GroupTableMiss { at: miss, back, place, write, count });
+            self.found(back);
+            self.cold.push(Cold::GroupTableMiss { at: miss, back, accessor, write, count });
             if write && self.target.several_processors {
                 self.a.load(R11, frame::WRITTEN);
                 self.a.store(frame::group(group).code, R11);
@@ -267,15 +316,15 @@ impl Emitter<'_> {
             self.a.lea(R11, R10, from.wrapping_neg());
             self.a.store(frame::group(group).delta, R11);
             self.scratch.hold_delta(group);
-            return Finder::Group(group);
+            return GroupFinder::Table(group);
         };
         self.a.sub_frame(R10, frame::site(site, offset_of!(TlbSite, tag)));
         self.a.cmp_frame(R10, frame::site(site, offset_of!(TlbSite, limit)));
         self.a.jcc(ABOVE_OR_EQUAL, miss);
-        self.a.place(back);
-        let place = Place::new(guest.offset(), site, extent, access.stack).for_group();
-        self.cold.push(Cold::GroupMiss { at: miss, back, place, write, count });
-        Finder::Site(site)
+        self.found(back);
+        let accessor = Accessor::new(guest.offset(), site, extent, access.stack).for_group();
+        self.cold.push(Cold::GroupMiss { at: miss, back, accessor, write, count });
+        GroupFinder::Site(site)
     }
 
     fn require_alignment(&mut self, guest: &Guest, alignment: u8) {
@@ -294,24 +343,32 @@ impl Emitter<'_> {
         let Some(site) = self.site(guest, Extent::Single(access.size), access.write) else {
             self.scratch.lose(R11);
             self.look_at_table(access.write, access.size, miss);
-            self.a.place(back);
-            let place = Place::new(guest.offset(), 0, access.size, access.stack);
-            self.cold.push(Cold::TableMiss { at: miss, back, place, write: access.write });
+            self.found(back);
+            let accessor = Accessor::new(guest.offset(), 0, access.size, access.stack);
+            self.cold.push(Cold::TableMiss { at: miss, back, accessor, write: access.write });
             return Finder::Table;
         };
         self.a.sub_frame(R10, frame::site(site, offset_of!(TlbSite, tag)));
         self.a.cmp_frame(R10, frame::site(site, offset_of!(TlbSite, limit)));
         self.a.jcc(ABOVE_OR_EQUAL, miss);
-        self.a.place(back);
+        self.found(back);
         self.a.add_frame(R10, frame::site(site, offset_of!(TlbSite, base)));
-        let place = Place::new(guest.offset(), site, access.size, access.stack);
+        let accessor = Accessor::new(guest.offset(), site, access.size, access.stack);
         let r11 = match self.scratch.r11() {
             Holds::Nothing => None,
             Holds::Guest(number) => Some(frame::gpr(number)),
-            Holds::Delta(group) => Some(self.groups_known[group].finder.delta()),
+            Holds::Delta(group) => self.groups_known[group].finder.map(GroupFinder::delta),
         };
-        self.cold.push(Cold::Miss { at: miss, back, place, write: access.write, r11 });
+        self.cold.push(Cold::Miss { at: miss, back, accessor, write: access.write, r11 });
         Finder::Site(site)
+    }
+
+    /// The page is found; who found it elsewhere comes `back` behind the count. Flags are lost.
+    fn found(&mut self, back: Label) {
+        if self.target.counts_hits {
+            self.a.increment(frame::HITS);
+        }
+        self.a.place(back);
     }
 
     /// The site that an access of this instruction gets; `None` if the table is to be asked.
@@ -345,7 +402,7 @@ impl Emitter<'_> {
         }
         self.written_address(memory);
         self.spare_flags(live);
-        self.look_for_code(Place::new(guest.next_offset(), 0, size, false), Memory::Checked, finder);
+        self.look_for_code(Accessor::new(guest.next_offset(), 0, size, false), Memory::Checked, finder);
     }
 
     /// The host address of what was written into R10. Flags are kept.
@@ -357,7 +414,7 @@ impl Emitter<'_> {
     }
 
     /// As [`Emitter::stored`], with the flags lost.
-    pub fn look_for_code(&mut self, place: Place, memory: Memory, finder: Finder) {
+    pub fn look_for_code(&mut self, accessor: Accessor, memory: Memory, finder: Finder) {
         if !self.target.several_processors {
             return;
         }
@@ -368,7 +425,7 @@ impl Emitter<'_> {
         self.a.cmp_r11_memory_zero();
         self.a.jcc(NOT_EQUAL, hit);
         self.a.place(back);
-        self.cold.push(Cold::CodeWritten { at: hit, back, place });
+        self.cold.push(Cold::CodeWritten { at: hit, back, accessor });
     }
 }
 

@@ -40,7 +40,7 @@ use super::sites::Sites;
 use super::stubs::Stubs;
 use crate::tlb::View;
 use cold::{Cold, Taken};
-use memory::Finder;
+use memory::GroupFinder;
 use scratch::Scratch;
 
 /// Bytes from a unit's entry for jumps by table to its entry for links.
@@ -73,6 +73,8 @@ pub struct Target {
     pub view: View,
     /// Other processors may decode code from pages that this one writes.
     pub several_processors: bool,
+    /// Checks that find their page are counted.
+    pub counts_hits: bool,
     /// Units may lead to each other directly.
     pub linked: bool,
     /// How accesses are checked.
@@ -104,7 +106,7 @@ impl Default for Tools {
 
 /// Emits a unit: its code, whose first byte is the entry for jumps by table; what its code refers to goes to `operations`. Its
 /// accesses get their sites from `sites` if they are to have some, but for those of the instructions at offsets that are
-/// restless.
+/// restless. `None` if there can be no such code.
 pub fn emit<'a>(
     tools: &'a mut Tools,
     unit: &Unit,
@@ -113,7 +115,7 @@ pub fn emit<'a>(
     sites: &mut Sites,
     is_restless: &dyn Fn(usize) -> bool,
     operations: &mut Operations,
-) -> Code<'a> {
+) -> Option<Code<'a>> {
     let mut a = std::mem::take(&mut tools.assembler);
     a.clear();
     sites.begin_unit();
@@ -152,7 +154,7 @@ pub fn emit<'a>(
         scratch: Scratch::new(),
     };
     emitter.groups_known.clear();
-    emitter.groups_known.resize(emitter.groups.count, Known { finder: Finder::Table, aligned: None });
+    emitter.groups_known.resize(emitter.groups.count, Known { finder: None, aligned: None });
     if unit.crosses {
         emitter.jump_by_table();
         emitter.a.place(by_table);
@@ -201,8 +203,8 @@ struct Emitter<'a> {
 /// What is known of a group behind its first member.
 #[derive(Debug, Clone, Copy)]
 struct Known {
-    /// What its first member found.
-    finder: Finder,
+    /// Who found its page, once its first member has been emitted.
+    finder: Option<GroupFinder>,
     /// Where a member was found to be aligned, and to what.
     aligned: Option<(i64, u8)>,
 }
@@ -250,7 +252,7 @@ impl Emitter<'_> {
             Kind::Pop => self.pop(guest),
             Kind::Leave => self.leave(guest),
             Kind::Branch(target) => self.branch(guest, target),
-            Kind::Jump(target) => self.lead_to(target, guest.live_after),
+            Kind::Jump(target) => self.jump(guest.offset(), target, guest.live_after),
             Kind::Call(target) => self.call(guest, target),
             Kind::JumpIndirect => self.jump_indirect(guest),
             Kind::CallIndirect => self.call_indirect(guest),

@@ -17,6 +17,11 @@ const OSFXSR: u32 = 1 << 9;
 /// CR4: SSE exceptions are #XF.
 const OSXMMEXCPT: u32 = 1 << 10;
 
+/// Where FXSAVE writes.
+const IMAGE: u64 = frame(0);
+/// FCW and FSW: division by zero is unmasked and has happened, and the stack's top is 6. FTW: two registers are in use.
+const PENDING: u64 = 0x037b | (0xb084 << 16) | (0xc0 << 32);
+
 fn change_cr0(g: &mut Long, clear: u32, set: u32) -> Emit {
     g.mov(rax, cr0)?;
     g.and(eax, !clear)?;
@@ -100,5 +105,37 @@ fn an_unmasked_sse_exception_is_a_fault_of_the_instruction() {
         g.and(eax, !OSXMMEXCPT)?;
         g.mov(cr4, rax)?;
         g.expect_fault(fault(UD), |g| g.divsd(xmm0, xmm1))
+    });
+}
+
+#[test]
+fn integers_from_memory_are_converted_without_a_look_at_the_x87_registers() {
+    long(|g| {
+        let mut again = g.create_label();
+        g.put(frame(1), &[7 << 32 | 3]);
+        // 1/0, which waits to be reported by an instruction that looks.
+        g.mov(dword_ptr(frame(2)), 0x037b)?;
+        g.fldcw(word_ptr(frame(2)))?;
+        g.fld1()?;
+        g.fldz()?;
+        g.fdivp(st1, st0)?;
+        g.mov(ecx, 100)?;
+        g.place(&mut again)?;
+        g.pxor(xmm0, xmm0)?;
+        g.cvtpi2ps(xmm0, qword_ptr(frame(1)))?;
+        g.cvtpi2pd(xmm1, qword_ptr(frame(1)))?;
+        g.dec(ecx)?;
+        g.jnz(again)?;
+        g.fxsave(ptr(IMAGE))?;
+        g.mov(rax, qword_ptr(IMAGE))?;
+        g.shl(rax, 24)?;
+        g.shr(rax, 24)?;
+        g.expect(rax, PENDING)?;
+        g.movq(rax, xmm0)?;
+        g.expect(rax, u64::from(3f32.to_bits()) | u64::from(7f32.to_bits()) << 32)?;
+        g.movq(rax, xmm1)?;
+        g.expect(rax, 3f64.to_bits())?;
+        // The same from a register enters MMX mode, and looks.
+        g.expect_fault(fault(MF), |g| g.cvtpi2pd(xmm0, mm0))
     });
 }

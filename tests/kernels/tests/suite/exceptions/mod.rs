@@ -1,5 +1,6 @@
 //! Exceptions: which, when, with what, and where their handlers run (APM volume 2, chapters 8 and 13).
 
+mod branches;
 mod breakpoints;
 mod delivery;
 mod faults;

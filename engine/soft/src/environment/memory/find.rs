@@ -1,0 +1,45 @@
+//! What translated code asks: where the page of its access is.
+
+use tern_x86::cpu::Cpu;
+use tern_x86::exception::Stop;
+use tern_x86::paging::{Access, AccessKind};
+
+use super::SoftEnvironment;
+use super::place::Place;
+use crate::ram::{PAGE, code_changes};
+use crate::tlb::Hit;
+use crate::translator::Accessor;
+
+/// What a question of translated code for a page came to.
+#[derive(Debug, Clone, Copy)]
+pub enum Answer {
+    /// RAM, and the table knows it now.
+    Hit(Hit),
+    /// A device, two pages, or RAM that must be asked about every time: the interpreter's.
+    Interpret,
+    /// It is not permitted.
+    Stop(Stop),
+}
+
+impl SoftEnvironment {
+    /// Neither the table nor, if there is one, its site knows the page of a translated instruction's access at `linear`.
+    pub fn find_page(&mut self, cpu: &mut Cpu, linear: u64, accessor: Accessor, write: bool) -> Answer {
+        // What reaches into a second page is not to be asked about there: it may be more than is accessed.
+        if linear % PAGE + accessor.size() > PAGE {
+            return Answer::Interpret;
+        }
+        let kind = if write { AccessKind::Write } else { AccessKind::Read };
+        let access = Access::explicit(cpu, kind);
+        match self.places(cpu, accessor.segment(), linear, accessor.size(), access) {
+            // The code that runs may just have become stale.
+            Ok((Place::Ram(_), None)) if code_changes() == self.code_changes => {
+                match self.tlb.find(self.view, linear, accessor.size(), write) {
+                    Some(hit) => Answer::Hit(hit),
+                    None => Answer::Interpret,
+                }
+            }
+            Ok(_) => Answer::Interpret,
+            Err(stop) => Answer::Stop(stop),
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Where an access leads: the page walk, of which the TLB keeps what it finds.
+
+use tern_x86::cpu::{Cpu, canonical};
+use tern_x86::exception::{Exception, Stop, Vector};
+use tern_x86::exec::system::data_breakpoints_hit;
+use tern_x86::paging::{self, Access, AccessKind, Rights};
+use tern_x86::state::SegmentRegister;
+
+use super::SoftEnvironment;
+use crate::ram::{CodePage, PAGE};
+use crate::tlb::{Found, Hit, View};
+
+/// Where one page's part of an access leads.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Place {
+    /// RAM.
+    Ram(Hit),
+    /// Anything else, by guest-physical address.
+    Device(u64),
+}
+
+impl SoftEnvironment {
+    /// Where an access of `size` bytes leads: its first page, and its second if it crosses a boundary.
+    pub(super) fn places(
+        &mut self,
+        cpu: &mut Cpu,
+        segment: SegmentRegister,
+        linear: u64,
+        size: u64,
+        access: Access,
+    ) -> Result<(Place, Option<Place>), Stop> {
+        if self.watching {
+            self.watch_hits |= data_breakpoints_hit(cpu, linear, size, access.kind == AccessKind::Write);
+        }
+        // Compatibility code's own addresses have 32 bits already; those of its system structures have 64.
+        let wrap = if cpu.long_mode() { u64::MAX } else { 0xffff_ffff };
+        if self.view == View::AlignedUser
+            && access.user
+            && matches!(size, 2 | 4 | 8 | 16)
+            && !linear.is_multiple_of(size)
+        {
+            return Err(cpu.raise(Exception::with_code(Vector::Ac, 0)));
+        }
+        let crosses = linear % PAGE + size > PAGE;
+        let next = (linear & !(PAGE - 1)).wrapping_add(PAGE) & wrap;
+        // All of an address is judged before any of it is translated.
+        if cpu.long_mode() && (!canonical(linear & wrap) || crosses && !canonical(next)) {
+            return Err(cpu.raise(match segment {
+                SegmentRegister::Ss => Exception::stack(0),
+                _ => Exception::general_protection(0),
+            }));
+        }
+        let first = self.place(cpu, linear & wrap, access)?;
+        if !crosses {
+            return Ok((first, None));
+        }
+        let second = self.place(cpu, next, access)?;
+        Ok((first, Some(second)))
+    }
+
+    fn place(&mut self, cpu: &mut Cpu, linear: u64, access: Access) -> Result<Place, Stop> {
+        let translation =
+            paging::translate(cpu, &mut &*self.ram, linear, access).map_err(|fault| cpu.raise(fault))?;
+        let Some(page) = self.ram.page(translation.physical) else {
+            return Ok(Place::Device(translation.physical));
+        };
+        self.large.note(linear, translation.page_bits);
+        let code: *const CodePage = page.code;
+        let mut host = page.host;
+        if let Some(trial) = &mut self.trial {
+            host = trial.page(page.host);
+        }
+        let excluded = !self.ram.has_several_processors() || self.trial.is_some();
+        if excluded && access.kind == AccessKind::Write && page.code.has_code() && self.strikes.strike(code) {
+            page.code.written(0, PAGE);
+            self.block_end = std::ptr::null();
+        }
+        if !self.watching {
+            // With a single processor, pages that code was decoded from are not in the TLB for writing.
+            let silent = !excluded || !page.code.has_code();
+            let view = if access.user {
+                View::User
+            } else if access.smap_override {
+                View::SupervisorAc
+            } else {
+                View::Supervisor
+            };
+            let rights = translation.rights;
+            let (read, write) = match view {
+                View::User => (rights.contains(Rights::USER_READ), rights.contains(Rights::USER_WRITE)),
+                _ => (rights.contains(Rights::SUPERVISOR_READ), rights.contains(Rights::SUPERVISOR_WRITE)),
+            };
+            // While a log is kept, a page is opened for writing by the write that is noted.
+            let write = write && silent && (access.kind == AccessKind::Write || !page.is_logged());
+            let global = translation.global;
+            self.tlb.insert(view, linear, Found { host, code, read, write, global });
+        }
+        if access.kind == AccessKind::Write {
+            page.note_write();
+        }
+        Ok(Place::Ram(Hit { host: host + translation.physical % PAGE, code }))
+    }
+}
+
+/// The place of byte `n` of an access at `linear` that leads to `first` and, behind the page boundary, to `second`.
+pub(super) fn place_of(first: Place, second: Option<Place>, linear: u64, n: u64) -> Place {
+    let inside = PAGE - linear % PAGE;
+    let (place, offset) = match second {
+        Some(second) if n >= inside => (second, n - inside),
+        _ => (first, n),
+    };
+    match place {
+        Place::Ram(hit) => Place::Ram(Hit { host: hit.host + offset, ..hit }),
+        Place::Device(physical) => Place::Device(physical + offset),
+    }
+}
