@@ -128,20 +128,22 @@ impl Drop for Crew {
     }
 }
 
-/// What the thread waits for: orders, its queues by their numbers, and its worker's own.
+/// What the thread waits for: orders, its queues by their numbers, and its worker's own. Doorbells tell of each time that they are rung,
+/// so that they need not be read.
 fn waiting(session: &Session, duty: &Duty, wake: &EventFd) -> io::Result<Epoll> {
     let epoll = Epoll::new()?;
-    let add = |descriptor, token| {
-        epoll.ctl(ControlOperation::Add, descriptor, EpollEvent::new(EventSet::IN, token))
+    let add = |descriptor, events, token| {
+        epoll.ctl(ControlOperation::Add, descriptor, EpollEvent::new(events, token))
     };
-    add(wake.as_raw_fd(), ORDER)?;
+    add(wake.as_raw_fd(), EventSet::IN, ORDER)?;
     for index in duty.queues.clone() {
         if let Some(slot) = session.shared().slot(index) {
-            add(slot.doorbell().as_raw_fd(), index.into())?;
+            let doorbell = slot.doorbell().as_raw_fd();
+            add(doorbell, EventSet::IN | EventSet::EDGE_TRIGGERED, index.into())?;
         }
     }
     if let Some(descriptor) = duty.worker.wait_descriptor() {
-        add(descriptor.as_raw_fd(), WORKER)?;
+        add(descriptor.as_raw_fd(), EventSet::IN, WORKER)?;
     }
     Ok(epoll)
 }
@@ -259,9 +261,6 @@ impl Thread {
 
     fn note_doorbell(&mut self, token: u64) {
         let Ok(index) = u16::try_from(token) else { return };
-        if let Some(slot) = self.session.shared().slot(index) {
-            let _ = slot.doorbell().read();
-        }
         let place = index.checked_sub(self.queues.start).map(usize::from);
         if let Some(rung) = place.and_then(|place| self.rung.get_mut(place)) {
             *rung = true;
