@@ -94,6 +94,12 @@ pub fn halts() -> &'static str {
     if is_inherited() { "kvm-halt-exits" } else { "halt" }
 }
 
+/// Under which name `--stats` counts what ticks bring about in any case: interrupts, or what only KVM's own counters know.
+#[must_use]
+pub fn ticks() -> &'static str {
+    if is_inherited() { "kvm-exits" } else { "interrupt" }
+}
+
 /// Whether the guest's instructions are counted: hardware executes them without a word.
 #[must_use]
 pub fn counts_instructions() -> bool {
