@@ -102,6 +102,13 @@ impl Assembler {
         self.bytes.push(value);
     }
 
+    /// `cmp dword [frame], value`.
+    pub fn cmp_immediate32(&mut self, displacement: i32, value: u32) {
+        self.bytes.push(0x81);
+        self.frame_operand(7, displacement);
+        self.raw(&value.to_le_bytes());
+    }
+
     /// `cmp byte [frame], 0`.
     pub fn cmp_byte_zero(&mut self, displacement: i32) {
         self.cmp_byte(displacement, 0);

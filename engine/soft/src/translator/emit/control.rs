@@ -43,18 +43,16 @@ impl Emitter<'_> {
     /// The interpreter executes the branch at `offset` if it would lead to an address that is not canonical: that is its own fault,
     /// and not one of what would be fetched there. Flags and R10 are lost.
     ///
-    /// No branch leads farther than 2 GiB, so it can only be so near the ends of the two halves: above 0x7fff_0000_0000, or below
-    /// 0xffff_8100_0000_0000. A byte of the page's address tells most other places apart.
+    /// No branch leads farther than 2 GiB, so it can only be in the last 4 GiB of the lower half, or the first of the upper one.
     fn require_canonical(&mut self, offset: usize, target: i64) {
-        const FORWARD: (i32, u8) = (4, 0xff);
-        const BACKWARD: (i32, u8) = (5, 0x80);
+        const LAST: u32 = 0x7fff;
+        const FIRST: u32 = 0xffff_8000;
         if (0..PAGE as i64).contains(&target) {
             return;
         }
-        let (byte, value) = if target < 0 { BACKWARD } else { FORWARD };
         let (at, back) = (self.a.label(), self.a.label());
         self.scratch.lose(R10);
-        self.a.cmp_byte(frame::PAGE_BASE + byte, value);
+        self.a.cmp_immediate32(frame::PAGE_BASE + 4, if target < 0 { FIRST } else { LAST });
         self.a.jcc(EQUAL, at);
         self.a.place(back);
         self.cold.push(Cold::NearEdge { at, back, offset, target, count: self.count });
