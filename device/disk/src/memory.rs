@@ -90,6 +90,11 @@ impl<'a> Target<'a> {
         &self.pieces.buffers
     }
 
+    /// The pieces alone.
+    pub(crate) fn into_buffers(self) -> Vec<Buffer> {
+        self.pieces.buffers
+    }
+
     /// `length` bytes from `start`; less if there are less.
     pub(crate) fn slice(&self, start: usize, length: usize) -> Target<'_> {
         Target { pieces: self.pieces.slice(start, length), of: PhantomData }
@@ -155,6 +160,11 @@ impl<'a> Source<'a> {
     /// The pieces, as writev(2) takes them.
     pub(crate) fn buffers(&self) -> &[Buffer] {
         &self.pieces.buffers
+    }
+
+    /// The pieces alone.
+    pub(crate) fn into_buffers(self) -> Vec<Buffer> {
+        self.pieces.buffers
     }
 
     /// `length` bytes from `start`; less if there are less.

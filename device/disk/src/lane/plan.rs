@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
+use std::mem;
 use std::sync::Arc;
 
 use crate::image::{Access, Hold, Image, Place};
@@ -64,7 +65,7 @@ pub(super) fn plan(
                     _ => plan.transfers.push(Transfer {
                         storage,
                         offset: at,
-                        buffers: part.buffers().to_vec(),
+                        buffers: part.into_buffers(),
                         length,
                     }),
                 }
@@ -91,15 +92,21 @@ impl Plan {
     /// The buffers may be accessed.
     pub(super) unsafe fn carry_out_at_once(&mut self, access: Access) {
         self.transfers.retain_mut(|transfer| {
-            let buffers = transfer.buffers.clone();
+            let buffers = mem::take(&mut transfer.buffers);
             let done = match access {
-                // SAFETY: the caller's promise.
                 Access::Read => {
-                    transfer.storage.read_at_once(&unsafe { Target::new(buffers) }, transfer.offset)
+                    // SAFETY: the caller's promise.
+                    let target = unsafe { Target::new(buffers) };
+                    let done = transfer.storage.read_at_once(&target, transfer.offset);
+                    transfer.buffers = target.into_buffers();
+                    done
                 }
-                // SAFETY: the caller's promise.
                 Access::Write => {
-                    transfer.storage.write_at_once(&unsafe { Source::new(buffers) }, transfer.offset)
+                    // SAFETY: the caller's promise.
+                    let source = unsafe { Source::new(buffers) };
+                    let done = transfer.storage.write_at_once(&source, transfer.offset);
+                    transfer.buffers = source.into_buffers();
+                    done
                 }
             };
             transfer.advance(done.min(transfer.length));
