@@ -97,12 +97,11 @@ fn the_descriptor_tells_of_completions_and_only_of_them() {
                 poll(&mut polled, Some(&time)).unwrap() == 1
             };
             assert!(!is_ready(&client, 0));
-            let mut bytes = [0; 512];
-            let buffers = [Buffer::new(bytes.as_mut_ptr(), 512)];
-            // SAFETY: the memory lives until the completion.
-            unsafe { client.lane.submit(5, Operation::Read { offset: 0, buffers: &buffers }) };
+            // This is never done at once.
+            let operation = Operation::Discard { offset: 0, length: 512 };
+            // SAFETY: there are no buffers.
+            unsafe { client.lane.submit(5, operation) };
             client.lane.start();
-            client.lane.completions(&mut done);
             while done.is_empty() {
                 assert!(is_ready(&client, 10), "a completion was not told");
                 client.lane.completions(&mut done);
