@@ -69,12 +69,19 @@ pub(super) enum Wanted {
 /// A request, taken apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Request {
-    /// By which the driver knows it.
-    pub head: u16,
     /// What is asked for.
     pub wanted: Wanted,
     /// What is to be written or read.
     pub data: Segments,
+    /// How it is answered.
+    pub answer: Answer,
+}
+
+/// What a request's answer takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Answer {
+    /// By which the driver knows the request.
+    pub head: u16,
     /// Where the status goes.
     pub status: Segments,
     /// Bytes that count as written when the status is: all that may be, since it is the last of them.
@@ -121,7 +128,7 @@ impl Request {
             }
             _ => (refused(Status::Unsupported), Segments::default()),
         };
-        Ok(Self { head, wanted, data, status, written })
+        Ok(Self { wanted, data, answer: Answer { head, status, written } })
     }
 }
 

@@ -7,7 +7,7 @@ use tern_disk::{Buffer, Completion, Lane, Operation};
 use vm_memory::{GuestAddress, GuestMemory as _, Permissions};
 
 use super::Serial;
-use super::request::{Range, Request, Status, Wanted};
+use super::request::{Answer, Range, Request, Status, Wanted};
 use crate::device::{Served, Worker};
 use crate::queue::{Segments, Violation};
 use crate::session::{ActiveQueue, Session};
@@ -15,9 +15,7 @@ use crate::session::{ActiveQueue, Session};
 /// A request that the lane has.
 #[derive(Debug)]
 struct InFlight {
-    head: u16,
-    status: Segments,
-    written: u32,
+    answer: Answer,
     data: Segments,
     is_read: bool,
 }
@@ -54,8 +52,8 @@ impl Serving {
 
     /// Begins a request, or answers it at once.
     fn begin(&mut self, queue: &mut ActiveQueue<'_>, request: Request) -> Result<(), Violation> {
-        let Request { head, wanted, data, status, written } = request;
-        let answer = match wanted {
+        let Request { wanted, data, answer } = request;
+        let status = match wanted {
             Wanted::Refused(status) => status,
             Wanted::Read(_) | Wanted::Write(_) if data.list().is_empty() => Status::Ok,
             Wanted::Serial => {
@@ -64,11 +62,11 @@ impl Serving {
             }
             wanted => {
                 let is_read = matches!(wanted, Wanted::Read(_));
-                self.submit(wanted, InFlight { head, status, written, data, is_read })?;
+                self.submit(wanted, InFlight { answer, data, is_read })?;
                 return Ok(());
             }
         };
-        finish(&self.session, queue, (head, written), &status, answer)
+        finish(&self.session, queue, &answer, status)
     }
 
     fn submit(&mut self, wanted: Wanted, request: InFlight) -> Result<(), Violation> {
@@ -118,27 +116,26 @@ impl Serving {
             // The lane gives back what it got.
             let Some(request) = self.in_flight.get_mut(tag).and_then(Option::take) else { continue };
             self.free.push(tag);
-            let InFlight { head, status, written, data, is_read } = request;
+            let InFlight { answer, data, is_read } = request;
             if is_read {
                 // Also after an error: a part may have been written.
                 data.mark_written(self.session.memory()).map_err(|_| Violation::Host)?;
             }
-            finish(&self.session, queue, (head, written), &status, status_of(&result))?;
+            finish(&self.session, queue, &answer, status_of(&result))?;
         }
         Ok(())
     }
 }
 
-/// Writes the status and gives the buffer back, of which so much counts as written.
+/// Writes the status and gives the buffer back.
 fn finish(
     session: &Session,
     queue: &mut ActiveQueue<'_>,
-    (head, written): (u16, u32),
-    place: &Segments,
+    answer: &Answer,
     status: Status,
 ) -> Result<(), Violation> {
-    place.write(session.memory(), &[status.byte()]).map_err(|_| Violation::Host)?;
-    queue.push(head, written)
+    answer.status.write(session.memory(), &[status.byte()]).map_err(|_| Violation::Host)?;
+    queue.push(answer.head, answer.written)
 }
 
 fn status_of(result: &io::Result<()>) -> Status {
