@@ -248,7 +248,7 @@ pub(crate) fn sha256_of_file(path: &Path) -> Result<String, Error> {
 ///
 /// # Errors
 /// [`Error::Io`]: it cannot be read, or its contents are not taken.
-pub(crate) fn carry(path: &Path, to: &mut dyn Write, told: &mut dyn FnMut(u64)) -> Result<u64, Error> {
+pub(crate) fn carry(path: &Path, to: &mut impl Write, told: &mut dyn FnMut(u64)) -> Result<u64, Error> {
     let mut file = File::open(path).map_err(Error::io("open", path))?;
     let mut done = 0;
     loop {
