@@ -91,10 +91,10 @@ impl FromStr for Cache {
 /// How requests reach the host's files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Transport {
-    /// Through io_uring, or through threads where that is refused.
+    /// At once what needs no waiting, the rest through io_uring, or through threads where that is refused.
     #[default]
     Automatic,
-    /// Through threads.
+    /// All through threads.
     Threads,
 }
 

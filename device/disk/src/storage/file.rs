@@ -4,7 +4,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -114,11 +114,10 @@ impl HostFile {
 
     /// Reads up to the end of the file; returns how much is there.
     fn read_some(&self, buffers: &[Buffer], offset: u64) -> io::Result<usize> {
-        let count = i32::try_from(buffers.len().min(MOST_PIECES)).unwrap_or(0);
-        let offset = libc::off_t::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let (file, pieces, count, offset) = self.arguments(buffers, offset)?;
         loop {
             // SAFETY: `Buffer` is laid out as iovec, and whoever made the target promised that the pieces may be written.
-            let read = unsafe { libc::preadv(self.file.as_raw_fd(), buffers.as_ptr().cast(), count, offset) };
+            let read = unsafe { libc::preadv(file, pieces, count, offset) };
             match usize::try_from(read) {
                 Ok(read) => return Ok(read),
                 Err(_) => retry(io::Error::last_os_error())?,
@@ -128,9 +127,7 @@ impl HostFile {
 
     /// Reads what is in the host's memory; returns how much that is, and 0 if nobody can tell without waiting.
     fn read_cached(&self, buffers: &[Buffer], offset: u64) -> usize {
-        let count = i32::try_from(buffers.len().min(MOST_PIECES)).unwrap_or(0);
-        let Ok(offset) = libc::off_t::try_from(offset) else { return 0 };
-        let (pieces, file) = (buffers.as_ptr().cast(), self.file.as_raw_fd());
+        let Ok((file, pieces, count, offset)) = self.arguments(buffers, offset) else { return 0 };
         // SAFETY: as in `read_some`.
         let read = unsafe { libc::preadv2(file, pieces, count, offset, libc::RWF_NOWAIT) };
         usize::try_from(read).unwrap_or_else(|_| {
@@ -142,18 +139,27 @@ impl HostFile {
     }
 
     fn write_some(&self, buffers: &[Buffer], offset: u64) -> io::Result<usize> {
-        let count = i32::try_from(buffers.len().min(MOST_PIECES)).unwrap_or(0);
-        let offset = libc::off_t::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let (file, pieces, count, offset) = self.arguments(buffers, offset)?;
         loop {
             // SAFETY: `Buffer` is laid out as iovec, and whoever made the source promised that the pieces may be read.
-            let written =
-                unsafe { libc::pwritev(self.file.as_raw_fd(), buffers.as_ptr().cast(), count, offset) };
+            let written = unsafe { libc::pwritev(file, pieces, count, offset) };
             match usize::try_from(written) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(written) => return Ok(written),
                 Err(_) => retry(io::Error::last_os_error())?,
             }
         }
+    }
+
+    /// What preadv(2) and its relatives take: as many pieces as they take at once.
+    fn arguments(
+        &self,
+        buffers: &[Buffer],
+        offset: u64,
+    ) -> io::Result<(RawFd, *const libc::iovec, libc::c_int, libc::off_t)> {
+        let count = libc::c_int::try_from(buffers.len().min(MOST_PIECES)).unwrap_or(0);
+        let offset = libc::off_t::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
+        Ok((self.file.as_raw_fd(), buffers.as_ptr().cast(), count, offset))
     }
 
     /// Reads without regard to what direct access asks for.
@@ -286,11 +292,12 @@ impl Storage for HostFile {
     }
 
     fn read_at_once(&self, target: &Target<'_>, offset: u64) -> usize {
-        match &self.direct {
-            Some(_) => 0,
-            None if self.is_in_memory => self.read_some(target.buffers(), offset).unwrap_or(0),
-            None if self.knows_nowait.load(Ordering::Relaxed) => self.read_cached(target.buffers(), offset),
-            None => 0,
+        if self.is_in_memory {
+            self.read_some(target.buffers(), offset).unwrap_or(0)
+        } else if self.direct.is_none() && self.knows_nowait.load(Ordering::Relaxed) {
+            self.read_cached(target.buffers(), offset)
+        } else {
+            0
         }
     }
 
