@@ -141,6 +141,9 @@ pub trait Environment: Sized + 'static {
     /// Orders this processor's earlier memory accesses before its later ones (MFENCE and serialising instructions).
     fn fence(&mut self);
 
+    /// The guest waits in a loop (PAUSE): something that another processor does, most often.
+    fn pause(&mut self) {}
+
     /// The running instruction accesses ports on which there are breakpoints: these bits of DR6 are due when it is
     /// complete. Breakpoints on memory are the environment's own to find.
     fn breakpoints_hit(&mut self, _dr6: u64) {}

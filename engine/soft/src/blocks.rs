@@ -20,10 +20,10 @@ pub type SoftOp = Op<SoftEnvironment>;
 /// Most operations of a block.
 pub const MAX_OPS: usize = 64;
 /// What all processors of a machine together may keep before they drop everything and decode anew, in operations: about
-/// 100 MiB.
-const CAPACITY: usize = 5 << 19;
+/// 200 MiB.
+const CAPACITY: usize = 5 << 20;
 /// What one processor may keep in any case.
-const LEAST_CAPACITY: usize = 1 << 17;
+const LEAST_CAPACITY: usize = 1 << 18;
 /// What a block itself takes, in operations.
 const BLOCK_WEIGHT: usize = 5;
 

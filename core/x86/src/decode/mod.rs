@@ -9,7 +9,7 @@ mod lower;
 mod lower_system;
 mod op;
 
-use iced_x86::{Decoder, DecoderError, DecoderOptions, Instruction};
+use iced_x86::{Code, Decoder, DecoderError, DecoderOptions, Instruction};
 
 pub use op::{Op, OpFlags};
 
@@ -33,6 +33,12 @@ pub const fn decoder_options(mode: Mode) -> u32 {
         options |= DecoderOptions::NO_MPFX_0FBD;
     }
     options
+}
+
+/// Whether it is PAUSE: F3 90, which iced is told ([`decoder_options`]) to call NOP.
+#[must_use]
+pub fn is_pause(instruction: &Instruction) -> bool {
+    matches!(instruction.code(), Code::Nopw | Code::Nopd | Code::Nopq) && instruction.has_rep_prefix()
 }
 
 /// Decodes one instruction; `None` if the bytes end before it does. An instruction that does not exist is returned as
@@ -121,5 +127,21 @@ impl<'a, E: Environment> BlockDecoder<'a, E> {
             return Some((fused, true));
         }
         Some((op, false))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pause_is_told_from_what_looks_like_it() {
+        let mode = Mode::LONG | Mode::FLAT;
+        let pauses = |bytes: &[u8]| decode(bytes, mode).is_some_and(|instruction| is_pause(&instruction));
+        assert!(pauses(&[0xf3, 0x90]) && pauses(&[0xf3, 0x66, 0x90]) && pauses(&[0xf3, 0x48, 0x90]));
+        assert!(!pauses(&[0x90]), "NOP");
+        assert!(!pauses(&[0xf2, 0x90]), "NOP with a prefix");
+        assert!(!pauses(&[0xf3, 0x41, 0x90]), "XCHG of R8D");
+        assert!(!pauses(&[0xf3, 0x0f, 0x1f, 0x00]), "a long NOP");
     }
 }

@@ -166,6 +166,12 @@ pub fn nop<E: Environment>(_: &mut Processor<E>, _: &Op<E>) -> Outcome {
     Ok(())
 }
 
+/// PAUSE.
+pub fn pause<E: Environment>(p: &mut Processor<E>, _: &Op<E>) -> Outcome {
+    p.env.pause();
+    Ok(())
+}
+
 /// MFENCE.
 pub fn mfence<E: Environment>(p: &mut Processor<E>, _: &Op<E>) -> Outcome {
     p.env.fence();

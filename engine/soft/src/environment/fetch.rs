@@ -132,6 +132,7 @@ impl SoftEnvironment {
     fn drop_code(&mut self) {
         self.blocks.clear();
         self.jumps.clear();
+        self.units.clear();
         self.native.clear();
         self.translator.clear();
         self.forget_jump_tables();

@@ -15,6 +15,7 @@ mod large_pages;
 mod memory;
 mod strikes;
 mod translation;
+mod unit_cache;
 
 pub use fetch::{execute, finish};
 pub use memory::Answer;
@@ -48,6 +49,7 @@ use crate::translator::{RunState, Translator, TrialPages};
 use device::Conversation;
 use large_pages::LargePages;
 use strikes::Strikes;
+use unit_cache::UnitCache;
 
 /// What all processors of a machine share.
 pub struct Shared {
@@ -95,6 +97,7 @@ pub struct SoftEnvironment {
     random: RandomSource,
     blocks: Blocks,
     jumps: JumpCache,
+    units: UnitCache,
     fetch: fetch::FetchCache,
     /// Of code of level 3 and of other levels: moves on whenever translations of it change; part of every jump's context.
     epochs: [u64; 2],
@@ -121,6 +124,8 @@ pub struct SoftEnvironment {
     large: LargePages,
     /// Pages with code that are written often.
     strikes: Strikes,
+    /// How often the guest has waited in a loop.
+    pauses: u32,
     /// How often code had been written when jump tables were looked at last.
     code_changes: u64,
 }
@@ -160,6 +165,7 @@ impl SoftEnvironment {
             native: NativeUnit::new()?,
             random: RandomSource::new(),
             jumps: JumpCache::new(),
+            units: UnitCache::new(),
             fetch: fetch::FetchCache::new(),
             epochs: [0; 2],
             unchained: false,
@@ -171,6 +177,7 @@ impl SoftEnvironment {
             translated,
             translator,
             must_drop_code: false,
+            pauses: 0,
             code_changes: 0,
             trial: None,
             strikes: Strikes::default(),
@@ -264,6 +271,10 @@ impl SoftEnvironment {
         }
     }
 }
+
+/// After so many PAUSEs (some 50 microseconds) a processor leaves its thread's place to others: what the guest waits for may be
+/// another processor's to do, and that has no place to run. The same idea as hardware's pause filter.
+const PATIENCE: u32 = 2048;
 
 /// Set in a vector instruction's handle if it reads or writes the arithmetic flags; stubs are far fewer than this.
 const USES_FLAGS: u32 = 1 << 31;
@@ -409,6 +420,14 @@ impl Environment for SoftEnvironment {
 
     fn fence(&mut self) {
         std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+    }
+
+    fn pause(&mut self) {
+        std::hint::spin_loop();
+        self.pauses = self.pauses.wrapping_add(1);
+        if self.pauses.is_multiple_of(PATIENCE) {
+            std::thread::yield_now();
+        }
     }
 
     fn breakpoints_hit(&mut self, dr6: u64) {

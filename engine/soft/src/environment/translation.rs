@@ -9,6 +9,7 @@ use tern_x86::paging::{self, Access, AccessKind};
 use tern_x86::state::{Activity, Rflags};
 
 use super::fetch::{Source, next_page};
+use super::unit_cache::UnitKey;
 use super::{SoftEnvironment, breakpoints_enabled};
 use crate::blocks::{Block, Unit};
 use crate::profile::gauge::Work;
@@ -197,21 +198,34 @@ impl SoftEnvironment {
         if code_changes() != self.code_changes {
             return None;
         }
-        let block = self.current_block(cpu, rip)?;
-        let unit = self.translated(cpu, block, HOT_PREDECESSOR)?;
-        let code = self.translator.table_entry(unit);
+        let physical = self.possible_fetch_address(cpu, rip)?;
+        let key = UnitKey::new(physical, cpu.mode, self.view);
+        let code = match self.units.find(key) {
+            Some(code) => code,
+            None => self.find_unit(cpu, rip, physical, key)?,
+        };
         self.translated.jumps(self.view).insert(rip, code);
         Some(code)
     }
 
-    /// The block at an instruction pointer, if it is decoded.
-    fn current_block(&mut self, cpu: &mut Cpu, rip: u64) -> Option<*mut Block> {
-        let physical = self.possible_fetch_address(cpu, rip)?;
+    /// The code for an instruction pointer that lies at `physical`, if it is decoded and hot.
+    fn find_unit(&mut self, cpu: &mut Cpu, rip: u64, physical: u64, key: UnitKey) -> Option<*const u8> {
         let block = self.blocks.find(physical, cpu.mode)?;
         // SAFETY: `self.blocks` owns it.
-        let Some((page, origin)) = (unsafe { (*block).second }) else { return Some(block) };
-        let is_there = self.possible_fetch_address(cpu, next_page(cpu, rip)) == Some(page);
-        (is_there && origin.is_current()).then_some(block)
+        let (origin, second) = unsafe { ((*block).origin, (*block).second) };
+        if let Some((page, origin)) = second {
+            let is_there = self.possible_fetch_address(cpu, next_page(cpu, rip)) == Some(page);
+            if !is_there || !origin.is_current() {
+                return None;
+            }
+        }
+        let unit = self.translated(cpu, block, HOT_PREDECESSOR)?;
+        let code = self.translator.table_entry(unit);
+        // Whatever lies in a second page must be looked at every time.
+        if second.is_none() {
+            self.units.insert(key, code, origin);
+        }
+        Some(code)
     }
 
     /// The physical address of code at a linear address, if it may be fetched from there.

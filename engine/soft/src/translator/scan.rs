@@ -5,7 +5,7 @@
 
 use iced_x86::{Code, CpuidFeature, Instruction, Mnemonic, OpKind};
 use tern_x86::cpu::Mode;
-use tern_x86::decode::{BlockDecoder, OpFlags};
+use tern_x86::decode::{BlockDecoder, OpFlags, is_pause};
 use tern_x86::vector::{VectorClass, VectorInfo, classify};
 
 use super::flags::{FlagSet, FlagUse, live_at};
@@ -294,6 +294,7 @@ fn integer(instruction: &Instruction) -> Kind {
     }
     match instruction.mnemonic() {
         M::Lea => Kind::Lea,
+        M::Nop if is_pause(instruction) => Kind::Operation,
         M::Nop
         | M::Endbr64
         | M::Endbr32

@@ -3,7 +3,7 @@
 use iced_x86::{Code, ConditionCode, Instruction, Mnemonic, OpKind};
 
 use super::{by_condition, condition, operand_size, sized, slot};
-use crate::decode::Op;
+use crate::decode::{Op, is_pause};
 use crate::environment::{Environment, Handler};
 use crate::exec::alu::*;
 use crate::exec::bits::*;
@@ -172,9 +172,9 @@ fn moves<E: Environment>(instruction: &Instruction, form: Form) -> Option<Handle
         }
         // What later processors do with a part of the space of reserved no-operations are no-operations here.
         Mnemonic::Rdsspd | Mnemonic::Rdsspq | Mnemonic::Cldemote => nop,
+        Mnemonic::Nop if is_pause(instruction) => pause,
         Mnemonic::Nop
         | Mnemonic::Reservednop
-        | Mnemonic::Pause
         | Mnemonic::Lfence
         | Mnemonic::Sfence
         | Mnemonic::Prefetch
