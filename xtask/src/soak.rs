@@ -1,9 +1,9 @@
 //! `cargo xtask soak`: machines of four processors that work for hours on `soft`, while everything that they compute is compared
 //! with what this computer's processor computes.
 //!
-//! The jobs are in `tests/soak/`. They run on a Debian of their own, made once, with the compilers, debuggers and JIT engines
-//! that they take; before it becomes a disk, this computer runs each of them there, which is the reference. Each machine draws
-//! its jobs from a seed, and what came of it is noted in `target/soak/record.txt`.
+//! The jobs are in `tests/soak/disk/`. They run on a Debian of their own, made once, with the compilers, debuggers and JIT
+//! engines that they take; before it becomes a disk, this computer runs each of them there, which is the reference. Each machine
+//! draws its jobs from a seed, and what came of it is noted in `tests/soak/record.txt`, to be committed.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
@@ -27,7 +27,7 @@ const SYSTEM: &str = "debian:12";
 /// Processors of a machine, and jobs at the same time.
 const PROCESSORS: &str = "4";
 
-/// How much longer than its jobs a machine may take, for its start and the last of them (`PATIENCE` in `tests/soak/load`).
+/// How much longer than its jobs a machine may take, for its start and the last of them (`PATIENCE` in `tests/soak/disk/load`).
 const GRACE: Duration = Duration::from_secs(7200);
 
 /// Runs a job's Debian on this computer.
@@ -57,7 +57,7 @@ struct Machine {
     log: PathBuf,
 }
 
-/// Starts the machines, waits for them, and notes what came of each.
+/// Starts the machines, waits for them, and notes in the record what came of each.
 ///
 /// # Errors
 /// The jobs' Debian cannot be made, or a machine computed something else than this computer, or failed.
@@ -78,17 +78,21 @@ pub(crate) fn soak(soak: &Soak) -> Result<()> {
     let seeds = first..first + soak.machines;
     let machines: Vec<_> =
         seeds.map(|seed| start(&tern, &disk, &folder, seed, soak)).collect::<Result<_>>()?;
+    let commit = commit()?;
     let mut failed = 0;
     for mut machine in machines {
         let status = machine.process.wait().context("cannot wait for a machine")?;
         let jobs = jobs_done(&fs::read_to_string(&machine.log).unwrap_or_default());
         let came = if status.success() { "as the processor".to_owned() } else { format!("FAILED, {status}") };
         failed += u64::from(!status.success());
-        let line = format!("seed {}: {} minutes, {jobs} jobs: {came}", machine.seed, soak.minutes);
+        let Machine { seed, .. } = machine;
+        let arguments = soak.arguments.join(" ");
+        let line = format!("{commit} seed {seed}: {} minutes, {jobs} jobs: {came} {arguments}", soak.minutes);
+        let line = line.trim_end();
         println!("{line}");
-        let record = OpenOptions::new().create(true).append(true).open(folder.join("record.txt"));
+        let record = OpenOptions::new().create(true).append(true).open(soak_folder().join("record.txt"));
         let mut record = record.context("cannot open the record")?;
-        writeln!(record, "{line} {}", soak.arguments.join(" ")).context("cannot write the record")?;
+        writeln!(record, "{line}").context("cannot write the record")?;
     }
     ensure!(failed == 0, "{failed} machines failed: see their logs in {}", folder.display());
     Ok(())
@@ -96,7 +100,7 @@ pub(crate) fn soak(soak: &Soak) -> Result<()> {
 
 fn start(tern: &Path, disk: &Path, folder: &Path, seed: u64, soak: &Soak) -> Result<Machine> {
     let seconds = soak.minutes * 60;
-    let script = fs::read_to_string(jobs().join("guest")).context("cannot read tests/soak/guest")?;
+    let script = fs::read_to_string(soak_folder().join("guest")).context("cannot read tests/soak/guest")?;
     let path = folder.join(format!("seed-{seed}.log"));
     let log = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
     let log_too = log.try_clone().context("cannot share a log")?;
@@ -122,9 +126,27 @@ fn jobs_done(log: &str) -> u64 {
     counts.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
 }
 
-/// Where the jobs are.
-fn jobs() -> PathBuf {
+/// The commit whose code works, with a `+` if that was changed since.
+fn commit() -> Result<String> {
+    let git = |arguments: &[&str]| {
+        let output = Command::new("git").args(arguments).current_dir(step::root()).output();
+        let output = output.context("cannot start git")?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "git cannot tell which commit this is: {}", said.trim());
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let commit = git(&["rev-parse", "--short", "HEAD"])?;
+    let changes = git(&["status", "--porcelain", "--", ".", ":!tests/soak/record.txt"])?;
+    Ok(if changes.is_empty() { commit } else { commit + "+" })
+}
+
+fn soak_folder() -> PathBuf {
     step::root().join("tests/soak")
+}
+
+/// What becomes `/soak` on the machines' disk.
+fn jobs() -> PathBuf {
+    soak_folder().join("disk")
 }
 
 /// The disk with the jobs' Debian, the jobs and the reference, made if it is older than they are.
