@@ -2,8 +2,9 @@
 //!
 //! An entry is built in a temporary directory beside its place, gets a manifest with size and SHA-256
 //! of each file, and is renamed into place: a start that is interrupted leaves nothing half done. A
-//! lock file per entry keeps two starts from building the same thing. Every use compares the sizes,
-//! which is cheap and finds what a full disk or a crash leaves; [`Cache::check`] compares the digests.
+//! lock file per entry keeps two starts from building the same thing. What a killed build leaves, the
+//! next one sweeps away, whichever entry it builds. Every use compares the sizes, which is cheap and
+//! finds what a full disk or a crash leaves; [`Cache::check`] compares the digests.
 //!
 //! ```text
 //! <root>/<key>/...files...         complete, described by
@@ -142,6 +143,8 @@ impl Cache {
         let entry = self.place(key)?;
         let new = self.root.join(format!(".{key}.new"));
         clear(&new)?;
+        // What cannot be removed of others is no obstacle.
+        let _ = self.sweep();
         fs::create_dir(&new).map_err(Error::io("create directory", &new))?;
         if let Err(error) = build(&new) {
             clear(&new)?;
@@ -211,6 +214,28 @@ impl Cache {
         clear(&entry)
     }
 
+    /// Removes what builds have left that were killed. What is being built stays.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the cache cannot be read, or something of it cannot be removed.
+    pub fn sweep(&self) -> Result<(), Error> {
+        for item in listing(&self.root)? {
+            let name = item.file_name();
+            let Some(key) = name.to_str().and_then(|name| name.strip_prefix('.')?.strip_suffix(".new"))
+            else {
+                continue;
+            };
+            let (lock, path) = self.lock_file(key)?;
+            match lock.try_lock() {
+                Ok(()) => clear(&item.path())?,
+                // Somebody builds it.
+                Err(TryLockError::WouldBlock) => {}
+                Err(TryLockError::Error(error)) => return Err(Error::io("lock", &path)(error)),
+            }
+        }
+        Ok(())
+    }
+
     fn place(&self, key: &str) -> Result<PathBuf, Error> {
         let plain = |c: char| c.is_ascii_alphanumeric() || "-+._".contains(c);
         if key.is_empty() || key.starts_with('.') || !key.chars().all(plain) {
@@ -230,10 +255,15 @@ impl Cache {
     /// Waits until nobody else builds or removes `key`. The lock ends with the returned file.
     fn lock(&self, key: &str) -> Result<File, Error> {
         fs::create_dir_all(&self.root).map_err(Error::io("create directory", &self.root))?;
-        let path = self.root.join(format!(".{key}.lock"));
-        let file = File::create(&path).map_err(Error::io("create", &path))?;
+        let (file, path) = self.lock_file(key)?;
         file.lock().map_err(Error::io("lock", &path))?;
         Ok(file)
+    }
+
+    fn lock_file(&self, key: &str) -> Result<(File, PathBuf), Error> {
+        let path = self.root.join(format!(".{key}.lock"));
+        let file = File::create(&path).map_err(Error::io("create", &path))?;
+        Ok((file, path))
     }
 }
 
@@ -272,7 +302,7 @@ fn hex(digest: Sha256) -> String {
 }
 
 /// Removes a directory that may not exist.
-fn clear(directory: &Path) -> Result<(), Error> {
+pub(crate) fn clear(directory: &Path) -> Result<(), Error> {
     match fs::remove_dir_all(directory) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", directory)(error)),
         _ => Ok(()),
@@ -424,6 +454,29 @@ mod tests {
         fs::create_dir_all(&half).unwrap();
         fs::write(half.join("left"), "over").unwrap();
         assert!(!put(&cache, "a", "whole").join("left").exists());
+    }
+
+    #[test]
+    fn what_a_killed_build_left_is_swept_away_and_what_is_being_built_is_not() {
+        let (_directory, cache) = cache();
+        cache.sweep().unwrap();
+        put(&cache, "a", "whole");
+        let half = |key: &str| {
+            let half = cache.root().join(format!(".{key}.new"));
+            fs::create_dir_all(half.join("work")).unwrap();
+            half
+        };
+        let (left, built) = (half("left"), half("built"));
+        let lock = cache.lock("built").unwrap();
+        cache.sweep().unwrap();
+        assert!(!left.exists() && built.exists());
+        half("left");
+        put(&cache, "b", "whole");
+        assert!(!left.exists() && built.exists(), "any build sweeps");
+        drop(lock);
+        cache.sweep().unwrap();
+        assert!(!built.exists());
+        assert_eq!(cache.entries().unwrap().len(), 2);
     }
 
     #[test]

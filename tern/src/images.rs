@@ -52,7 +52,7 @@ Examples:
   tern image rm web
       the machine that was kept as 'web', with all that it wrote
   tern image rm --all
-      the whole cache
+      the whole cache, and what was left of systems whose making was interrupted
 ";
 
 /// Does what was asked for.
@@ -126,6 +126,9 @@ fn check(entries: &[String], is_mended: bool, output: OutputForm) -> Result<(), 
 
 /// Removes what is named: a kept machine, a system, or an entry of the cache by its own name.
 fn remove(cache: &Cache, entries: &[String], all: bool) -> Result<(), Failure> {
+    if all {
+        cache.sweep()?;
+    }
     let keys = if all { some_or_all(cache, &[])? } else { entries.to_vec() };
     for key in keys {
         // Without a place for them nothing is kept.

@@ -119,6 +119,18 @@ fn an_empty_cache_lists_nothing_and_is_not_made() {
 }
 
 #[test]
+fn what_an_interrupted_making_left_is_not_listed_and_goes_with_the_cache() {
+    let cache = tempfile::tempdir().expect("a temporary directory");
+    let left = cache.path().join(".debian-13.new");
+    std::fs::create_dir_all(left.join("work")).expect("a directory");
+    let list = tern_with_cache(&["image", "list"], cache.path());
+    assert!(!stdout(&list).contains("debian-13"), "{}", stdout(&list));
+    assert!(left.exists());
+    assert_eq!(tern_with_cache(&["image", "rm", "--all"], cache.path()).status.code(), Some(0));
+    assert!(!left.exists());
+}
+
+#[test]
 fn output_that_nobody_reads_is_no_failure() {
     let (reader, writer) = std::io::pipe().expect("a pipe");
     drop(reader);

@@ -234,4 +234,6 @@ fn a_system_whose_making_is_killed_is_not_there_and_nothing_goes_on_making_it() 
     }
     assert_eq!(tern(["image", "list"]).finish().expect_code(0).console, "");
     assert!(!cache.join("debian-13").exists());
+    let _ = tern(["image", "rm"]).arg("--all").finish().expect_code(0);
+    assert!(!cache.join(".debian-13.new").exists());
 }
