@@ -5,6 +5,7 @@
 //! <root>/<name>/disk.qcow2                                     what the machine wrote, over base.qcow2
 //! <root>/<name>/lock                                           held while it runs
 //! <root>/.<name>.new                                           being made
+//! <root>/.<name>.old                                           being removed
 //! ```
 //!
 //! The system's files are the machine's own names for them: the cache may make the system anew, or be emptied, and the machine
@@ -12,14 +13,13 @@
 
 use std::env;
 use std::fs::{self, File, TryLockError};
-use std::io;
 use std::path::{Path, PathBuf};
 
 use tern_disk::Format;
 use tern_disk::tool::{self, NewBacking, NewImage};
 
 use super::{DISK, INITRD, KERNEL, System};
-use crate::cache::{carry, listing};
+use crate::cache::{carry, clear, listing};
 use crate::{Error, Progress};
 
 /// What lies below a kept machine's disk.
@@ -89,12 +89,8 @@ impl Kept {
     pub fn create(&self, name: &str, system: &System, progress: &dyn Progress) -> Result<KeptSystem, Error> {
         let place = self.place(name)?;
         let new = self.root.join(format!(".{name}.new"));
-        match fs::remove_dir_all(&new) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(Error::io("remove", &new)(error));
-            }
-            _ => fs::create_dir_all(&new).map_err(Error::io("create directory", &new))?,
-        }
+        clear(&new)?;
+        fs::create_dir_all(&new).map_err(Error::io("create directory", &new))?;
         let mut elsewhere = Vec::new();
         for (from, to) in [(&system.disk, BASE), (&system.kernel, KERNEL), (&system.initrd, INITRD)] {
             let to = new.join(to);
@@ -135,8 +131,10 @@ impl Kept {
     pub fn remove(&self, name: &str) -> Result<(), Error> {
         let _in_use = self.get(name)?.claim()?;
         let (place, old) = (self.place(name)?, self.root.join(format!(".{name}.old")));
+        // What a removal left that was killed.
+        clear(&old)?;
         fs::rename(&place, &old).map_err(Error::io("remove", &place))?;
-        fs::remove_dir_all(&old).map_err(Error::io("remove", &old))
+        clear(&old)
     }
 
     fn place(&self, name: &str) -> Result<PathBuf, Error> {
@@ -267,6 +265,22 @@ mod tests {
         drop(in_use);
         kept.remove("web").unwrap();
         assert!(matches!(kept.get("web"), Err(Error::NotKept(_))));
+    }
+
+    #[test]
+    fn a_machine_is_made_and_removed_also_where_one_of_its_name_was_only_half() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = directory.path().join("entry");
+        fs::create_dir(&cache).unwrap();
+        let root = directory.path().join("kept");
+        for half in [".web.new", ".web.old"] {
+            fs::create_dir_all(root.join(half)).unwrap();
+            fs::write(root.join(half).join(DISK), "half").unwrap();
+        }
+        let kept = Kept::at(root.clone());
+        kept.create("web", &system(&cache), &Silent).unwrap();
+        kept.remove("web").unwrap();
+        assert_eq!(fs::read_dir(&root).unwrap().count(), 0);
     }
 
     #[test]
