@@ -21,7 +21,7 @@ pub enum Error {
     BadKey(String),
 
     /// There is no such entry in the cache.
-    #[error("there is no '{key}' in the image cache {}", root.display())]
+    #[error("there is no '{key}' in the image cache {}; `tern image list` shows what there is", root.display())]
     NoEntry {
         /// The entry that was asked for.
         key: String,

@@ -183,7 +183,7 @@ pub(crate) struct RunArguments {
     pub memory: Option<Memory>,
 
     /// Processors; if this is not given one, and for a whole system as many as the host has, 4 at most
-    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(tern_vmm::config::MOST_CPUS)), help_heading = "Machine")]
+    #[arg(short, long, value_name = "N", value_parser = size::parse_cpus, help_heading = "Machine")]
     pub cpus: Option<u32>,
 
     /// The processor that the guest sees: `tern-v2` (SSE4.2) can be had everywhere, `tern-v3` (AVX2) where the host's processor

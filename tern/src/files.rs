@@ -32,7 +32,10 @@ impl Input {
     /// Opens a file that may have up to `limit` bytes; `bound` says for messages what the limit is.
     pub(crate) fn open(role: &'static str, path: &Path, limit: u64, bound: &str) -> Result<Self, Failure> {
         let cannot = || format!("cannot open the {role} '{}'", path.display());
-        let file = File::open(path).with_context(cannot).map_err(Failure::input)?;
+        let file = File::open(path).map_err(|error| {
+            let way_out = if error.kind() == io::ErrorKind::NotFound { way_out(role) } else { "" };
+            Failure::input(anyhow::Error::new(error).context(format!("{}{way_out}", cannot())))
+        })?;
         let about = file.metadata().with_context(cannot).map_err(Failure::input)?;
         if about.is_dir() {
             return Err(Failure::input(anyhow!("the {role} '{}' is a directory", path.display())));
@@ -72,6 +75,19 @@ impl Input {
             }
             Contents::Kept(bytes) => Ok(bytes.clone()),
         }
+    }
+}
+
+/// Where else a file could be had that is not there.
+fn way_out(role: &str) -> &'static str {
+    match role {
+        "kernel" => {
+            ". Linux distributions keep theirs in /boot; without --kernel an image starts with its own"
+        }
+        "initramfs" => {
+            ". Linux distributions keep theirs in /boot; without --initrd an image starts with its own"
+        }
+        _ => "",
     }
 }
 

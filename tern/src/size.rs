@@ -1,9 +1,9 @@
-//! Sizes as people write them: `512M`, `2G`, `1GiB`.
+//! Sizes as people write them: `512M`, `2G`, `1GiB`; and how many processors.
 //!
 //! A unit is required, because a bare number means bytes to some tools and mebibytes to others. Units
 //! are powers of 1024.
 
-use tern_vmm::config::{HostPages, LEAST_MEMORY as LEAST, MOST_MEMORY as MOST};
+use tern_vmm::config::{HostPages, LEAST_MEMORY as LEAST, MOST_CPUS, MOST_MEMORY as MOST};
 
 /// What a page is on this architecture; guest memory comes in these.
 const PAGE: u64 = 4096;
@@ -16,7 +16,7 @@ pub(crate) fn parse(text: &str) -> Result<u64, String> {
     let text = text.trim();
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let (number, unit) = text.split_at(digits);
-    if number.is_empty() {
+    if number.is_empty() || unit.starts_with('.') {
         return Err("a size is a whole number and a unit, such as 512M or 2G".to_owned());
     }
     let shift = match unit.to_ascii_lowercase().as_str() {
@@ -27,7 +27,10 @@ pub(crate) fn parse(text: &str) -> Result<u64, String> {
         "" => {
             return Err(format!("a unit is missing: write {number}M for mebibytes, {number}G for gibibytes"));
         }
-        other => return Err(format!("'{other}' is no unit: use K, M, G or T (KiB, MiB, GiB, TiB)")),
+        "kb" | "mb" | "gb" | "tb" => {
+            return Err(format!("'{unit}' is no unit: write {number}{}", unit[..1].to_ascii_uppercase()));
+        }
+        _ => return Err(format!("'{unit}' is no unit: use K, M, G or T (KiB, MiB, GiB, TiB)")),
     };
     number
         .parse::<u64>()
@@ -121,6 +124,15 @@ fn parse_memory_size(text: &str) -> Result<u64, String> {
     }
 }
 
+/// Reads how many processors a machine is to have.
+///
+/// # Errors
+/// A text for the user, with what would work.
+pub(crate) fn parse_cpus(text: &str) -> Result<u32, String> {
+    let cpus = text.parse().ok().filter(|cpus| (1..=MOST_CPUS).contains(cpus));
+    cpus.ok_or_else(|| format!("it is a whole number from 1 to {MOST_CPUS}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -166,6 +178,23 @@ mod tests {
     fn a_bare_number_is_refused_with_what_to_write() {
         let error = parse("512").unwrap_err();
         assert!(error.contains("512M"), "{error}");
+    }
+
+    #[test]
+    fn a_decimal_unit_is_told_as_written_with_the_binary_one() {
+        for (text, way_out) in
+            [("2GB", "'GB' is no unit: write 2G"), ("512mb", "'mb' is no unit: write 512M")]
+        {
+            assert_eq!(parse(text), Err(way_out.to_owned()));
+        }
+    }
+
+    #[test]
+    fn processors_are_counted_in_whole_numbers() {
+        assert_eq!(parse_cpus("64"), Ok(64));
+        for text in ["0", "65", "-1", "four", "1.5", ""] {
+            assert!(parse_cpus(text).unwrap_err().contains("a whole number from 1 to 64"), "{text}");
+        }
     }
 
     #[test]

@@ -151,7 +151,9 @@ fn disk(name: &str, has_kernel: bool) -> Result<Source, Failure> {
     if !path.exists() {
         let names = Release::ALL.map(Release::name).join(", ");
         let hint = format!("there are tiny, debian, {names}, and disk images by their paths");
-        return Err(Failure::input(anyhow!("there is no image '{name}': {hint}")));
+        return Err(Failure::input(anyhow!(
+            "there is no image '{name}': {hint}; a command goes after `--`: `tern run -- {name}`"
+        )));
     }
     if !has_kernel {
         return Err(Failure::input(anyhow!(

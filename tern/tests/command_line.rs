@@ -40,7 +40,8 @@ fn help_teaches_with_examples_and_exit_codes() {
 fn bad_usage_ends_with_2_and_says_what_would_work() {
     for (arguments, hint) in [
         (&["run", "--memory", "512"][..], "512M"),
-        (&["run", "--cpus", "0"], "1..=64"),
+        (&["run", "--memory", "2GB"], "write 2G"),
+        (&["run", "--cpus", "0"], "a whole number from 1 to 64"),
         (&["run", "--engine", "warp"], "auto, kvm, soft"),
         (&["run", "--colour"], "--help"),
         (&["image", "build", "atlantis"], "debian:13"),
@@ -56,13 +57,16 @@ fn bad_usage_ends_with_2_and_says_what_would_work() {
 fn bad_input_ends_with_66_and_names_the_file() {
     for (arguments, part) in [
         (&["run", "atlantis"][..], "no image 'atlantis'"),
+        (&["run", "ls"], "`tern run -- ls`"),
         (&["run", "/dev/null/x"], "no image '/dev/null/x'"),
         (&["run", "Cargo.toml"], "--kernel Cargo.toml"),
         (&["run", "--kernel", "no-such-kernel"], "kernel 'no-such-kernel'"),
+        (&["run", "--kernel", "no-such-kernel"], "/boot"),
         (&["run", "--kernel", "."], "is a directory"),
-        (&["run", "--kernel", "Cargo.toml", "--initrd", "nothing"], "initramfs 'nothing'"),
+        (&["run", "--kernel", "Cargo.toml", "--initrd", "nothing"], "initramfs 'nothing'. Linux distributions keep theirs in /boot"),
         (&["run", "--kernel", "Cargo.toml", "--module", "lost x"], "module 'lost'"),
         (&["image", "check", "atlantis"], "no 'atlantis'"),
+        (&["image", "rm", "atlantis"], "`tern image list`"),
         (&["image", "rm", "../atlantis"], "cannot name a cache entry"),
     ] {
         let output = tern(arguments);
