@@ -11,6 +11,7 @@ use tern_disk::DiskOptions;
 use tern_vmm::config::CpuModel;
 
 use crate::command::CommandArguments;
+use crate::control::parse_name;
 use crate::devices::{ConsoleOptions, VsockOptions};
 use crate::engines::{EngineChoice, TranslationChoice};
 use crate::exit;
@@ -91,7 +92,7 @@ pub(crate) enum Command {
     /// Use this terminal as the console of a running machine; Ctrl-] leaves it
     Console {
         /// Which machine
-        #[arg(value_name = "NAME")]
+        #[arg(value_name = "NAME", value_parser = parse_name)]
         name: String,
         /// Say nothing but errors
         #[arg(short, long)]
@@ -146,7 +147,7 @@ pub(crate) struct RunArguments {
 
     /// Keep what the guest writes to its disk, under this name: the next run with the same name goes on with it. `tern image
     /// list` shows it, `tern image rm` removes it
-    #[arg(long, value_name = "NAME", help_heading = "Guest")]
+    #[arg(long, value_name = "NAME", value_parser = parse_name, help_heading = "Guest")]
     pub keep: Option<String>,
 
     /// Start this kernel, in place of the image's own: a Linux bzImage or ELF, a PVH or Multiboot ELF, or a boot sector
@@ -255,7 +256,7 @@ pub(crate) struct RunArguments {
 
     /// The machine's name, by which `tern stop` and others find it; if this is not given, the name under which it is kept, or one that
     /// is made up
-    #[arg(long, value_name = "NAME", help_heading = "Machine")]
+    #[arg(long, value_name = "NAME", value_parser = parse_name, help_heading = "Machine")]
     pub name: Option<String>,
 
     /// Run in the background: print the machine's name when it runs. `tern console` shows it, `tern stop` ends it.
@@ -316,8 +317,8 @@ pub(crate) enum OutputForm {
 #[derive(Debug, Args)]
 pub(crate) struct SystemArguments {
     /// Its name: `debian`, `debian:12`
-    #[arg(value_name = "NAME", value_parser = crate::images::release)]
-    pub release: tern_image::system::Release,
+    #[arg(value_name = "NAME")]
+    pub name: String,
     /// Show no progress
     #[arg(short, long)]
     pub quiet: bool,

@@ -14,18 +14,17 @@ pub(crate) struct Code(u8);
 impl Code {
     /// The guest powered off, or the command did what it was asked for.
     pub const SUCCESS: Self = Self(0);
-    /// The command line makes no sense (clap's own code).
-    #[cfg(test)]
+    /// The command line makes no sense, whatever there is on the host (clap's own code).
     pub const USAGE: Self = Self(2);
     /// The guest asked for a reboot, and `--no-reboot` made that the end.
     pub const REBOOT: Self = Self(4);
-    /// A kernel, initramfs, module or image cannot be had or used (`EX_NOINPUT`).
+    /// What the command line names is not there or cannot be used: a file, an image, a machine (`EX_NOINPUT`).
     pub const INPUT: Self = Self(66);
     /// The guest crashed, or the engine gave up on it (`EX_SOFTWARE`).
     pub const CRASH: Self = Self(70);
     /// The host cannot do what is needed (`EX_IOERR`).
     pub const HOST: Self = Self(74);
-    /// The user left with Ctrl-], or whoever read the output went away.
+    /// The user left with Ctrl-], somebody ended the machine by force, or whoever read the output went away.
     pub const LEFT: Self = Self(130);
     /// There was to be a command in a guest, and none was run (docker(1)'s code).
     pub const NOT_RUN: Self = Self(125);
@@ -54,33 +53,28 @@ impl From<Code> for ExitCode {
     }
 }
 
-/// Every code with its meaning, for the help texts.
-const TABLE: [(&str, &str); 8] = [
-    ("0", "the guest powered off (or the command succeeded)"),
-    ("2", "bad usage"),
-    ("4", "the guest asked for a reboot, under --no-reboot"),
-    ("66", "bad input: a kernel, initramfs, module or image"),
-    ("70", "the guest crashed, or KVM gave up on it"),
+/// Every code with its meaning, for the help texts and the README.
+const TABLE: [(&str, &str); 12] = [
+    ("0", "the guest powered off, or `tern` did what it was asked for"),
+    ("odd", "the guest ended itself through `--debug-exit`: twice its value, and 1"),
+    ("2", "the command line is wrong: no such option, or a value that there cannot be"),
+    ("4", "the guest rebooted, under `--no-reboot`"),
+    ("66", "a file, an image or a machine that was named is missing, broken or does not fit"),
+    ("70", "the guest crashed, or KVM gave up on it; registers and last instruction are shown"),
     ("74", "the host failed: no memory, no space, no engine"),
-    ("130", "left with Ctrl-], or the reader of the output went away"),
-    ("odd", "the guest's own, through --debug-exit: (value << 1) | 1"),
+    ("125", "with a command: it was not run, or the machine ended under it"),
+    ("126", "with a command: the guest has it and cannot run it"),
+    ("127", "with a command: the guest does not have it"),
+    ("any other", "with a command: its own, or 128 and the number of the signal that ended it"),
+    ("130", "you left with `Ctrl-]`, `tern stop` ended it by force, or the output's reader went away"),
 ];
-
-/// Those of `tern run -- COMMAND`.
-const OF_COMMANDS: &str = "\
-With a command (`tern run -- COMMAND`) they are the command's own, 128 and the number of the signal that ended it, and:
-  125  it was not run, or the machine ended under it
-  126  the guest has it and cannot run it
-  127  the guest does not have it
-";
 
 /// The table as a section of a help text.
 pub(crate) fn help() -> String {
     let mut text = "Exit codes:\n".to_owned();
     for (code, meaning) in TABLE {
-        writeln!(text, "  {code:<4} {meaning}").expect("a string takes everything");
+        writeln!(text, "  {code:<9} {meaning}").expect("a string takes everything");
     }
-    text.push_str(OF_COMMANDS);
     text
 }
 
@@ -92,6 +86,11 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
+    /// What the user said makes no sense.
+    pub fn usage(error: impl Into<anyhow::Error>) -> Self {
+        Self { code: Code::USAGE, error: error.into() }
+    }
+
     /// What the user gave cannot be used.
     pub fn input(error: impl Into<anyhow::Error>) -> Self {
         Self { code: Code::INPUT, error: error.into() }
@@ -149,6 +148,7 @@ impl From<tern_image::Error> for Failure {
             | Error::NoSubordinates
             | Error::Build { .. } => Self::host(error),
             Error::Disk(error) => error.into(),
+            Error::BadKey(_) | Error::BadName(_) => Self::usage(error),
             _ => Self::input(error),
         }
     }
@@ -165,8 +165,17 @@ mod tests {
         for (index, code) in codes.iter().enumerate() {
             assert_eq!(code.0 % 2, 0, "{code:?} could be a guest's");
             assert!(!codes[..index].contains(code), "{code:?} is there twice");
-            assert!(help().contains(&format!("\n  {:<4} ", code.0)), "{code:?} is not in the help");
+            assert!(help().contains(&format!("\n  {:<9} ", code.0)), "{code:?} is not in the help");
         }
+    }
+
+    #[test]
+    fn the_readme_says_the_same() {
+        let readme = include_str!("../../README.md");
+        let rows = readme.lines().skip_while(|line| !line.starts_with("| exit code |")).skip(2);
+        let rows: Vec<_> = rows.take_while(|line| line.starts_with('|')).collect();
+        let expected = TABLE.map(|(code, meaning)| format!("| {code} | {meaning} |"));
+        assert_eq!(rows, expected);
     }
 
     #[test]

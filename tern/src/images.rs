@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use anyhow::anyhow;
 use tern_image::system::{Kept, Release, System};
 use tern_image::{Cache, OnStderr, Progress, Silent};
 
@@ -66,10 +67,10 @@ pub(crate) fn manage(command: &ImageCommand) -> Result<(), Failure> {
             listing::list(&Cache::of_user()?, Kept::of_user().ok().as_ref(), *output)
         }
         ImageCommand::Build(system) => {
-            made(system, |cache, progress| System::build(cache, system.release, true, progress))
+            made(system, |cache, release, progress| System::build(cache, release, true, progress))
         }
-        ImageCommand::Pull { system, from } => made(system, |cache, progress| {
-            System::pull(cache, system.release, from.as_deref(), true, progress)
+        ImageCommand::Pull { system, from } => made(system, |cache, release, progress| {
+            System::pull(cache, release, from.as_deref(), true, progress)
         }),
         ImageCommand::Check { entries, repair, output } => check(entries, *repair, *output),
         ImageCommand::Rm { entries, all } => remove(&Cache::of_user()?, entries, *all),
@@ -81,25 +82,25 @@ pub(crate) fn manage(command: &ImageCommand) -> Result<(), Failure> {
     }
 }
 
-/// Reads a system's name.
+/// The system of this name.
 ///
 /// # Errors
-/// A text for the user, with the names that there are.
-pub(crate) fn release(name: &str) -> Result<Release, String> {
+/// There is none.
+fn release(name: &str) -> Result<Release, Failure> {
     Release::named(name).ok_or_else(|| {
         let names = Release::ALL.map(Release::name).join(", ");
-        format!("there is no system of this name: there are debian, {names}")
+        Failure::input(anyhow!("there is no system '{name}': there are debian, {names}"))
     })
 }
 
 /// Makes a system, and tells what there is now.
 fn made(
     arguments: &SystemArguments,
-    make: impl FnOnce(&Cache, &dyn Progress) -> Result<System, tern_image::Error>,
+    make: impl FnOnce(&Cache, Release, &dyn Progress) -> Result<System, tern_image::Error>,
 ) -> Result<(), Failure> {
     let shown = OnStderr::new();
     let progress: &dyn Progress = if arguments.quiet { &Silent } else { &shown };
-    let about = make(&Cache::of_user()?, progress)?.about;
+    let about = make(&Cache::of_user()?, release(&arguments.name)?, progress)?.about;
     crate::print(format!("{}: Debian {} with Linux {}\n", about.name, about.version, about.kernel).as_bytes())
 }
 

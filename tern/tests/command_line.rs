@@ -44,7 +44,9 @@ fn bad_usage_ends_with_2_and_says_what_would_work() {
         (&["run", "--cpus", "0"], "a whole number from 1 to 64"),
         (&["run", "--engine", "warp"], "auto, kvm, soft"),
         (&["run", "--colour"], "--help"),
-        (&["image", "build", "atlantis"], "debian:13"),
+        (&["run", "--keep", "a/b", "debian"], "letters, digits"),
+        (&["stop", "a/b"], "letters, digits"),
+        (&["image", "rm", "../atlantis"], "cannot name a cache entry"),
     ] {
         let output = tern(arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
@@ -67,7 +69,8 @@ fn bad_input_ends_with_66_and_names_the_file() {
         (&["run", "--kernel", "Cargo.toml", "--module", "lost x"], "module 'lost'"),
         (&["image", "check", "atlantis"], "no 'atlantis'"),
         (&["image", "rm", "atlantis"], "`tern image list`"),
-        (&["image", "rm", "../atlantis"], "cannot name a cache entry"),
+        (&["image", "build", "atlantis"], "debian:13"),
+        (&["image", "pull", "atlantis"], "debian:13"),
     ] {
         let output = tern(arguments);
         assert_eq!(output.status.code(), Some(66), "{arguments:?}");

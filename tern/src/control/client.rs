@@ -35,7 +35,6 @@ impl Machine {
     /// # Errors
     /// There is none, or it does not answer.
     pub(super) fn find(name: &str) -> Result<Self, Failure> {
-        places::socket(name)?;
         let mut all = places::sockets();
         match all.iter().position(|(other, _)| other == name) {
             Some(index) => Self::greet(all.swap_remove(index)),
@@ -230,7 +229,7 @@ fn duration(seconds: u64) -> String {
 #[derive(Debug, Args)]
 pub(crate) struct StopArguments {
     /// Which machines
-    #[arg(value_name = "NAME", required = true)]
+    #[arg(value_name = "NAME", required = true, value_parser = places::parse_name)]
     names: Vec<String>,
     /// Do not ask the guest: end the machine at once. Its disks have what the guest wrote, but the guest could not finish
     #[arg(short, long)]

@@ -10,9 +10,9 @@ use std::env;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use tern_image::system::state_directory;
 
 use crate::cli::RunArguments;
@@ -46,9 +46,14 @@ pub(crate) fn start() -> Result<Code, Failure> {
         crate::print(name.as_bytes())?;
         return Ok(Code::SUCCESS);
     }
-    let status = child.wait().map_err(cannot)?;
+    ended(child.wait().map_err(cannot)?)
+}
+
+/// What it means that the process has ended before its machine ran.
+fn ended(status: ExitStatus) -> Result<Code, Failure> {
     let code = status.code().and_then(|code| u8::try_from(code).ok());
-    Ok(code.map_or(Code::LEFT, Code::of_process))
+    code.map(Code::of_process)
+        .ok_or_else(|| Failure::host(anyhow!("the process that was to run the machine was ended ({status})")))
 }
 
 /// This process, if it was started for a machine.
@@ -97,4 +102,20 @@ fn log(name: &str) -> io::Result<File> {
     let folder = state_directory().ok_or(io::ErrorKind::NotFound)?.join("logs");
     fs::create_dir_all(&folder)?;
     File::create(folder.join(format!("{name}.log")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
+    use super::*;
+
+    #[test]
+    fn a_process_that_ends_before_its_machine_runs_is_a_failure_or_has_told_it() {
+        let code = |status| ended(ExitStatus::from_raw(status));
+        assert_eq!(code(66 << 8).unwrap(), Code::INPUT);
+        let failure = code(9).unwrap_err();
+        assert_eq!(failure.code, Code::HOST);
+        assert!(failure.text().contains("signal: 9"), "{}", failure.text());
+    }
 }

@@ -25,6 +25,6 @@ pub(crate) use attach::attach;
 pub(crate) use client::{StopArguments, list, stop};
 pub(crate) use detached::{Detached, is_to_detach, start as detach};
 pub(crate) use hub::Hub;
-pub(crate) use places::Claim;
+pub(crate) use places::{Claim, parse_name};
 pub(crate) use protocol::{State, Status};
 pub(crate) use server::Served;

@@ -56,18 +56,21 @@ fn make_folder() -> Result<PathBuf, Failure> {
     Ok(folder)
 }
 
-/// The socket of the machine of this name, if there can be one.
-pub(super) fn socket(name: &str) -> Result<PathBuf, Failure> {
+/// Reads a machine's name.
+///
+/// # Errors
+/// A text for the user, with what would work.
+pub(crate) fn parse_name(text: &str) -> Result<String, String> {
     let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "-._".contains(letter);
-    let is_good = name.starts_with(|letter: char| letter.is_ascii_alphanumeric())
-        && name.len() <= LONGEST
-        && name.chars().all(is_plain);
+    let is_good = text.starts_with(|letter: char| letter.is_ascii_alphanumeric())
+        && text.len() <= LONGEST
+        && text.chars().all(is_plain);
     if !is_good {
-        return Err(Failure::input(anyhow!(
-            "'{name}' cannot name a machine: use letters, digits, '-', '.' and '_', beginning with a letter or digit, {LONGEST} at most"
-        )));
+        return Err(format!(
+            "a machine's name is of letters, digits, '-', '.' and '_', and begins with a letter or digit; {LONGEST} at most"
+        ));
     }
-    Ok(folder().join(format!("{name}.{SOCKET}")))
+    Ok(text.to_owned())
 }
 
 /// The sockets of all machines, by name. What is dead is swept away.
@@ -129,7 +132,7 @@ impl Claim {
                 || Failure::host(anyhow!("there are too many machines: give this one a --name")),
             )?,
         };
-        let path = socket(&name)?;
+        let path = folder.join(format!("{name}.{SOCKET}"));
         let listener = UnixListener::bind(&path)
             .with_context(|| {
                 format!(
@@ -177,7 +180,7 @@ mod tests {
     fn invented_names_can_be_used() {
         for label in ["debian:13", "kernel", "My Disk.qcow2", "---", "", &"x".repeat(200)] {
             let name = invented(label);
-            assert!(socket(&name).is_ok(), "{name}");
+            assert!(parse_name(&name).is_ok(), "{name}");
         }
         assert!(invented("debian:13").starts_with("debian-"));
     }
@@ -185,7 +188,7 @@ mod tests {
     #[test]
     fn names_lead_to_no_other_directory() {
         for name in ["", "..", "../x", "a/b", ".hidden", "-x", "a b", &"x".repeat(65)] {
-            assert!(socket(name).is_err(), "{name}");
+            assert!(parse_name(name).is_err(), "{name}");
         }
     }
 
