@@ -16,6 +16,7 @@ use crate::devices::{ConsoleOptions, VsockOptions};
 use crate::engines::{EngineChoice, TranslationChoice};
 use crate::exit;
 use crate::guest::{Format, Module};
+use crate::habits::AlwaysSo;
 use crate::size::{self, Memory, parse_memory};
 
 /// Runs virtual machines anywhere: on a computer with virtualization hardware or without, with or
@@ -145,6 +146,9 @@ pub(crate) struct RunArguments {
     #[command(flatten)]
     pub command: CommandArguments,
 
+    #[command(flatten)]
+    pub always_so: AlwaysSo,
+
     /// Keep what the guest writes to its disk, under this name: the next run with the same name goes on with it. `tern image
     /// list` shows it, `tern image rm` removes it
     #[arg(long, value_name = "NAME", value_parser = parse_name, help_heading = "Guest")]
@@ -242,7 +246,8 @@ pub(crate) struct RunArguments {
 
     /// Sockets between guest and host (virtio-vsock): a program of the host connects to the Unix socket PATH and sends `CONNECT
     /// PORT` and a line feed; one of the guest that connects to a port of address 2 reaches who listens at PATH_PORT. The
-    /// guest's own address is 3, or CID
+    /// guest's own address is 3, or CID. A guest has no network card yet: use --vsock for sockets between host and guest, and --disk
+    /// for files
     #[arg(long, value_name = "PATH[,cid=CID]", help_heading = "Devices")]
     pub vsock: Option<VsockOptions>,
 
@@ -261,7 +266,7 @@ pub(crate) struct RunArguments {
 
     /// Run in the background: print the machine's name when it runs. `tern console` shows it, `tern stop` ends it.
     /// Errors that come later are in `logs/NAME.log` in $TERN_STATE_DIR or ~/.local/state/tern
-    #[arg(short, long, conflicts_with = "words")]
+    #[arg(short, long, conflicts_with_all = ["words", "has_terminal", "environment", "directory"])]
     pub detach: bool,
 
     /// At the end, tell what the machine did: instructions, speed, exits by kind. `=free` leaves out what slows the machine down: the

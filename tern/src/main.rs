@@ -2,6 +2,8 @@
 //!
 //! ```text
 //! cli.rs        what can be said; one definition gives parser, help and completions
+//! usage.rs      from words to what was said, or what is wrong with them
+//! habits.rs     what people say who come from other programs, and the answers
 //! run.rs        `tern run`: from words to a machine, and from its end to an exit code
 //! source.rs     what a machine starts from: an image, a kept machine, a kernel
 //! login.rs      what a system's login is to know of the terminal
@@ -34,6 +36,7 @@ mod engines;
 mod exit;
 mod files;
 mod guest;
+mod habits;
 mod heap;
 mod images;
 mod initramfs;
@@ -45,19 +48,33 @@ mod size;
 mod source;
 mod statistics;
 mod terminal;
+mod usage;
 mod waiting;
 
+use std::env;
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
+use clap::CommandFactory;
 
 use cli::{Cli, Command};
 use exit::{Code, Failure};
 
 fn main() -> ExitCode {
     heap::give_back_large_blocks();
-    let done = match Cli::parse().command {
+    let words: Vec<OsString> = env::args_os().collect();
+    match usage::read(&words).and_then(|cli| obey(cli.command)) {
+        Ok(code) => code.into(),
+        Err(failure) => {
+            failure.report();
+            failure.code.into()
+        }
+    }
+}
+
+fn obey(command: Command) -> Result<Code, Failure> {
+    match command {
         Command::Run(arguments) => command::judged(&arguments, run::run(&arguments)),
         Command::Engines { output } => engines::list(output).map(|()| Code::SUCCESS),
         Command::Ps { output } => control::list(output).map(|()| Code::SUCCESS),
@@ -65,13 +82,6 @@ fn main() -> ExitCode {
         Command::Console { name, quiet } => control::attach(&name, quiet),
         Command::Image(command) => images::manage(&command).map(|()| Code::SUCCESS),
         Command::Completions { shell } => completions(shell).map(|()| Code::SUCCESS),
-    };
-    match done {
-        Ok(code) => code.into(),
-        Err(failure) => {
-            failure.report();
-            failure.code.into()
-        }
     }
 }
 

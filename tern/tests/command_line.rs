@@ -43,6 +43,7 @@ fn bad_usage_ends_with_2_and_says_what_would_work() {
         (&["run", "--memory", "2GB"], "write 2G"),
         (&["run", "--cpus", "0"], "a whole number from 1 to 64"),
         (&["run", "--engine", "warp"], "auto, kvm, soft"),
+        (&["run", "--engine", "metal"], "'metal' is planned, not there yet"),
         (&["run", "--colour"], "--help"),
         (&["run", "--keep", "a/b", "debian"], "letters, digits"),
         (&["stop", "a/b"], "letters, digits"),
@@ -51,6 +52,32 @@ fn bad_usage_ends_with_2_and_says_what_would_work() {
         let output = tern(arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
         assert!(stderr(&output).contains(hint), "{arguments:?}: {}", stderr(&output));
+        assert_eq!(stdout(&output), "");
+    }
+}
+
+#[test]
+fn other_programs_words_end_with_2_and_the_answer() {
+    for (arguments, answer) in [
+        (&["run", "debian", "ls", "-l"][..], "a command goes after `--`: `tern run debian -- ls -l`"),
+        (&["run", "--detach", "--", "ls"], "leave out --detach"),
+        (&["run", "-d", "-e", "A=1", "debian"], "leave out --detach"),
+        (&["run", "-p", "80:80"], "no network card yet: use --vsock"),
+        (&["run", "-v", "/a:/b"], "folders cannot be shared yet: use `--disk`"),
+        (&["run", "-smp", "4"], "`--cpus N`"),
+        (&["run", "-hda", "x"], "`--disk FILE`"),
+        (&["run", "-cpu", "host"], "`--cpu MODEL`"),
+        (&["run", "-device", "x"], "`--balloon`"),
+        (&["ps", "-a"], "`tern image list`"),
+        (&["rm", "web"], "`tern image rm NAME`"),
+        (&["kill", "web"], "`tern stop --force NAME`"),
+        (&["logs", "web"], "`logs/NAME.log`"),
+    ] {
+        let output = tern(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        let text = stderr(&output);
+        assert!(text.starts_with("error: ") && text.contains(answer), "{arguments:?}: {text}");
+        assert!(!text.contains("Usage"), "{arguments:?}: {text}");
         assert_eq!(stdout(&output), "");
     }
 }
@@ -65,7 +92,10 @@ fn bad_input_ends_with_66_and_names_the_file() {
         (&["run", "--kernel", "no-such-kernel"], "kernel 'no-such-kernel'"),
         (&["run", "--kernel", "no-such-kernel"], "/boot"),
         (&["run", "--kernel", "."], "is a directory"),
-        (&["run", "--kernel", "Cargo.toml", "--initrd", "nothing"], "initramfs 'nothing'. Linux distributions keep theirs in /boot"),
+        (
+            &["run", "--kernel", "Cargo.toml", "--initrd", "nothing"],
+            "initramfs 'nothing'. Linux distributions keep theirs in /boot",
+        ),
         (&["run", "--kernel", "Cargo.toml", "--module", "lost x"], "module 'lost'"),
         (&["image", "check", "atlantis"], "no 'atlantis'"),
         (&["image", "rm", "atlantis"], "`tern image list`"),

@@ -43,7 +43,7 @@ pub(crate) struct CommandArguments {
     pub words: Vec<OsString>,
 
     /// Give the command a terminal, this one
-    #[arg(short = 't', long = "terminal", requires = "words", help_heading = "Command")]
+    #[arg(short = 't', long = "terminal", alias = "tty", requires = "words", help_heading = "Command")]
     pub has_terminal: bool,
 
     /// Give the command this variable; without a value, the one that it has here. May be repeated
