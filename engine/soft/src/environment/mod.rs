@@ -44,7 +44,7 @@ use crate::random::RandomSource;
 use crate::rendezvous::Rendezvous;
 use crate::stage::Seat;
 use crate::time::TimeStampCounter;
-use crate::tlb::{Tlb, View};
+use crate::tlb::{REMEMBERED, Tlb, View};
 use crate::translator::{RunState, Translator, TrialPages};
 use device::Conversation;
 use large_pages::LargePages;
@@ -116,6 +116,8 @@ pub struct SoftEnvironment {
     pub(crate) translator: Translator,
     /// What translated code works with.
     pub(crate) translated: Seat<RunState>,
+    /// By view of memory: its jump table is for 64-bit code, else for code of 32 bits.
+    wide_jumps: [bool; REMEMBERED],
     /// The translator is full: all code is dropped as soon as none runs.
     must_drop_code: bool,
     /// The pages of a unit that runs on trial.
@@ -176,6 +178,7 @@ impl SoftEnvironment {
             gauge,
             translated,
             translator,
+            wide_jumps: [true; REMEMBERED],
             must_drop_code: false,
             pauses: 0,
             code_changes: 0,

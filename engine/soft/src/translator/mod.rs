@@ -337,10 +337,14 @@ pub unsafe fn run(p: NonNull<Processor<SoftEnvironment>>, entry: Entry, budget: 
     let Processor { cpu, env } = unsafe { &mut *p.as_ptr() };
     env.gauge.set(Work::Interpreting);
     cpu.flags = env.translated.unpack_flags();
+    if !cpu.mode.contains(Mode::LONG) {
+        // Offsets were added without a care for the end of 4 GiB.
+        cpu.rip &= 0xffff_ffff;
+    }
     (env.translated.exit, env.translated.instructions())
 }
 
-/// Whether code of this mode is translated.
+/// Whether code of this mode is translated: 64-bit code, and code of 32 bits whose segments are all of memory.
 pub fn is_translatable(mode: Mode) -> bool {
-    mode.contains(Mode::LONG)
+    mode.contains(Mode::LONG) || mode.contains(Mode::CODE32 | Mode::STACK32 | Mode::FLAT)
 }
