@@ -5,6 +5,7 @@
 //! | `memory` | loads and stores: software TLB, page walk, page crossings |
 //! | `device` | accesses that are not RAM: the engine's own controllers, and questions to the machine |
 //! | `translation` | where translated code is, and what becomes hot |
+//! | `unit_cache` | where it is, by the guest code's physical address |
 //! | `large_pages` | what INVLPG must drop |
 //! | `strikes` | when a page stops being one of code |
 //! | `fetch` | where the next block is: translation of the instruction pointer, decoding |
@@ -381,7 +382,7 @@ impl Environment for SoftEnvironment {
     }
 
     fn copy_elements<W: Word>(&mut self, _: &mut Cpu, source: u64, destination: u64, count: u64) -> u64 {
-        self.copy_within_pages(source, destination, count, u64::from(W::BYTES))
+        self.copy_within_pages::<W>(source, destination, count)
     }
 
     fn fill_elements<W: Word>(&mut self, _: &mut Cpu, destination: u64, value: W, count: u64) -> u64 {

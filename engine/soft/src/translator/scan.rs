@@ -62,7 +62,7 @@ pub enum Kind {
     BitString,
     /// The interpreter executes its operation, and translated code goes on.
     Operation,
-    /// The unit ends before it, and the interpreter goes on.
+    /// The interpreter executes its operation, which may lead anywhere: nothing of the unit follows.
     Interpret,
 }
 
@@ -293,8 +293,12 @@ fn control(instruction: &Instruction, wide: bool) -> Option<Kind> {
         M::Jmp if near => Kind::Jump(target),
         M::Call if near => Kind::Call(target),
         M::Jmp | M::Call if !wide && !has_flat_address(instruction) => return None,
-        M::Jmp if instruction.code() == if wide { Code::Jmp_rm64 } else { Code::Jmp_rm32 } => Kind::JumpIndirect,
-        M::Call if instruction.code() == if wide { Code::Call_rm64 } else { Code::Call_rm32 } => Kind::CallIndirect,
+        M::Jmp if instruction.code() == if wide { Code::Jmp_rm64 } else { Code::Jmp_rm32 } => {
+            Kind::JumpIndirect
+        }
+        M::Call if instruction.code() == if wide { Code::Call_rm64 } else { Code::Call_rm32 } => {
+            Kind::CallIndirect
+        }
         M::Ret => match instruction.code() {
             Code::Retnq | Code::Retnd => Kind::Return(0),
             Code::Retnq_imm16 | Code::Retnd_imm16 => Kind::Return(instruction.immediate16()),
