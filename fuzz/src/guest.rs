@@ -4,7 +4,7 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use tern_engine::{Clock, Engine, GuestMemory, Kick, Vcpu, VmConfig, VmEntry, VmExit};
-use tern_soft::SoftEngine;
+use tern_soft::{SoftEngine, Translation};
 use tern_x86::cpu::Mode;
 use tern_x86::cpuid::CpuModel;
 use tern_x86::decode::{MAX_INSTRUCTION_LENGTH, decode};
@@ -28,11 +28,17 @@ struct Guest {
     vcpu: Box<dyn Vcpu>,
 }
 
-static GUEST: LazyLock<Mutex<Guest>> = LazyLock::new(|| {
+/// As users have it, and in lockstep, where the translator and the interpreter must agree about all that is executed.
+static GUESTS: [LazyLock<Mutex<Guest>>; 2] = [
+    LazyLock::new(|| guest(SoftEngine::default())),
+    LazyLock::new(|| guest(SoftEngine::new(Translation::Verified).eager())),
+];
+
+fn guest(engine: SoftEngine) -> Mutex<Guest> {
     let memory =
         GuestMemory::from_ranges(&[(GuestAddress(0), MEMORY)]).expect("the host has a little memory");
     let config = VmConfig { cpu_model: CpuModel::default(), cpus: 1, clock: Arc::new(Clock::new()) };
-    let vm = SoftEngine::default().create_vm(&config, memory.clone()).expect("the engine runs here");
+    let vm = engine.create_vm(&config, memory.clone()).expect("the engine runs here");
     let vcpu = vm.create_vcpu(0).expect("a machine has a processor");
     let kicker: Arc<dyn Kick> = vcpu.kicker();
     std::thread::spawn(move || {
@@ -42,7 +48,7 @@ static GUEST: LazyLock<Mutex<Guest>> = LazyLock::new(|| {
         }
     });
     Mutex::new(Guest { memory, vcpu })
-});
+}
 
 /// Decodes `bytes` in every mode.
 pub fn decode_everywhere(bytes: &[u8]) {
@@ -53,11 +59,12 @@ pub fn decode_everywhere(bytes: &[u8]) {
     }
 }
 
-/// Executes `input`: its first byte chooses the mode, the rest is code.
+/// Executes `input`: its first byte chooses the mode and the engine, the rest is code.
 pub fn execute(input: &[u8]) {
     let Some((&choice, code)) = input.split_first() else { return };
     let code = &code[..code.len().min(4096)];
-    let guest = &mut *GUEST.lock().unwrap_or_else(PoisonError::into_inner);
+    let guest = &GUESTS[usize::from(choice & 8 != 0)];
+    let guest = &mut *guest.lock().unwrap_or_else(PoisonError::into_inner);
     let write = |at: u64, bytes: &[u8]| guest.memory.write_slice(bytes, GuestAddress(at)).expect("it is RAM");
     write(0, &[0; 0x10000]);
     write(CODE, code);

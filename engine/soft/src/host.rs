@@ -150,12 +150,14 @@ pub unsafe fn store_16_bytes(at: u64, value: u128) {
 /// From so many bytes on AVX copies faster than REP MOVSB, which takes its time to begin.
 const WORTH_AVX: u64 = 128;
 
-/// Copies `bytes` ascending bytes. An overlap has the meaning that it has for REP MOVSB.
+/// Copies `count` ascending elements; each that is aligned is loaded and stored at once. An overlap has the meaning that it has for
+/// REP MOVS of such elements.
 ///
 /// # Safety
-/// The source is as for [`load`], the destination as for [`store`].
+/// The source is as for [`load`], the destination as for [`store`], for all of them.
 #[inline]
-pub unsafe fn copy(from: u64, to: u64, bytes: u64) {
+pub unsafe fn copy<W: Word>(from: u64, to: u64, count: u64) {
+    let bytes = count * u64::from(W::BYTES);
     let is_apart = to.wrapping_sub(from) >= bytes && from.wrapping_sub(to) >= bytes;
     if bytes >= WORTH_AVX && is_apart && is_x86_feature_detected!("avx") {
         // SAFETY: the caller vouches for both ranges, and the host has AVX.
@@ -163,11 +165,25 @@ pub unsafe fn copy(from: u64, to: u64, bytes: u64) {
     }
     // SAFETY: the caller vouches for both ranges; the direction flag is clear by the calling convention.
     unsafe {
-        asm!("rep movsb", inout("rsi") from => _, inout("rdi") to => _, inout("rcx") bytes => _, options(nostack, preserves_flags));
+        match W::BYTES {
+            1 => {
+                asm!("rep movsb", inout("rsi") from => _, inout("rdi") to => _, inout("rcx") count => _, options(nostack, preserves_flags))
+            }
+            2 => {
+                asm!("rep movsw", inout("rsi") from => _, inout("rdi") to => _, inout("rcx") count => _, options(nostack, preserves_flags))
+            }
+            4 => {
+                asm!("rep movsd", inout("rsi") from => _, inout("rdi") to => _, inout("rcx") count => _, options(nostack, preserves_flags))
+            }
+            _ => {
+                asm!("rep movsq", inout("rsi") from => _, inout("rdi") to => _, inout("rcx") count => _, options(nostack, preserves_flags))
+            }
+        }
     }
 }
 
-/// Copies `bytes` bytes between places that do not overlap. Each byte is loaded once and stored once.
+/// Copies `bytes` bytes between places that do not overlap. Each byte is loaded once and stored once, and elements that divide
+/// `bytes` and are aligned are loaded and stored at once.
 ///
 /// # Safety
 /// As [`copy`]; the host has AVX.
@@ -221,16 +237,25 @@ unsafe fn copy_by_avx(from: u64, to: u64, bytes: u64) {
             "add {f}, 8",
             "add {t}, 8",
             "7:",
-            "and {n:e}, 7",
-            "jz 9f",
+            "test {n:l}, 4",
+            "jz 8f",
+            "mov {v:e}, dword ptr [{f}]",
+            "mov dword ptr [{t}], {v:e}",
+            "add {f}, 4",
+            "add {t}, 4",
             "8:",
+            "test {n:l}, 2",
+            "jz 9f",
+            "mov {v:x}, word ptr [{f}]",
+            "mov word ptr [{t}], {v:x}",
+            "add {f}, 2",
+            "add {t}, 2",
+            "9:",
+            "test {n:l}, 1",
+            "jz 12f",
             "mov {v:l}, byte ptr [{f}]",
             "mov byte ptr [{t}], {v:l}",
-            "inc {f}",
-            "inc {t}",
-            "dec {n:e}",
-            "jnz 8b",
-            "9:",
+            "12:",
             "vzeroupper",
             f = inout(reg) from => _,
             t = inout(reg) to => _,
@@ -281,14 +306,28 @@ mod tests {
         for length in (0..300).chain([511, 512, 700]) {
             for (from, to) in [(3, 1000), (1000, 3), (500, 501), (501, 500), (500, 500 + length), (500, 600)]
             {
-                let (mut expected, mut bytes) = (original.clone(), original.clone());
+                let mut expected = original.clone();
                 for n in 0..length {
                     expected[to + n] = expected[from + n];
                 }
-                let start = bytes.as_mut_ptr() as u64;
-                // SAFETY: both ranges lie in `bytes`, which nothing else uses meanwhile.
-                unsafe { copy(start + from as u64, start + to as u64, length as u64) };
-                assert!(bytes == expected, "{length} bytes from {from} to {to}");
+                // Bytes repeat where wider elements do not if the destination starts inside of the first one.
+                let agrees = |size| length % size == 0 && to.wrapping_sub(from).wrapping_sub(1) >= size - 1;
+                for size in [1, 2, 4, 8].into_iter().filter(|&size| agrees(size)) {
+                    let mut bytes = original.clone();
+                    let start = bytes.as_mut_ptr() as u64;
+                    let (from_there, to_there) = (start + from as u64, start + to as u64);
+                    let count = (length / size) as u64;
+                    // SAFETY: both ranges lie in `bytes`, which nothing else uses meanwhile.
+                    unsafe {
+                        match size {
+                            1 => copy::<u8>(from_there, to_there, count),
+                            2 => copy::<u16>(from_there, to_there, count),
+                            4 => copy::<u32>(from_there, to_there, count),
+                            _ => copy::<u64>(from_there, to_there, count),
+                        }
+                    }
+                    assert!(bytes == expected, "{count} elements of {size} bytes from {from} to {to}");
+                }
             }
         }
     }

@@ -294,7 +294,9 @@ fn tables<E: Environment>(instruction: &Instruction, op: &mut Op<E>) -> Chosen<E
         }
         _ => return None,
     };
-    Some((run, OpFlags::empty()))
+    // Those that load a table's register serialise.
+    let loads = matches!(mnemonic, Mnemonic::Lgdt | Mnemonic::Lidt | Mnemonic::Lldt | Mnemonic::Ltr);
+    Some((run, if loads { OpFlags::ENDS_BLOCK } else { OpFlags::empty() }))
 }
 
 /// Interrupt flag, translations, caches, identification.
@@ -311,9 +313,9 @@ fn others<E: Environment>(instruction: &Instruction, op: &mut Op<E>) -> Chosen<E
             op.reg = operand(instruction, 0);
             (system::invpcid, OpFlags::ENDS_BLOCK)
         }
-        Mnemonic::Wbinvd | Mnemonic::Wbnoinvd | Mnemonic::Invd => (system::wbinvd, none),
         Mnemonic::Clflush => (system::clflush, none),
-        // CPUID serialises: code bytes that were changed before it are fetched anew.
+        // These serialise: code bytes that were changed before are fetched anew.
+        Mnemonic::Wbinvd | Mnemonic::Wbnoinvd | Mnemonic::Invd => (system::wbinvd, OpFlags::ENDS_BLOCK),
         Mnemonic::Cpuid => (system::cpuid, OpFlags::ENDS_BLOCK),
         Mnemonic::Rdtsc => (system::rdtsc, none),
         Mnemonic::Rdtscp => (system::rdtscp, none),

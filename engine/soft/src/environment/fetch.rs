@@ -281,7 +281,9 @@ impl Source<'_> {
     pub(super) fn read(&self, bytes: &mut [u8]) {
         assert!(self.offset + bytes.len() as u64 <= PAGE, "code is read from one page");
         // SAFETY: the source lies in the page of RAM, the destination is ours.
-        unsafe { host::copy(self.page.host + self.offset, bytes.as_mut_ptr() as u64, bytes.len() as u64) };
+        unsafe {
+            host::copy::<u8>(self.page.host + self.offset, bytes.as_mut_ptr() as u64, bytes.len() as u64)
+        };
     }
 }
 

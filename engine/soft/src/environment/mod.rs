@@ -5,6 +5,7 @@
 //! | `memory` | loads and stores: software TLB, page walk, page crossings |
 //! | `device` | accesses that are not RAM: the engine's own controllers, and questions to the machine |
 //! | `translation` | where translated code is, and what becomes hot |
+//! | `unit_cache` | where it is, by the guest code's physical address |
 //! | `large_pages` | what INVLPG must drop |
 //! | `strikes` | when a page stops being one of code |
 //! | `fetch` | where the next block is: translation of the instruction pointer, decoding |
@@ -44,7 +45,7 @@ use crate::random::RandomSource;
 use crate::rendezvous::Rendezvous;
 use crate::stage::Seat;
 use crate::time::TimeStampCounter;
-use crate::tlb::{Tlb, View};
+use crate::tlb::{REMEMBERED, Tlb, View};
 use crate::translator::{RunState, Translator, TrialPages};
 use device::Conversation;
 use large_pages::LargePages;
@@ -116,6 +117,8 @@ pub struct SoftEnvironment {
     pub(crate) translator: Translator,
     /// What translated code works with.
     pub(crate) translated: Seat<RunState>,
+    /// By view of memory: its jump table is for 64-bit code, else for code of 32 bits.
+    wide_jumps: [bool; REMEMBERED],
     /// The translator is full: all code is dropped as soon as none runs.
     must_drop_code: bool,
     /// The pages of a unit that runs on trial.
@@ -176,6 +179,7 @@ impl SoftEnvironment {
             gauge,
             translated,
             translator,
+            wide_jumps: [true; REMEMBERED],
             must_drop_code: false,
             pauses: 0,
             code_changes: 0,
@@ -378,7 +382,7 @@ impl Environment for SoftEnvironment {
     }
 
     fn copy_elements<W: Word>(&mut self, _: &mut Cpu, source: u64, destination: u64, count: u64) -> u64 {
-        self.copy_within_pages(source, destination, count, u64::from(W::BYTES))
+        self.copy_within_pages::<W>(source, destination, count)
     }
 
     fn fill_elements<W: Word>(&mut self, _: &mut Cpu, destination: u64, value: W, count: u64) -> u64 {

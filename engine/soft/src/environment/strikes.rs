@@ -6,13 +6,13 @@
 
 use crate::ram::CodePage;
 
-/// How many writes make a page one of data.
+/// How many accesses that may write make a page one of data. A write that translated code asks about is two.
 const LIMIT: u32 = 4;
 
 /// How many pages are counted at a time.
 const PAGES: usize = 16;
 
-/// Writes to pages with code, since the page was last forgotten.
+/// Accesses that may write to pages with code, since the page was last forgotten.
 #[derive(Debug)]
 pub struct Strikes {
     counts: [(*const CodePage, u32); PAGES],
@@ -28,7 +28,7 @@ impl Default for Strikes {
 }
 
 impl Strikes {
-    /// Counts a write. Says whether the page's code is to be forgotten now.
+    /// Counts an access. Says whether the page's code is to be forgotten now.
     pub fn strike(&mut self, page: *const CodePage) -> bool {
         let (known, count) = &mut self.counts[page as usize / size_of::<CodePage>() % PAGES];
         if *known != page {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tern_x86::cpu::word::BLOCK;
-use tern_x86::cpu::{Cpu, canonical};
+use tern_x86::cpu::{Cpu, Mode, canonical};
 use tern_x86::decode::{MAX_INSTRUCTION_LENGTH, OpFlags};
 use tern_x86::paging::{self, Access, AccessKind};
 use tern_x86::state::{Activity, Rflags};
@@ -183,6 +183,7 @@ impl SoftEnvironment {
         if self.view == View::AlignedUser {
             return None;
         }
+        self.settle_width(cpu);
         let code = match self.translated.jumps(self.view).find(cpu.rip) {
             Some(code) => code,
             None => self.resolve(cpu, cpu.rip)?,
@@ -190,6 +191,17 @@ impl SoftEnvironment {
         self.unchained = false;
         cpu.gpr[BLOCK] = cpu.rip & !(PAGE - 1);
         Some(Translator::link_entry(code))
+    }
+
+    /// A jump table is for code of one width at a time: what an instruction pointer leads to depends on it.
+    fn settle_width(&mut self, cpu: &Cpu) {
+        let wide = cpu.mode.contains(Mode::LONG);
+        if let Some(known) = self.wide_jumps.get_mut(self.view as usize)
+            && *known != wide
+        {
+            *known = wide;
+            self.translated.jumps(self.view).forget();
+        }
     }
 
     /// The code for an instruction pointer in the present mode and view, which the jump table knows then.
@@ -247,6 +259,7 @@ impl SoftEnvironment {
             self.code_changes = changes;
             self.forget_jump_tables();
         }
+        self.settle_width(cpu);
         if remember {
             let code = self.translator.table_entry(unit);
             self.translated.jumps(self.view).insert(cpu.rip, code);

@@ -191,7 +191,7 @@ pub unsafe extern "sysv64" fn operation(
     p.env.translator.counters.operations += 1;
     // An operation that writes over code that may be the running one's puts a null there.
     p.env.block_end = op;
-    let usable = p.env.translated.vectors_usable;
+    let (usable, mode) = (p.env.translated.vectors_usable, p.cpu.mode);
     let ran = (op.run)(p, op);
     if *touches_flags {
         p.env.translated.pack_flags(p.cpu.flags);
@@ -200,8 +200,10 @@ pub unsafe extern "sysv64" fn operation(
         Ok(()) => {
             p.env.forget_answers();
             p.env.translated.update_vectors(&p.cpu);
-            let goes_on =
-                !p.env.block_end.is_null() && !p.env.unchained && p.env.translated.vectors_usable == usable;
+            let goes_on = !p.env.block_end.is_null()
+                && !p.env.unchained
+                && p.env.translated.vectors_usable == usable
+                && p.cpu.mode == mode;
             if !goes_on {
                 leave(p, Exit::Jump, u64::from(op.offset) + u64::from(op.length));
             }

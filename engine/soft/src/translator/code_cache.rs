@@ -1,7 +1,8 @@
 //! Memory for translated code: mapped twice, once to write and once to execute, so that no mapping is ever both.
 //!
 //! Nothing but two mappings at the start is asked of the host, so translated code also grows and is patched under a
-//! system call filter. Code is appended until the memory is full; then all of it but the stubs at its start is dropped.
+//! system call filter. That one mapping executes what the other has just written relies on processors telling changed code by its
+//! physical address, as they do. Code is appended until the memory is full; then all of it but the stubs at its start is dropped.
 //!
 //! ```text
 //!  stubs │ what often runs ──▶      free      ◀── what seldom runs
@@ -130,8 +131,8 @@ impl CodeCache {
         unsafe { self.writable.as_ptr().add(at).cast::<u32>().write_unaligned(value.to_le()) };
     }
 
-    /// Makes the four-byte distance at offset `at` lead to offset `target`. The processor's own thread does this between
-    /// two runs of translated code.
+    /// Makes the four-byte distance at offset `at` lead to offset `target`. The processor's own thread does this, between two runs of
+    /// translated code or while it is called by such code, which is not in the middle of these bytes.
     pub fn redirect(&mut self, at: u32, target: u32) {
         let at = at as usize;
         self.write(at, (target as usize).wrapping_sub(at + 4) as u32);

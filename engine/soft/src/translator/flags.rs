@@ -70,10 +70,10 @@ fn may_keep_flags(instruction: &Instruction) -> bool {
 /// How many instructions of a successor are looked at.
 const DEPTH: usize = 12;
 
-/// What may be read of the flags at `offset` of a page of 64-bit code of this mode, and the end of the bytes that this was learned from.
+/// What may be read of the flags at `offset` of a page of code of this mode, and the end of the bytes that this was learned from.
 /// Exceptions and interrupts do not count: what no instruction reads before it is replaced is not kept for their handlers.
 pub fn live_at(page: &[u8], mode: Mode, offset: usize) -> (FlagSet, usize) {
-    let mut decoder = Decoder::with_ip(64, page, 0, decoder_options(mode));
+    let mut decoder = Decoder::with_ip(mode.bitness(), page, 0, decoder_options(mode));
     let (mut live, mut unknown) = (FlagSet::empty(), FlagSet::all());
     if decoder.set_position(offset).is_err() {
         return (unknown, offset);

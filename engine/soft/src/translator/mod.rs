@@ -165,10 +165,12 @@ impl Translator {
         self.counters.named().chain(self.counts_hits.then_some(("tlb-hits", state.hits)))
     }
 
-    /// Whether another unit surely fits. The operations that units leave to the interpreter take from the same bound, so that no
-    /// guest's code takes more of the host's memory than it.
+    /// Whether another unit surely fits. The operations that units leave to the interpreter, and what is noted of units, take from the
+    /// same bound.
     pub const fn has_room(&self) -> bool {
-        self.cache.free() >= MOST + self.operations.len() * size_of::<Operation>()
+        let operations = self.operations.len() * (size_of::<Operation>() + size_of::<Box<Operation>>());
+        let kept = operations + self.units.len() * size_of::<Made>();
+        self.cache.free() >= MOST + kept
     }
 
     /// Drops all units. None may be running, and none may be entered any more.
@@ -260,15 +262,16 @@ impl Translator {
         (checks != Checks::Sited && self.hot_spots.sample(hot)).then_some((block, Translated(hot)))
     }
 
-    /// The unit that the cold code at this address belongs to.
+    /// The unit whose cold code has a call before the address `from`. With that the unit may end, and its neighbour begin.
     fn unit_of(&mut self, from: u64) -> Option<&mut Made> {
-        let from = u32::try_from(from.wrapping_sub(self.cache.at(0) as u64)).ok()?;
+        let from = u32::try_from(from.wrapping_sub(self.cache.at(1) as u64)).ok()?;
         // Later units' cold code lies below.
         let newest = self.units.partition_point(|unit| unit.placed.cold > from);
         self.units.get_mut(newest)
     }
 
-    /// Leads whoever enters `old` to `new`, which is the same code translated anew.
+    /// Leads whoever enters `old` to `new`, which is the same code translated anew. `old` may have called: its first call lies behind
+    /// the bytes that are replaced, as the check before it is longer than they are.
     pub fn supersede(&mut self, old: Translated, new: Translated) {
         self.counters.retranslations += 1;
         self.cache.replace_by_jump(old.0 + emit::LINK_ENTRY, new.0 + emit::LINK_ENTRY);
@@ -337,10 +340,38 @@ pub unsafe fn run(p: NonNull<Processor<SoftEnvironment>>, entry: Entry, budget: 
     let Processor { cpu, env } = unsafe { &mut *p.as_ptr() };
     env.gauge.set(Work::Interpreting);
     cpu.flags = env.translated.unpack_flags();
+    if !cpu.mode.contains(Mode::LONG) {
+        // Offsets were added without a care for the end of 4 GiB.
+        cpu.rip &= 0xffff_ffff;
+    }
     (env.translated.exit, env.translated.instructions())
 }
 
-/// Whether code of this mode is translated.
+/// Whether code of this mode is translated: 64-bit code, and code of 32 bits whose segments are all of memory.
 pub fn is_translatable(mode: Mode) -> bool {
-    mode.contains(Mode::LONG)
+    mode.contains(Mode::LONG) || mode.contains(Mode::CODE32 | Mode::STACK32 | Mode::FLAT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_behind_a_units_last_call_is_not_its_neighbours() {
+        let hot_code = HotCode { translation: Translation::On, after: 1, counts_hits: false };
+        let mut translator =
+            Translator::new(1, hot_code, SharedJitDump::default()).expect("executable memory");
+        // Cold code goes down: the second unit's ends where the first one's begins.
+        for (hot, cold) in [(1000, 3000), (1100, 2900)] {
+            let placed = Placed { hot, cold };
+            let block = std::ptr::null_mut();
+            let made = Made { placed, sizes: (100, 100), block, checks: Checks::Grouped, is_known: false };
+            translator.units.push(made);
+        }
+        let start = translator.cache.at(0) as u64;
+        let mut hot = |behind: u64| translator.unit_of(start + behind).map(|unit| unit.placed.hot);
+        assert_eq!(hot(3000), Some(1100));
+        assert_eq!((hot(3001), hot(2901)), (Some(1000), Some(1100)));
+        assert_eq!(hot(2900), None);
+    }
 }

@@ -3,7 +3,7 @@
 //! A unit goes on behind a conditional branch that is not taken, and ends where control surely goes elsewhere, at the
 //! page's end, or where it has become long enough. An instruction that lies in two pages is a unit alone.
 
-use iced_x86::{Code, CpuidFeature, Instruction, Mnemonic, OpKind};
+use iced_x86::{Code, CpuidFeature, Instruction, Mnemonic, OpKind, Register};
 use tern_x86::cpu::Mode;
 use tern_x86::decode::{BlockDecoder, OpFlags, is_pause};
 use tern_x86::vector::{VectorClass, VectorInfo, classify};
@@ -34,11 +34,11 @@ pub enum Kind {
     Divide,
     /// It does nothing.
     Nothing,
-    /// PUSH of a register, an immediate or memory, of 64 bits.
+    /// PUSH of a register, an immediate or memory, of the code's own width.
     Push,
-    /// POP to a register, of 64 bits.
+    /// POP to a register, of the code's own width.
     Pop,
-    /// LEAVE, of 64 bits.
+    /// LEAVE, of the code's own width.
     Leave,
     /// A conditional branch to an offset from the page's start.
     Branch(i64),
@@ -56,13 +56,13 @@ pub enum Kind {
     System,
     /// STI.
     Sti,
-    /// PUSHFQ.
+    /// PUSHF, of the code's own width.
     PushFlags,
     /// BT, BTS, BTR or BTC of a bit in memory that a register names, of 32 or 64 bits.
     BitString,
     /// The interpreter executes its operation, and translated code goes on.
     Operation,
-    /// The unit ends before it, and the interpreter goes on.
+    /// The interpreter executes its operation, which may lead anywhere: nothing of the unit follows.
     Interpret,
 }
 
@@ -137,6 +137,8 @@ pub struct Unit {
     pub watched: Vec<(usize, usize)>,
     /// It ends in the next page.
     pub crosses: bool,
+    /// It is 64-bit code; else code of 32 bits.
+    pub wide: bool,
     /// What is live behind its last instruction, if that does not end it.
     pub live_at_end: FlagSet,
 }
@@ -151,18 +153,20 @@ impl Unit {
     }
 }
 
-/// Finds the unit at `offset` of 64-bit code: a whole page, or that with the beginning of the next one, where an instruction at
+/// Finds the unit at `offset` of code of a mode that is translated: a whole page, or that with the beginning of the next one, where an instruction at
 /// `offset` goes on.
 pub fn scan(env: &mut SoftEnvironment, mode: Mode, code: &[u8], offset: usize) -> Option<Unit> {
     let mut decoder = BlockDecoder::<SoftEnvironment>::starting_at(code, mode, offset);
     let crosses = code.len() > PAGE as usize;
     let page = code.get(..PAGE as usize)?;
     let most = if crosses { 1 } else { MAX_INSTRUCTIONS };
+    let wide = mode.contains(Mode::LONG);
     let mut instructions = Vec::new();
     let mut end = offset;
     while instructions.len() < most {
         let Some((instruction, op)) = decoder.next_instruction(env) else { break };
-        let kind = kind(&instruction, &op);
+        let instruction = if wide { instruction } else { as_64_bit_code_has_it(instruction) };
+        let kind = kind(&instruction, &op, wide);
         end = usize::from(op.offset) + usize::from(op.length);
         let flags = match kind {
             Kind::Interpret => FlagUse { reads: FlagSet::all(), ..FlagUse::default() },
@@ -198,19 +202,22 @@ pub fn scan(env: &mut SoftEnvironment, mode: Mode, code: &[u8], offset: usize) -
         }
         live = guest.live_before();
     }
-    Some(Unit { instructions, watched, crosses, live_at_end: at_end })
+    Some(Unit { instructions, watched, crosses, wide, live_at_end: at_end })
 }
 
-fn kind(instruction: &Instruction, op: &SoftOp) -> Kind {
+fn kind(instruction: &Instruction, op: &SoftOp, wide: bool) -> Kind {
     if instruction.is_invalid() {
         return Kind::Interpret;
     }
-    if let Some(kind) = control(instruction).or_else(|| system(instruction)) {
+    if let Some(kind) = control(instruction, wide).or_else(|| system(instruction)) {
         return kind;
     }
     let ends = OpFlags::SETS_RIP | OpFlags::ENDS_BLOCK | OpFlags::CHECK_INTERRUPTS;
     if op.flags.intersects(ends) {
         return Kind::Interpret;
+    }
+    if !wide && !has_flat_address(instruction) {
+        return Kind::Operation;
     }
     vector(instruction).unwrap_or_else(|| integer(instruction))
 }
@@ -244,32 +251,71 @@ fn may_enter_mmx(instruction: &Instruction) -> bool {
     instruction.mnemonic() == Mnemonic::Cvtpi2ps
 }
 
+/// Whether the memory operand of 32-bit code, if there is one, is the sum of registers of 32 bits, in a segment that is all of memory.
+/// FS and GS have bases and limits of their own.
+fn has_flat_address(instruction: &Instruction) -> bool {
+    let narrow = |register: Register| register != Register::None && register.size() < 4;
+    (0..instruction.op_count()).all(|n| instruction.op_kind(n) != OpKind::Memory)
+        || !matches!(instruction.memory_segment(), Register::FS | Register::GS)
+            && !narrow(instruction.memory_base())
+            && !narrow(instruction.memory_index())
+}
+
+/// Instructions of 32-bit code whose encodings mean something else in 64-bit code, as that encodes them.
+fn as_64_bit_code_has_it(mut instruction: Instruction) -> Instruction {
+    instruction.set_code(match instruction.code() {
+        Code::Inc_r16 => Code::Inc_rm16,
+        Code::Inc_r32 => Code::Inc_rm32,
+        Code::Dec_r16 => Code::Dec_rm16,
+        Code::Dec_r32 => Code::Dec_rm32,
+        // These have addresses of 64 bits there.
+        Code::Mov_AL_moffs8 => Code::Mov_r8_rm8,
+        Code::Mov_AX_moffs16 => Code::Mov_r16_rm16,
+        Code::Mov_EAX_moffs32 => Code::Mov_r32_rm32,
+        Code::Mov_moffs8_AL => Code::Mov_rm8_r8,
+        Code::Mov_moffs16_AX => Code::Mov_rm16_r16,
+        Code::Mov_moffs32_EAX => Code::Mov_rm32_r32,
+        code => code,
+    });
+    instruction
+}
+
 /// Branches and the stack.
-fn control(instruction: &Instruction) -> Option<Kind> {
+fn control(instruction: &Instruction, wide: bool) -> Option<Kind> {
     use Mnemonic as M;
-    let near = instruction.op0_kind() == OpKind::NearBranch64;
-    let target = instruction.near_branch_target() as i64;
+    let near = instruction.op0_kind() == if wide { OpKind::NearBranch64 } else { OpKind::NearBranch32 };
+    let target = match instruction.near_branch_target() {
+        target if wide => target as i64,
+        target => i64::from(target as i32),
+    };
     Some(match instruction.mnemonic() {
         _ if instruction.is_jcc_short_or_near() && near => Kind::Branch(target),
         M::Jmp if near => Kind::Jump(target),
         M::Call if near => Kind::Call(target),
-        M::Jmp if matches!(instruction.code(), Code::Jmp_rm64) => Kind::JumpIndirect,
-        M::Call if matches!(instruction.code(), Code::Call_rm64) => Kind::CallIndirect,
+        M::Jmp | M::Call if !wide && !has_flat_address(instruction) => return None,
+        M::Jmp if instruction.code() == if wide { Code::Jmp_rm64 } else { Code::Jmp_rm32 } => {
+            Kind::JumpIndirect
+        }
+        M::Call if instruction.code() == if wide { Code::Call_rm64 } else { Code::Call_rm32 } => {
+            Kind::CallIndirect
+        }
         M::Ret => match instruction.code() {
-            Code::Retnq => Kind::Return(0),
-            Code::Retnq_imm16 => Kind::Return(instruction.immediate16()),
+            Code::Retnq | Code::Retnd => Kind::Return(0),
+            Code::Retnq_imm16 | Code::Retnd_imm16 => Kind::Return(instruction.immediate16()),
             _ => Kind::Interpret,
         },
+        M::Push if !wide && !has_flat_address(instruction) => Kind::Operation,
         M::Push => match instruction.code() {
             Code::Push_r64 | Code::Push_rm64 | Code::Pushq_imm8 | Code::Pushq_imm32 => Kind::Push,
+            Code::Push_r32 | Code::Push_rm32 | Code::Pushd_imm8 | Code::Pushd_imm32 => Kind::Push,
             _ => Kind::Operation,
         },
         M::Pop => match instruction.code() {
-            Code::Pop_r64 => Kind::Pop,
-            Code::Pop_rm64 if instruction.op0_kind() == OpKind::Register => Kind::Pop,
+            Code::Pop_r64 | Code::Pop_r32 => Kind::Pop,
+            Code::Pop_rm64 | Code::Pop_rm32 if instruction.op0_kind() == OpKind::Register => Kind::Pop,
             _ => return None,
         },
-        M::Leave if matches!(instruction.code(), Code::Leaveq) => Kind::Leave,
+        M::Leave if matches!(instruction.code(), Code::Leaveq | Code::Leaved) => Kind::Leave,
         _ => return None,
     })
 }
@@ -279,7 +325,7 @@ fn system(instruction: &Instruction) -> Option<Kind> {
     Some(match instruction.code() {
         Code::Swapgs | Code::Cli | Code::Cld => Kind::System,
         Code::Sti => Kind::Sti,
-        Code::Pushfq => Kind::PushFlags,
+        Code::Pushfq | Code::Pushfd => Kind::PushFlags,
         // They change the view of memory.
         Code::Stac | Code::Clac => Kind::Interpret,
         _ => return None,

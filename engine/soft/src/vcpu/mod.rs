@@ -178,6 +178,8 @@ impl SoftVcpu {
             Err(Stop::Restart) => {}
             Err(stop) => return self.stopped(stop),
         }
+        // The instruction may have switched breakpoints off.
+        p.env.update_watching(&p.cpu);
         let single_step = if traps { Dr6::BS.bits() } else { 0 };
         match p.env.watch_hits | single_step {
             0 => Ok(()),

@@ -244,8 +244,9 @@ impl SoftEnvironment {
         Ok(())
     }
 
-    /// [`tern_x86::Environment::copy_elements`] of elements of `size` bytes.
-    pub(super) fn copy_within_pages(&mut self, from: u64, to: u64, count: u64, size: u64) -> u64 {
+    /// [`tern_x86::Environment::copy_elements`].
+    pub(super) fn copy_within_pages<W: Word>(&mut self, from: u64, to: u64, count: u64) -> u64 {
+        let size = u64::from(W::BYTES);
         let room = (PAGE - from % PAGE).min(PAGE - to % PAGE) / size;
         let count = count.min(room);
         let bytes = count * size;
@@ -262,7 +263,7 @@ impl SoftEnvironment {
             return 0;
         }
         // SAFETY: both hits cover `bytes` bytes of one page of RAM each.
-        unsafe { host::copy(source, hit.host, bytes) };
+        unsafe { host::copy::<W>(source, hit.host, count) };
         self.look_for_code(hit, to, bytes);
         count
     }

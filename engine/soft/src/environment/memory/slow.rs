@@ -22,8 +22,20 @@ impl SoftEnvironment {
         access: Access,
     ) -> Result<u64, Stop> {
         let (first, second) = self.places(cpu, segment, linear, u64::from(size), access)?;
-        if let (Place::Device(physical), None) = (first, second) {
-            return self.device_read(physical, size);
+        match (first, second) {
+            (Place::Device(physical), None) => return self.device_read(physical, size),
+            (Place::Ram(hit), None) => {
+                // SAFETY: the place covers the whole access.
+                return Ok(unsafe {
+                    match size {
+                        1 => u64::from(host::load::<u8>(hit.host)),
+                        2 => u64::from(host::load::<u16>(hit.host)),
+                        4 => u64::from(host::load::<u32>(hit.host)),
+                        _ => host::load::<u64>(hit.host),
+                    }
+                });
+            }
+            _ => {}
         }
         let mut value = [0; 8];
         for (n, byte) in (0u64..).zip(&mut value[..usize::from(size)]) {
@@ -32,18 +44,6 @@ impl SoftEnvironment {
                 Place::Ram(hit) => unsafe { host::load::<u8>(hit.host) },
                 Place::Device(physical) => self.device_read(physical, 1)? as u8,
             };
-        }
-        if let (Place::Ram(hit), None) = (first, second) {
-            // Aligned accesses are to be atomic: the loop above only serves those that cross a page.
-            // SAFETY: the place covers the whole access.
-            return Ok(unsafe {
-                match size {
-                    1 => u64::from(host::load::<u8>(hit.host)),
-                    2 => u64::from(host::load::<u16>(hit.host)),
-                    4 => u64::from(host::load::<u32>(hit.host)),
-                    _ => host::load::<u64>(hit.host),
-                }
-            });
         }
         Ok(u64::from_le_bytes(value))
     }

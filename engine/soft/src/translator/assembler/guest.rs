@@ -28,44 +28,34 @@ impl Memory {
 
 impl Assembler {
     /// Guest memory's operand, with REX and opcode before.
-    fn guest_operand(&mut self, opcode: u8, reg: Host, memory: Memory) {
+    fn guest_operand(&mut self, opcode: u8, reg: Host, memory: Memory, wide: bool) {
         let reg_bits = (reg.0 & 7) << 3;
         match memory {
             Memory::Checked => {
-                self.rex(true, reg, 0, R10.0);
+                self.rex(wide, reg, 0, R10.0);
                 self.raw(&[opcode, reg_bits | R10.0 & 7]);
             }
             Memory::Grouped { base, displacement } => {
-                self.rex(true, reg, R11.0, base.0);
+                self.rex(wide, reg, R11.0, base.0);
                 self.raw(&[opcode, 0x84 | reg_bits, (R11.0 & 7) << 3 | base.0 & 7]);
                 self.raw(&displacement.to_le_bytes());
             }
         }
     }
 
-    /// `mov reg, memory`, of 64 bits.
-    pub fn load_guest(&mut self, reg: Host, memory: Memory) {
-        self.guest_operand(0x8b, reg, memory);
-    }
-
     /// `mov reg, memory`, of 64 or 32 bits.
-    pub fn load_guest_sized(&mut self, reg: Host, memory: Memory, wide: bool) {
-        let start = self.bytes.len();
-        self.load_guest(reg, memory);
-        if !wide {
-            // R10, R11 or the base is in it, so that there is a REX prefix.
-            self.bytes[start] &= !8;
-        }
+    pub fn load_guest(&mut self, reg: Host, memory: Memory, wide: bool) {
+        self.guest_operand(0x8b, reg, memory, wide);
     }
 
-    /// `mov memory, reg`, of 64 bits.
-    pub fn store_guest(&mut self, memory: Memory, reg: Host) {
-        self.guest_operand(0x89, reg, memory);
+    /// `mov memory, reg`, of 64 or 32 bits.
+    pub fn store_guest(&mut self, memory: Memory, reg: Host, wide: bool) {
+        self.guest_operand(0x89, reg, memory, wide);
     }
 
-    /// `mov qword memory, value`, sign-extended.
-    pub fn store_guest_immediate(&mut self, memory: Memory, value: i32) {
-        self.guest_operand(0xc7, Host(0), memory);
+    /// `mov memory, value`, of 64 bits, to which it is sign-extended, or 32.
+    pub fn store_guest_immediate(&mut self, memory: Memory, value: i32, wide: bool) {
+        self.guest_operand(0xc7, Host(0), memory, wide);
         self.raw(&value.to_le_bytes());
     }
 

@@ -47,7 +47,8 @@ impl Emitter<'_> {
     fn require_canonical(&mut self, offset: usize, target: i64) {
         const LAST: u32 = 0x7fff;
         const FIRST: u32 = 0xffff_8000;
-        if (0..PAGE as i64).contains(&target) {
+        // Every address of 32 bits is canonical.
+        if (0..PAGE as i64).contains(&target) || !self.wide {
             return;
         }
         let (at, back) = (self.a.label(), self.a.label());
@@ -95,7 +96,7 @@ impl Emitter<'_> {
     /// Goes on at `target`, an offset from the page's start, as to another page. Flags are lost.
     fn jump_by_table_to(&mut self, target: i32) {
         self.a.load(R10, frame::PAGE_BASE);
-        self.a.lea(R10, R10, target);
+        self.pointer(R10, R10, target);
         self.look_up(Otherwise::jump());
         self.a.jmp_register(R11);
     }
@@ -140,7 +141,7 @@ impl Emitter<'_> {
         self.charge_before(guest);
         if self.target.several_processors {
             self.a.load(R11, frame::PAGE_BASE);
-            self.a.add_immediate(R11, displacement);
+            self.pointer(R11, R11, displacement);
             self.a.store(frame::LEADS_TO, R11);
         }
         self.push_return(guest);
@@ -149,13 +150,15 @@ impl Emitter<'_> {
 
     /// Pushes the address behind the instruction, before control goes to where the frame says. Flags are lost.
     fn push_return(&mut self, guest: &Guest) {
-        let (memory, site) = self.stack(guest, R9, -8, true, FlagSet::empty());
+        let word = self.word();
+        let moved = -(word as i32);
+        let (memory, site) = self.stack(guest, R9, moved, true, FlagSet::empty());
         let free = free_beside(memory);
         self.a.load(free, frame::PAGE_BASE);
         self.a.lea(free, free, guest.next_offset() as i32);
-        self.a.store_guest(memory, free);
-        self.a.lea(R9, R9, -8);
-        self.look_for_code(Accessor::jumping(8), memory.after_moving(-8), site);
+        self.a.store_guest(memory, free, self.wide);
+        self.pointer(R9, R9, moved);
+        self.look_for_code(Accessor::jumping(word), memory.after_moving(moved), site);
     }
 
     /// Where an indirect branch leads into R10. Flags are lost.
@@ -164,14 +167,15 @@ impl Emitter<'_> {
         if instruction.op0_kind() == iced_x86::OpKind::Register {
             let number = instruction.op0_register().full_register().number();
             match host(number) {
-                Some(register) => self.a.mov(R10, register),
+                Some(register) if self.wide => self.a.mov(R10, register),
+                Some(register) => self.a.mov32(R10, register),
                 None => self.a.load(R10, frame::gpr(number)),
             }
         } else {
-            let access =
-                Access { size: 8, write: false, alignment: 1, stack: super::copy::by_stack(instruction) };
+            let (size, stack) = (self.word(), super::copy::by_stack(instruction));
+            let access = Access { size, write: false, alignment: 1, stack };
             let (memory, _) = self.operand(guest, access, FlagSet::empty());
-            self.a.load_guest(R10, memory);
+            self.a.load_guest(R10, memory, self.wide);
         }
     }
 
@@ -216,9 +220,9 @@ impl Emitter<'_> {
         }
         self.charge_before(guest);
         let (memory, _) = self.stack(guest, R9, 0, false, FlagSet::empty());
-        self.a.load_guest(R10, memory);
+        self.a.load_guest(R10, memory, self.wide);
         self.look_up_or_interpret(guest);
-        self.a.lea(R9, R9, 8 + i32::from(drop));
+        self.pointer(R9, R9, self.word() as i32 + i32::from(drop));
         self.a.jmp_register(R11);
     }
 

@@ -230,7 +230,7 @@ impl Emitter<'_> {
         if instruction.op0_kind() == OpKind::Memory {
             let access = Access { size, write: false, alignment: 1, stack: by_stack(instruction) };
             let (memory, _) = self.operand(guest, access, live);
-            self.a.load_guest_sized(R11, memory, wide);
+            self.a.load_guest(R11, memory, wide);
         } else {
             let number = instruction.op0_register().full_register().number();
             match host(number) {

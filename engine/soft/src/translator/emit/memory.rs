@@ -58,9 +58,9 @@ pub struct Access {
 }
 
 impl Access {
-    /// 8 bytes of the stack.
-    pub const fn stack(write: bool) -> Self {
-        Self { size: 8, write, alignment: 1, stack: true }
+    /// A word of the stack, of `size` bytes.
+    pub const fn stack(size: usize, write: bool) -> Self {
+        Self { size, write, alignment: 1, stack: true }
     }
 }
 
@@ -220,12 +220,12 @@ impl Emitter<'_> {
         write: bool,
         live: FlagSet,
     ) -> (Memory, Finder) {
-        let access = Access::stack(write);
+        let access = Access::stack(self.word(), write);
         if let Some(grouped) = self.grouped(Part::Stack, base) {
             return self.member(guest, access, grouped, displacement, live);
         }
         self.spare_flags(live);
-        self.a.lea(R10, base, displacement);
+        self.pointer(R10, base, displacement);
         self.scratch.lose(R10);
         (Memory::Checked, self.check(guest, access))
     }

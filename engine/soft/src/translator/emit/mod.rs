@@ -147,11 +147,14 @@ pub fn emit<'a>(
         in_shadow: false,
         present: 0,
         groups: match target.checks {
+            // An address of 32 bits may wrap between a group's members.
+            Checks::Grouped | Checks::Sited if !unit.wide => Groups::default(),
             Checks::Single => Groups::default(),
             Checks::Grouped | Checks::Sited => Groups::find(&unit.instructions),
         },
         groups_known: std::mem::take(&mut tools.groups_known),
         scratch: Scratch::new(),
+        wide: unit.wide,
     };
     emitter.groups_known.clear();
     emitter.groups_known.resize(emitter.groups.count, Known { finder: None, aligned: None });
@@ -198,6 +201,8 @@ struct Emitter<'a> {
     groups: Groups,
     groups_known: Vec<Known>,
     scratch: Scratch,
+    /// It is 64-bit code; else code of 32 bits.
+    wide: bool,
 }
 
 /// What is known of a group behind its first member.
@@ -266,6 +271,20 @@ impl Emitter<'_> {
                 self.spare_flags(FlagSet::all());
                 self.transfer(guest);
             }
+        }
+    }
+
+    /// Bytes of what is pushed and popped.
+    const fn word(&self) -> usize {
+        if self.wide { 8 } else { 4 }
+    }
+
+    /// `base + displacement` as an instruction or stack pointer: it wraps where they do. Flags are kept.
+    fn pointer(&mut self, to: Host, base: Host, displacement: i32) {
+        if self.wide {
+            self.a.lea(to, base, displacement);
+        } else {
+            self.a.lea32_sum(to, Some(base), None, displacement);
         }
     }
 

@@ -1,4 +1,4 @@
-//! PUSH, POP and LEAVE of 64 bits: host registers hold the guest's stack pointer and what is pushed, so these are
+//! PUSH, POP and LEAVE of the code's own width: host registers hold the guest's stack pointer and what is pushed, so these are
 //! loads and stores like others, but for the order: nothing changes before the access is checked.
 
 use iced_x86::OpKind;
@@ -27,50 +27,56 @@ impl Emitter<'_> {
             }
             OpKind::Memory => {
                 let stack = super::copy::by_stack(instruction);
-                let access = Access { size: 8, write: false, alignment: 1, stack };
+                let access = Access { size: self.word(), write: false, alignment: 1, stack };
                 let (memory, _) = self.operand(guest, access, live);
-                self.a.load_guest(R11, memory);
+                self.a.load_guest(R11, memory, self.wide);
                 self.scratch.lose(R11);
                 self.a.store(frame::PUSHED, R11);
                 Some(Source::Pushed)
             }
             _ => None,
         };
-        let (memory, site) = self.stack(guest, R9, -8, true, live);
+        let word = self.word();
+        let moved = -(word as i32);
+        let (memory, site) = self.stack(guest, R9, moved, true, live);
         let free = free_beside(memory);
         match source {
             Some(Source::Guest(number)) => {
                 let register = self.fetch(number, free);
-                self.a.store_guest(memory, register);
+                self.a.store_guest(memory, register, self.wide);
             }
             Some(Source::Pushed) => {
                 self.a.load(free, frame::PUSHED);
                 self.scratch.lose(free);
-                self.a.store_guest(memory, free);
+                self.a.store_guest(memory, free, self.wide);
             }
-            None => self.a.store_guest_immediate(memory, instruction.immediate(0) as i64 as i32),
+            None => {
+                let value = instruction.immediate(0) as i64 as i32;
+                self.a.store_guest_immediate(memory, value, self.wide);
+            }
         }
-        self.a.lea(R9, R9, -8);
-        self.stored(guest, memory.after_moving(-8), site, 8, guest.live_after);
+        self.pointer(R9, R9, moved);
+        self.stored(guest, memory.after_moving(moved), site, word, guest.live_after);
     }
 
     /// POP to a register.
     pub fn pop(&mut self, guest: &Guest) {
         let number = guest.instruction.op0_register().full_register().number();
+        let word = self.word() as i32;
         let (memory, _) = self.stack(guest, R9, 0, false, guest.live_before());
         match host(number) {
             // The popped stack pointer is not moved any more.
-            Some(R9) => self.a.load_guest(R9, memory),
+            Some(R9) => self.a.load_guest(R9, memory, self.wide),
             Some(register) => {
-                self.a.load_guest(register, memory);
-                self.a.lea(R9, R9, 8);
+                self.a.load_guest(register, memory, self.wide);
+                self.pointer(R9, R9, word);
             }
             None => {
                 let free = free_beside(memory);
-                self.a.load_guest(free, memory);
+                self.a.load_guest(free, memory, self.wide);
                 self.a.store(frame::gpr(number), free);
                 self.scratch.hold_guest(free, number);
-                self.a.lea(R9, R9, 8);
+                self.pointer(R9, R9, word);
             }
         }
     }
@@ -78,8 +84,8 @@ impl Emitter<'_> {
     /// LEAVE.
     pub fn leave(&mut self, guest: &Guest) {
         let (memory, _) = self.stack(guest, RBP, 0, false, guest.live_before());
-        self.a.lea(R9, RBP, 8);
-        self.a.load_guest(RBP, memory);
+        self.pointer(R9, RBP, self.word() as i32);
+        self.a.load_guest(RBP, memory, self.wide);
     }
 }
 

@@ -70,7 +70,7 @@ impl Emitter<'_> {
         self.in_shadow = false;
     }
 
-    /// PUSHFQ.
+    /// PUSHF of the code's own width.
     pub fn push_flags(&mut self, guest: &Guest) {
         self.spare_flags(FlagSet::all());
         let value = frame::PUSHED;
@@ -83,11 +83,13 @@ impl Emitter<'_> {
         self.a.load_byte(R11, frame::FLAGS);
         self.a.shl32(R11, 11);
         self.a.or_frame(value, R11);
-        let (memory, site) = self.stack(guest, R9, -8, true, FlagSet::empty());
+        let word = self.word();
+        let moved = -(word as i32);
+        let (memory, site) = self.stack(guest, R9, moved, true, FlagSet::empty());
         let free = super::stack::free_beside(memory);
         self.a.load(free, value);
-        self.a.store_guest(memory, free);
-        self.a.lea(R9, R9, -8);
-        self.stored(guest, memory.after_moving(-8), site, 8, FlagSet::empty());
+        self.a.store_guest(memory, free, self.wide);
+        self.pointer(R9, R9, moved);
+        self.stored(guest, memory.after_moving(moved), site, word, FlagSet::empty());
     }
 }

@@ -1,6 +1,7 @@
 //! System instructions in long mode: calls, model-specific registers, identification, extended state.
 
 mod avx;
+mod compatibility;
 mod cpuid;
 mod extended_state;
 mod msr;
