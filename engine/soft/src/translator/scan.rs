@@ -153,8 +153,8 @@ impl Unit {
     }
 }
 
-/// Finds the unit at `offset` of code of a mode that is translated: a whole page, or that with the beginning of the next one, where an instruction at
-/// `offset` goes on.
+/// Finds the unit at `offset` of code that is translated: a whole page, or that with the beginning of the next one, where an
+/// instruction at `offset` goes on.
 pub fn scan(env: &mut SoftEnvironment, mode: Mode, code: &[u8], offset: usize) -> Option<Unit> {
     let mut decoder = BlockDecoder::<SoftEnvironment>::starting_at(code, mode, offset);
     let crosses = code.len() > PAGE as usize;
@@ -251,12 +251,12 @@ fn may_enter_mmx(instruction: &Instruction) -> bool {
     instruction.mnemonic() == Mnemonic::Cvtpi2ps
 }
 
-/// Whether the memory operand of 32-bit code, if there is one, is the sum of registers of 32 bits, in a segment that is all of memory.
-/// FS and GS have bases and limits of their own.
+/// Whether the memory operand of 32-bit code, if there is one, is the sum of registers of 32 bits, in a segment that is all of memory
+/// and may be written. FS and GS have bases and limits of their own, and CS is never written.
 fn has_flat_address(instruction: &Instruction) -> bool {
     let narrow = |register: Register| register != Register::None && register.size() < 4;
     (0..instruction.op_count()).all(|n| instruction.op_kind(n) != OpKind::Memory)
-        || !matches!(instruction.memory_segment(), Register::FS | Register::GS)
+        || !matches!(instruction.memory_segment(), Register::CS | Register::FS | Register::GS)
             && !narrow(instruction.memory_base())
             && !narrow(instruction.memory_index())
 }

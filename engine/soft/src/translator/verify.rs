@@ -95,11 +95,15 @@ impl Defined {
         Self(FlagSet::all())
     }
 
-    /// After one more instruction.
-    pub fn after(self, bytes: &[u8], cpu: &Cpu) -> Self {
+    /// After one more instruction; `None` if it depends on flags that are not, so that there is nothing to agree about. (AF is the
+    /// same here and there even so: PUSHF behind AND must be comparable.)
+    pub fn after(self, bytes: &[u8], cpu: &Cpu) -> Option<Self> {
         use iced_x86::Mnemonic as M;
-        let Some(instruction) = decode::decode(bytes, cpu.mode) else { return self };
+        let Some(instruction) = decode::decode(bytes, cpu.mode) else { return Some(self) };
         let set = FlagSet::from_bits_truncate;
+        if !self.0.union(FlagSet::AF).contains(set(instruction.rflags_read())) {
+            return None;
+        }
         let mut undefined = set(instruction.rflags_undefined());
         match instruction.mnemonic() {
             // By counts above 1 OF is undefined, and AF always.
@@ -109,7 +113,7 @@ impl Defined {
         }
         let defined =
             set(instruction.rflags_written() | instruction.rflags_cleared() | instruction.rflags_set());
-        Self(self.0.union(defined.difference(undefined)).difference(undefined))
+        Some(Self(self.0.union(defined.difference(undefined)).difference(undefined)))
     }
 
     /// Of them, those that may be read at `offset` of the page that holds the code, as the translator knew it: where it breaks

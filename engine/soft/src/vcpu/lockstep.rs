@@ -33,7 +33,8 @@ impl SoftVcpu {
         p.env.rewind_trial();
         let translated = end(p, exit == Exit::Exception);
         p.cpu.clone_from(&before);
-        let (mut defined, mut done, mut ran) = (Defined::all(), 0, Ok(()));
+        let (mut defined, mut predictable) = (Defined::all(), true);
+        let (mut done, mut ran) = (0, Ok(()));
         // Where a unit breaks off in its middle, it has counted nothing, or what it left to the interpreter as well.
         let broken_off = instructions == 0 || exit == Exit::Interpret;
         let limit = if instructions == 0 { MAX_INSTRUCTIONS as u64 } else { instructions };
@@ -44,7 +45,10 @@ impl SoftVcpu {
             }
             let bytes = code.1.get((p.cpu.rip % PAGE) as usize..).unwrap_or_default();
             path.push(bytes.first_chunk::<8>().copied().unwrap_or_default());
-            let next = defined.after(bytes, &p.cpu);
+            let Some(next) = defined.after(bytes, &p.cpu) else {
+                predictable = false;
+                break;
+            };
             ran = Self::interpret_one(p).map(drop);
             if ran.is_ok() {
                 (defined, done) = (next, done + 1);
@@ -63,7 +67,8 @@ impl SoftVcpu {
         let differs = compare(&translated, &interpreted, flags);
         // Another processor may have changed the code in between.
         let same_code = origin.is_current() || !p.env.has_several_processors();
-        if let Some(what) = differs.or_else(|| pages.difference()).filter(|_| same_code) {
+        let comparable = predictable && same_code;
+        if let Some(what) = differs.or_else(|| pages.difference()).filter(|_| comparable) {
             self.disagreement = Some(format!(
                 "the translator and the interpreter disagree about the code at {:#x} after {done} instructions \
                  (exit {exit:?}):\n{what}\n  instructions: {path:02x?}\n  before: {:x?}",
