@@ -68,6 +68,8 @@ pub struct Block {
     pub ops: Box<[SoftOp]>,
     /// How many guest instructions they are.
     pub instructions: u32,
+    /// The mode that they were decoded for.
+    pub mode: Mode,
     /// Where they were decoded from.
     pub origin: Origin,
     /// The second page and its physical address, of an instruction across a page boundary.
@@ -99,10 +101,11 @@ pub enum Unit {
 
 impl Block {
     /// A block without successors, whose physical address is not known yet.
-    pub fn new(ops: Vec<SoftOp>, instructions: u32, origin: Origin) -> Self {
+    pub fn new(ops: Vec<SoftOp>, instructions: u32, mode: Mode, origin: Origin) -> Self {
         Self {
             ops: ops.into(),
             instructions,
+            mode,
             origin,
             second: None,
             links: [Link { delta: 0, block: std::ptr::null_mut() }; 2],

@@ -251,6 +251,16 @@ impl Cpu {
         self.system_flags.contains(Rflags::VM)
     }
 
+    /// The instruction pointer's mask: the code's width decides it.
+    #[must_use]
+    pub const fn rip_mask(&self) -> u64 {
+        match self.mode.bitness() {
+            64 => u64::MAX,
+            32 => 0xffff_ffff,
+            _ => 0xffff,
+        }
+    }
+
     /// The stack pointer's mask: SS.B and the mode decide its width.
     #[must_use]
     pub const fn stack_mask(&self) -> u64 {

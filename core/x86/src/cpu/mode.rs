@@ -12,7 +12,7 @@ bitflags! {
         const CODE32 = 1 << 1;
         /// A 32-bit stack pointer: SS.B is set.
         const STACK32 = 1 << 2;
-        /// ES, CS, SS and DS are usable, writable where they must be, with base 0 and a 4 GiB limit.
+        /// Protected mode, and ES, CS, SS and DS are usable, writable where they must be, with base 0 and a 4 GiB limit.
         const FLAT = 1 << 3;
         /// The opcode of BSF with F3 is TZCNT, as the model says.
         const TZCNT = 1 << 4;

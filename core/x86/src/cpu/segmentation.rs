@@ -24,7 +24,7 @@ impl Cpu {
             mode.set(Mode::CODE32, cs.contains(Attributes::DEFAULT_BIG));
             let ss = self.segment(SegmentRegister::Ss).attributes;
             mode.set(Mode::STACK32, ss.contains(Attributes::DEFAULT_BIG));
-            mode.set(Mode::FLAT, self.flat());
+            mode.set(Mode::FLAT, self.protected() && self.flat());
         }
         mode.set(Mode::TZCNT, self.instruction_sets.contains(InstructionSets::BMI1));
         mode.set(Mode::LZCNT, self.instruction_sets.contains(InstructionSets::LZCNT));

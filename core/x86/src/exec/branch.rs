@@ -48,7 +48,8 @@ fn branch<E: Environment>(p: &mut Processor<E>, op: &Op<E>, taken: bool) -> Outc
     if taken {
         jump_relative(p, op)
     } else {
-        p.cpu.rip = op.next_rip(&p.cpu);
+        let next = op.next_rip(&p.cpu);
+        p.cpu.rip = if op.flags.contains(OpFlags::PLAIN) { next } else { next & p.cpu.rip_mask() };
         Ok(())
     }
 }

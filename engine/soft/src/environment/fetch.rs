@@ -265,7 +265,7 @@ impl SoftEnvironment {
                 break;
             }
         }
-        (Block::new(ops, instructions, origin), used)
+        (Block::new(ops, instructions, mode, origin), used)
     }
 }
 
@@ -337,11 +337,6 @@ pub unsafe fn execute(p: &mut Processor<SoftEnvironment>, block: *mut Block) -> 
 #[inline(always)]
 pub fn finish(cpu: &mut Cpu, op: &SoftOp) {
     if !op.flags.contains(OpFlags::SETS_RIP) {
-        let next = op.next_rip(cpu);
-        cpu.rip = match cpu.mode.bitness() {
-            64 => next,
-            32 => next & 0xffff_ffff,
-            _ => next & 0xffff,
-        };
+        cpu.rip = op.next_rip(cpu) & cpu.rip_mask();
     }
 }

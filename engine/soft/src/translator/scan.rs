@@ -219,7 +219,7 @@ fn kind(instruction: &Instruction, op: &SoftOp, wide: bool) -> Kind {
     if !wide && !has_flat_address(instruction) {
         return Kind::Operation;
     }
-    vector(instruction).unwrap_or_else(|| integer(instruction))
+    vector(instruction, wide).unwrap_or_else(|| integer(instruction))
 }
 
 /// What an address must be a multiple of for the host's processor, of whichever vendor, to execute the instruction as it is.
@@ -230,9 +230,10 @@ fn alignment(instruction: &Instruction, info: &VectorInfo) -> u8 {
 }
 
 /// Instructions on vector and x87 registers.
-fn vector(instruction: &Instruction) -> Option<Kind> {
+fn vector(instruction: &Instruction, wide: bool) -> Option<Kind> {
     if matches!(instruction.mnemonic(), Mnemonic::Vzeroupper | Mnemonic::Vzeroall) {
-        return Some(Kind::Vector { alignment: 1, wide: true });
+        // In 32-bit code they clear eight registers, in the host's 64-bit code sixteen.
+        return Some(if wide { Kind::Vector { alignment: 1, wide } } else { Kind::Operation });
     }
     let info = classify(instruction)?;
     let alignment = alignment(instruction, &info);
@@ -537,9 +538,9 @@ mod tests {
     #[test]
     fn what_enters_mmx_mode_on_some_vendors_processors_is_not_copied() {
         let copied = Some(Kind::Vector { alignment: 1, wide: false });
-        assert_eq!(vector(&decode(&[0x66, 0x0f, 0x2a, 0x00])), copied); // cvtpi2pd xmm0, [rax]
-        assert_eq!(vector(&decode(&[0x0f, 0x2a, 0x00])), Some(Kind::Operation)); // cvtpi2ps xmm0, [rax]
-        assert_eq!(vector(&decode(&[0x66, 0x0f, 0x2a, 0xc0])), Some(Kind::Operation)); // cvtpi2pd xmm0, mm0
+        assert_eq!(vector(&decode(&[0x66, 0x0f, 0x2a, 0x00]), true), copied); // cvtpi2pd xmm0, [rax]
+        assert_eq!(vector(&decode(&[0x0f, 0x2a, 0x00]), true), Some(Kind::Operation)); // cvtpi2ps xmm0, [rax]
+        assert_eq!(vector(&decode(&[0x66, 0x0f, 0x2a, 0xc0]), true), Some(Kind::Operation)); // cvtpi2pd xmm0, mm0
     }
 
     #[test]

@@ -133,8 +133,12 @@ impl SoftVcpu {
         // SAFETY: links lead to blocks of the same environment, which keeps also stale ones; `block` itself is one.
         unsafe {
             for link in &(*block).links {
-                if link.delta == delta && !link.block.is_null() && (*link.block).origin.is_current() {
-                    return Ok(link.block);
+                if link.delta == delta && !link.block.is_null() {
+                    let Block { origin, mode, .. } = &*link.block;
+                    // A segment that was loaded may have changed the mode.
+                    if origin.is_current() && *mode == p.cpu.mode {
+                        return Ok(link.block);
+                    }
                 }
             }
             let next = p.env.block(&mut p.cpu)?;

@@ -178,8 +178,11 @@ impl Emitter<'_> {
         place_at_r10(&mut instruction);
         instruction.set_op1_register(sized(R11, register));
         // An address of 32 bits wraps with the bit's distance.
-        let narrow =
-            [guest.instruction.memory_base(), guest.instruction.memory_index()].iter().any(|r| r.size() == 4);
+        let (base, index) = (guest.instruction.memory_base(), guest.instruction.memory_index());
+        let narrow = [base, index].iter().any(|register| register.size() == 4)
+            || base == Register::None
+                && index == Register::None
+                && guest.instruction.memory_displ_size() == 4;
         let bytes = match self.encode(&instruction) {
             Some(bytes) if is_addressable(&guest.instruction) && !narrow => bytes,
             _ => return self.operation(guest),

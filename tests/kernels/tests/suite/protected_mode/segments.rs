@@ -59,6 +59,41 @@ fn an_expand_down_segment_begins_behind_its_limit() {
 }
 
 #[test]
+fn what_a_segment_that_is_loaded_permits_holds_from_the_next_instruction_on() {
+    const ROUNDS: u32 = 200;
+    protected(|g| {
+        g.put_descriptor(free(0), descriptor(DATA, 0xfff, DATA_RW, BIG));
+        g.mov(dword_ptr(DATA), 1)?;
+        g.mov(dword_ptr(DATA + 0x100), 1000)?;
+        let sum = g.out_of_line(|g| {
+            let again = g.mark();
+            g.mov(ds, eax)?;
+            g.mov(ecx, 4)?;
+            g.place(again)?;
+            g.add(edi, dword_ptr(ebx))?;
+            g.dec(ecx)?;
+            g.jnz(again.label)?;
+            g.ret()
+        })?;
+        let again = g.mark();
+        g.xor(edi, edi)?;
+        g.mov(esi, ROUNDS)?;
+        g.place(again)?;
+        // The loop becomes hot by a segment that is all of memory; the other one begins at the data.
+        for (selector, offset) in [(DATA_SELECTOR, DATA), (free(0), 0x100)] {
+            g.mov(ebx, offset)?;
+            g.mov(eax, u32::from(selector))?;
+            g.call(sum.label)?;
+        }
+        g.mov(eax, u32::from(DATA_SELECTOR))?;
+        g.mov(ds, eax)?;
+        g.dec(esi)?;
+        g.jnz(again.label)?;
+        g.expect(edi, ROUNDS * (4 + 4000))
+    });
+}
+
+#[test]
 fn types_say_what_may_be_done() {
     protected(|g| {
         g.put_descriptor(free(0), flat(DATA_RO));

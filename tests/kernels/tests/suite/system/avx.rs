@@ -287,3 +287,26 @@ fn hot_code_crosses_pages_and_switches_between_avx_and_sse() {
         expect_all(g, ymm1, 64 * (0x2000 - 32) / 32)
     });
 }
+
+#[test]
+fn code_of_32_bits_clears_the_registers_that_it_has() {
+    const ROUNDS: i32 = 100;
+    const POINTER: u64 = DATA;
+    long_with_v3(|g| {
+        enable(g)?;
+        // VZEROALL, and a far RET.
+        g.put_bytes(frame(0), [0xc5, 0xfc, 0x77, 0xcb]);
+        g.mov(dword_ptr(POINTER), frame(0) as i32)?;
+        g.mov(dword_ptr(POINTER + 4), i32::from(CODE_32_SELECTOR))?;
+        fill(g, ymm9, 9)?;
+        let mut again = g.create_label();
+        g.mov(ecx, ROUNDS)?;
+        g.place(&mut again)?;
+        fill(g, ymm1, 1)?;
+        g.call(fword_ptr(POINTER))?;
+        g.dec(ecx)?;
+        g.jnz(again)?;
+        expect_all(g, ymm1, 0)?;
+        expect_all(g, ymm9, 9)
+    });
+}
