@@ -61,6 +61,7 @@ fn an_expand_down_segment_begins_behind_its_limit() {
 #[test]
 fn what_a_segment_that_is_loaded_permits_holds_from_the_next_instruction_on() {
     const ROUNDS: u32 = 200;
+    const LOOPS: u32 = 40;
     protected(|g| {
         g.put_descriptor(free(0), descriptor(DATA, 0xfff, DATA_RW, BIG));
         g.mov(dword_ptr(DATA), 1)?;
@@ -68,7 +69,7 @@ fn what_a_segment_that_is_loaded_permits_holds_from_the_next_instruction_on() {
         let sum = g.out_of_line(|g| {
             let again = g.mark();
             g.mov(ds, eax)?;
-            g.mov(ecx, 4)?;
+            g.mov(ecx, LOOPS)?;
             g.place(again)?;
             g.add(edi, dword_ptr(ebx))?;
             g.dec(ecx)?;
@@ -89,7 +90,7 @@ fn what_a_segment_that_is_loaded_permits_holds_from_the_next_instruction_on() {
         g.mov(ds, eax)?;
         g.dec(esi)?;
         g.jnz(again.label)?;
-        g.expect(edi, ROUNDS * (4 + 4000))
+        g.expect(edi, ROUNDS * LOOPS * 1001)
     });
 }
 
