@@ -6,20 +6,23 @@ use tern_test_kernels::long::*;
 #[test]
 fn the_same_bytes_at_the_same_place_are_what_the_codes_width_makes_of_them() {
     const ROUNDS: i32 = 500;
-    const WIDE: u64 = DATA;
-    const NARROW: u64 = DATA + 8;
+    const NARROW: u64 = DATA;
     long(|g| {
         // INC RAX; or DEC EAX, INC EAX. Then a far RET.
         g.put_bytes(frame(0), [0x48, 0xff, 0xc0, 0xcb]);
-        for (pointer, selector) in [(WIDE, CODE_SELECTOR), (NARROW, CODE_32_SELECTOR)] {
-            g.mov(dword_ptr(pointer), frame(0) as i32)?;
-            g.mov(dword_ptr(pointer + 4), i32::from(selector))?;
-        }
-        let mut again = g.create_label();
+        g.mov(dword_ptr(NARROW), frame(0) as i32)?;
+        g.mov(dword_ptr(NARROW + 4), i32::from(CODE_32_SELECTOR))?;
+        let (mut again, mut back) = (g.create_label(), g.create_label());
         g.xor(eax, eax)?;
         g.mov(ecx, ROUNDS)?;
+        g.mov(rdi, frame(0))?;
         g.place(&mut again)?;
-        g.call(fword_ptr(WIDE))?;
+        g.lea(rdx, ptr(back))?;
+        g.sub(rsp, 8)?;
+        g.mov(dword_ptr(rsp), edx)?;
+        g.mov(dword_ptr(rsp + 4), i32::from(CODE_SELECTOR))?;
+        g.jmp(rdi)?;
+        g.place(&mut back)?;
         g.call(fword_ptr(NARROW))?;
         g.dec(ecx)?;
         g.jnz(again)?;
