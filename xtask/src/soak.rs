@@ -75,10 +75,10 @@ pub(crate) fn soak(soak: &Soak) -> Result<()> {
         soak.minutes,
         folder.join("seed-*.log").display()
     ));
+    let commit = commit()?;
     let seeds = first..first + soak.machines;
     let machines: Vec<_> =
         seeds.map(|seed| start(&tern, &disk, &folder, seed, soak)).collect::<Result<_>>()?;
-    let commit = commit()?;
     let mut failed = 0;
     for mut machine in machines {
         let status = machine.process.wait().context("cannot wait for a machine")?;

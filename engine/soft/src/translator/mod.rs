@@ -340,10 +340,8 @@ pub unsafe fn run(p: NonNull<Processor<SoftEnvironment>>, entry: Entry, budget: 
     let Processor { cpu, env } = unsafe { &mut *p.as_ptr() };
     env.gauge.set(Work::Interpreting);
     cpu.flags = env.translated.unpack_flags();
-    if !cpu.mode.contains(Mode::LONG) {
-        // Offsets were added without a care for the end of 4 GiB.
-        cpu.rip &= 0xffff_ffff;
-    }
+    // Offsets were added without a care for the end of 4 GiB.
+    cpu.rip &= cpu.rip_mask();
     (env.translated.exit, env.translated.instructions())
 }
 

@@ -12,7 +12,9 @@ pub mod tables;
 
 use std::ops::{Deref, DerefMut};
 
-use iced_x86::code_asm::{AsmRegister64, CodeAssembler, CodeLabel, ecx, ptr, qword_ptr, rax, rcx, rsp};
+use iced_x86::code_asm::{
+    AsmRegister64, CodeAssembler, CodeLabel, dword_ptr, ecx, ptr, qword_ptr, rax, rcx, rsp,
+};
 use tern_soft::InstructionSets;
 use tern_vmm::boot::KernelKind;
 use tern_vmm::config::{CpuModel, DeviceConfig};
@@ -400,6 +402,17 @@ impl Long {
         body(self)?;
         self.place(&mut over)?;
         Ok(here)
+    }
+
+    /// Puts compatibility-mode code of level 0, which ends with a far RET, into frame 0, and has a far pointer to it written to `pointer`:
+    /// CALL by that runs it.
+    ///
+    /// # Errors
+    /// The instructions cannot be encoded.
+    pub fn narrow_code(&mut self, pointer: u64, code: impl Into<Vec<u8>>) -> Emit {
+        self.put_bytes(frame(0), code);
+        self.mov(dword_ptr(pointer), frame(0) as i32)?;
+        self.mov(dword_ptr(pointer + 4), i32::from(CODE_32_SELECTOR))
     }
 
     /// Loads word `n` of the frame that the handler of the last exception found: 0 RIP, 1 CS, 2 RFLAGS, 3 RSP, 4 SS, and 5

@@ -4,7 +4,7 @@ use iced_x86::{Instruction, InstructionInfoOptions, Mnemonic, OpAccess, OpKind, 
 
 use super::super::calls::Operation;
 use super::cold::Cold;
-use super::memory::{Access, Grouped, Parts, is_addressable};
+use super::memory::{Access, Grouped, Parts, has_narrow_address, is_addressable};
 use super::stack::free_beside;
 use super::{Emitter, Flags, Guest, Kind, host};
 use crate::translator::assembler::*;
@@ -178,13 +178,9 @@ impl Emitter<'_> {
         place_at_r10(&mut instruction);
         instruction.set_op1_register(sized(R11, register));
         // An address of 32 bits wraps with the bit's distance.
-        let (base, index) = (guest.instruction.memory_base(), guest.instruction.memory_index());
-        let narrow = [base, index].iter().any(|register| register.size() == 4)
-            || base == Register::None
-                && index == Register::None
-                && guest.instruction.memory_displ_size() == 4;
+        let has_place = is_addressable(&guest.instruction) && !has_narrow_address(&guest.instruction);
         let bytes = match self.encode(&instruction) {
-            Some(bytes) if is_addressable(&guest.instruction) && !narrow => bytes,
+            Some(bytes) if has_place => bytes,
             _ => return self.operation(guest),
         };
         let live = guest.live_before();

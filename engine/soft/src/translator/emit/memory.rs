@@ -152,12 +152,7 @@ impl Emitter<'_> {
             let displacement = displacement as i64 as i32;
             return Parts { base: Some(R10), index: None, displacement, narrow: base == Register::EIP };
         }
-        let narrow = [base, index].iter().any(|register| register.is_gpr32())
-            || base == Register::None
-                && index == Register::None
-                && instruction.memory_displ_size() == 4
-                && displacement > i64::from(i32::MAX) as u64
-                && displacement <= u64::from(u32::MAX);
+        let narrow = has_narrow_address(instruction);
         let index_in_r10 = self.scratch.guest(index.full_register().number()) == Some(R10);
         let base = self.part(base, if index_in_r10 { R11 } else { R10 });
         let index = self
@@ -429,8 +424,40 @@ impl Emitter<'_> {
     }
 }
 
+/// Whether the memory operand's address has 32 bits, and wraps there.
+pub fn has_narrow_address(instruction: &Instruction) -> bool {
+    let (base, index) = (instruction.memory_base(), instruction.memory_index());
+    let has_registers = base != Register::None || index != Register::None;
+    base.size() == 4 || index.size() == 4 || !has_registers && instruction.memory_displ_size() == 4
+}
+
 /// Whether the address of the memory operand, if there is one, can be made from the parts that there are.
 pub fn is_addressable(instruction: &Instruction) -> bool {
     !instruction.is_ip_rel_memory_operand()
         || i32::try_from(instruction.memory_displacement64() as i64).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use iced_x86::Decoder;
+
+    use super::*;
+
+    #[test]
+    fn an_address_is_as_wide_as_its_registers_or_as_its_prefix_says() {
+        for (bitness, bytes, narrow) in [
+            (64, &[0x8b, 0x04, 0x25, 0, 0, 0, 0x80][..], false), // mov eax, [-0x80000000]
+            (64, &[0x8b, 0x04, 0x25, 0, 0, 0, 0x40], false),
+            (64, &[0x67, 0x8b, 0x04, 0x25, 0, 0, 0, 0x80], true),
+            (64, &[0x67, 0x8b, 0x04, 0x25, 0, 0, 0, 0x40], true),
+            (64, &[0x8b, 0x00], false),
+            (64, &[0x67, 0x8b, 0x00], true),
+            (64, &[0x67, 0x8b, 0x04, 0x45, 0, 0, 0, 0], true), // mov eax, [eax*2]
+            (32, &[0x8b, 0x05, 0, 0, 0, 0x80], true),
+            (32, &[0x8b, 0x00], true),
+        ] {
+            let instruction = Decoder::new(bitness, bytes, 0).decode();
+            assert_eq!(has_narrow_address(&instruction), narrow, "{bitness} bits, {bytes:02x?}");
+        }
+    }
 }

@@ -147,10 +147,9 @@ pub fn emit<'a>(
         in_shadow: false,
         present: 0,
         groups: match target.checks {
+            Checks::Grouped | Checks::Sited if unit.wide => Groups::find(&unit.instructions),
             // An address of 32 bits may wrap between a group's members.
-            Checks::Grouped | Checks::Sited if !unit.wide => Groups::default(),
-            Checks::Single => Groups::default(),
-            Checks::Grouped | Checks::Sited => Groups::find(&unit.instructions),
+            _ => Groups::default(),
         },
         groups_known: std::mem::take(&mut tools.groups_known),
         scratch: Scratch::new(),

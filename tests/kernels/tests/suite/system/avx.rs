@@ -295,9 +295,7 @@ fn code_of_32_bits_clears_the_registers_that_it_has() {
     long_with_v3(|g| {
         enable(g)?;
         // VZEROALL, and a far RET.
-        g.put_bytes(frame(0), [0xc5, 0xfc, 0x77, 0xcb]);
-        g.mov(dword_ptr(POINTER), frame(0) as i32)?;
-        g.mov(dword_ptr(POINTER + 4), i32::from(CODE_32_SELECTOR))?;
+        g.narrow_code(POINTER, [0xc5, 0xfc, 0x77, 0xcb])?;
         fill(g, ymm9, 9)?;
         let mut again = g.create_label();
         g.mov(ecx, ROUNDS)?;

@@ -9,9 +9,7 @@ fn the_same_bytes_at_the_same_place_are_what_the_codes_width_makes_of_them() {
     const NARROW: u64 = DATA;
     long(|g| {
         // INC RAX; or DEC EAX, INC EAX. Then a far RET.
-        g.put_bytes(frame(0), [0x48, 0xff, 0xc0, 0xcb]);
-        g.mov(dword_ptr(NARROW), frame(0) as i32)?;
-        g.mov(dword_ptr(NARROW + 4), i32::from(CODE_32_SELECTOR))?;
+        g.narrow_code(NARROW, [0x48, 0xff, 0xc0, 0xcb])?;
         let (mut again, mut back) = (g.create_label(), g.create_label());
         g.xor(eax, eax)?;
         g.mov(ecx, ROUNDS)?;
@@ -58,9 +56,7 @@ fn code_of_32_bits_computes_with_addresses_and_stacks_of_32_bits() {
         a.add(esi, eax)?;
         a.leave()?;
         a.ret()?;
-        g.put_bytes(frame(0), a.assemble(frame(0))?);
-        g.mov(dword_ptr(POINTER), frame(0) as i32)?;
-        g.mov(dword_ptr(POINTER + 4), i32::from(CODE_32_SELECTOR))?;
+        g.narrow_code(POINTER, a.assemble(frame(0))?)?;
         g.mov(dword_ptr(CELL), 0)?;
         g.xor(esi, esi)?;
         g.mov(rbp, 0x1234_5678_9abc_i64)?;
