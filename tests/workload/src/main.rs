@@ -17,7 +17,7 @@
 //! It is linked statically, so that it runs where there is nothing else, and knows its answers, so that an engine that
 //! computes nonsense quickly is not praised for it.
 
-// fork(2), execv(3), mmap(2) and qsort(3) have no safe form.
+// fork(2), execv(3), mmap(2) and qsort(3) have no safe form, and x87 none but assembly.
 #![allow(unsafe_code)]
 
 mod compute;

@@ -53,7 +53,7 @@ const MICROSECONDS: Unit = Unit { name: "us", in_a_second: 1e6 };
 const MILLISECONDS: Unit = Unit { name: "ms", in_a_second: 1e3 };
 
 /// In the order in which they are measured.
-pub(crate) const ROWS: [Row; 13] = [
+pub(crate) const ROWS: [Row; 14] = [
     Row { name: "crc32", unit: nanoseconds("ns/byte"), group: Group::Integer, prepare: compute::hash::crc32 },
     Row { name: "fib", unit: nanoseconds("ns/call"), group: Group::Integer, prepare: compute::calls::fib },
     Row {
@@ -92,6 +92,7 @@ pub(crate) const ROWS: [Row; 13] = [
         group: Group::Float,
         prepare: compute::float::matmul,
     },
+    Row { name: "x87", unit: nanoseconds("ns/step"), group: Group::Float, prepare: compute::float::x87 },
     Row { name: "syscall", unit: MICROSECONDS, group: Group::Kernel, prepare: system::syscall },
     Row { name: "fault", unit: MICROSECONDS, group: Group::Kernel, prepare: system::fault },
     Row { name: "fork", unit: MILLISECONDS, group: Group::Kernel, prepare: system::fork },

@@ -106,6 +106,8 @@ pub struct Operation {
     pub op: SoftOp,
     /// It reads or writes the arithmetic flags.
     pub touches_flags: bool,
+    /// It may read or write the x87 registers ([`super::x87::touches`]).
+    pub touches_x87: bool,
 }
 
 fn leave(p: &mut Processor<SoftEnvironment>, exit: Exit, offset: u64) {
@@ -184,14 +186,15 @@ pub unsafe extern "sysv64" fn operation(
     operation: *const Operation,
 ) -> u64 {
     // SAFETY: the caller's promise.
-    let (p, Operation { op, touches_flags }) = unsafe { (&mut *p, &*operation) };
+    let (p, Operation { op, touches_flags, touches_x87 }) = unsafe { (&mut *p, &*operation) };
     if *touches_flags {
         p.cpu.flags = p.env.translated.unpack_flags();
     }
     p.env.translator.counters.operations += 1;
     // An operation that writes over code that may be the running one's puts a null there.
     p.env.block_end = op;
-    let (usable, mode) = (p.env.translated.vectors_usable, p.cpu.mode);
+    let x87_was_loaded = *touches_x87 && p.env.translated.put_back_x87(&mut p.cpu);
+    let before = (p.env.translated.usable(), p.cpu.mode);
     let ran = (op.run)(p, op);
     if *touches_flags {
         p.env.translated.pack_flags(p.cpu.flags);
@@ -199,11 +202,13 @@ pub unsafe extern "sysv64" fn operation(
     match ran {
         Ok(()) => {
             p.env.forget_answers();
-            p.env.translated.update_vectors(&p.cpu);
+            p.env.translated.update_usable(&p.cpu);
             let goes_on = !p.env.block_end.is_null()
                 && !p.env.unchained
-                && p.env.translated.vectors_usable == usable
-                && p.cpu.mode == mode;
+                && before == (p.env.translated.usable(), p.cpu.mode);
+            if goes_on && x87_was_loaded {
+                p.env.translated.load_x87(&p.cpu);
+            }
             if !goes_on {
                 leave(p, Exit::Jump, u64::from(op.offset) + u64::from(op.length));
             }
@@ -225,7 +230,10 @@ pub unsafe extern "sysv64" fn transfer(
     operation: *const Operation,
 ) -> *const u8 {
     // SAFETY: the caller's promise.
-    let (p, Operation { op, .. }) = unsafe { (&mut *p, &*operation) };
+    let (p, Operation { op, touches_x87, .. }) = unsafe { (&mut *p, &*operation) };
+    if *touches_x87 {
+        p.env.translated.put_back_x87(&mut p.cpu);
+    }
     p.cpu.flags = p.env.translated.unpack_flags();
     p.env.translator.counters.operations += 1;
     p.env.block_end = op;
@@ -236,9 +244,12 @@ pub unsafe extern "sysv64" fn transfer(
             finish(&mut p.cpu, op);
             p.env.forget_answers();
             if let Some(code) = p.env.next_code(&mut p.cpu, op.flags) {
-                p.env.translated.update_vectors(&p.cpu);
+                p.env.translated.update_usable(&p.cpu);
                 // The code that goes on loads them if it needs them.
                 p.env.translated.vectors_loaded = Vectors::None;
+                if !p.env.translated.x87_usable {
+                    p.env.translated.put_back_x87(&mut p.cpu);
+                }
                 return code;
             }
             p.env.translated.exit = Exit::Jump;
@@ -248,6 +259,21 @@ pub unsafe extern "sysv64" fn transfer(
         Err(stop) => leave(p, stop.into(), u64::from(op.offset)),
     }
     std::ptr::null()
+}
+
+/// The unit at `offset` of the page needs the x87 registers. Returns 1 if the host's are the guest's now, 0 to leave.
+///
+/// # Safety
+/// As [`miss`].
+pub unsafe extern "sysv64" fn load_x87(p: *mut Processor<SoftEnvironment>, offset: u64) -> u64 {
+    // SAFETY: the caller's promise.
+    let p = unsafe { &mut *p };
+    p.env.translated.load_x87(&p.cpu);
+    let loaded = p.env.translated.x87_loaded;
+    if !loaded {
+        leave(p, Exit::Interpret, offset);
+    }
+    u64::from(loaded)
 }
 
 /// What to do where there is no code for an instruction pointer.
@@ -322,6 +348,6 @@ pub unsafe extern "sysv64" fn code_written(
 
 /// Whether vector instructions may run as they are, noted for translated code.
 pub fn prepare(cpu: &Cpu, env: &mut SoftEnvironment) {
-    env.translated.update_vectors(cpu);
+    env.translated.update_usable(cpu);
     env.translated.pack_flags(cpu.flags);
 }

@@ -9,6 +9,7 @@
 //! | R10, R11 | scratch; the guest's R9, R10 and R11 stay in memory, as they are used least, but see `emit/scratch` |
 //! | XMM0 to XMM15, MXCSR | the guest's, if [`RunState::vectors_loaded`] says so |
 //! | YMM0 to YMM15 | the guest's, if it says that; else their upper halves are anything |
+//! | ST(0) to ST(7), and with them MM0 to MM7, FCW, FSW | the guest's, if [`RunState::x87_loaded`] says so |
 //! | RFLAGS | the guest's arithmetic flags, where the translator says so; else they are in [`RunState::flags`], or dead |
 
 use std::mem::offset_of;
@@ -22,6 +23,7 @@ use tern_x86::state::{Cr0, Cr4, FpuState, Msrs, Mxcsr, PendingEvent, Rflags, Seg
 
 use super::jumps::{JumpTable, Jumps};
 use super::restless::SAMPLED;
+use super::x87;
 use crate::environment::SoftEnvironment;
 use crate::profile::gauge::Gauge;
 use crate::ram::CodePage;
@@ -89,6 +91,10 @@ pub struct RunState {
     pub vectors_loaded: Vectors,
     /// Which of them the guest may use; none if MXCSR does not mask every exception.
     pub vectors_usable: Vectors,
+    /// The host's x87 registers are the guest's. They may be used then.
+    pub x87_loaded: bool,
+    /// The guest may use them, and no exception is unmasked.
+    pub x87_usable: bool,
     /// Misses of sites until one is looked at.
     pub miss_tick: i32,
     /// Guest instructions until time must be looked at; negative when it must.
@@ -205,17 +211,44 @@ impl RunState {
         self.scratch[3] = code as u64;
     }
 
-    /// Looks whether vector instructions may run as they are.
+    /// What may run as it is: which vector registers, and whether x87.
+    pub const fn usable(&self) -> (Vectors, bool) {
+        (self.vectors_usable, self.x87_usable)
+    }
+
+    /// Looks whether vector and x87 instructions may run as they are.
     #[inline]
-    pub fn update_vectors(&mut self, cpu: &Cpu) {
-        let usable = !cpu.cr0.intersects(Cr0::EM.union(Cr0::TS))
-            && cpu.cr4.contains(Cr4::OSFXSR)
-            && cpu.fpu.mxcsr().contains(Mxcsr::MASKS);
+    pub fn update_usable(&mut self, cpu: &Cpu) {
+        let enabled = !cpu.cr0.intersects(Cr0::EM.union(Cr0::TS));
+        self.x87_usable = enabled && x87::is_loadable(&cpu.fpu);
+        let usable = enabled && cpu.cr4.contains(Cr4::OSFXSR) && cpu.fpu.mxcsr().contains(Mxcsr::MASKS);
         self.vectors_usable = match usable {
             false => Vectors::None,
             true if cpu.avx_enabled() => Vectors::Ymm,
             true => Vectors::Xmm,
         };
+    }
+}
+
+/// The x87 registers, which are the host's or the processor's.
+impl RunState {
+    /// Makes them the host's if they may be used.
+    pub fn load_x87(&mut self, cpu: &Cpu) {
+        if self.x87_usable && !self.x87_loaded {
+            // SAFETY: they are loadable, and `put_back_x87` comes before anything that uses x87.
+            unsafe { x87::load(&cpu.fpu) };
+            self.x87_loaded = true;
+        }
+    }
+
+    /// Makes them the processor's. Returns whether they were the host's.
+    pub fn put_back_x87(&mut self, cpu: &mut Cpu) -> bool {
+        let were = std::mem::take(&mut self.x87_loaded);
+        if were {
+            // SAFETY: they are loaded.
+            unsafe { x87::save(&mut cpu.fpu) };
+        }
+        were
     }
 }
 
@@ -238,6 +271,8 @@ pub const FLAGS: i32 = at(STATE + offset_of!(RunState, flags));
 pub const VECTORS_LOADED: i32 = at(STATE + offset_of!(RunState, vectors_loaded));
 /// [`RunState::vectors_usable`].
 pub const VECTORS_USABLE: i32 = at(STATE + offset_of!(RunState, vectors_usable));
+/// [`RunState::x87_loaded`].
+pub const X87_LOADED: i32 = at(STATE + offset_of!(RunState, x87_loaded));
 /// [`RunState::budget`].
 pub const BUDGET: i32 = at(STATE + offset_of!(RunState, budget));
 /// Where a call leads, while it pushes: an instruction pointer.

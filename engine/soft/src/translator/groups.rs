@@ -194,6 +194,8 @@ fn accesses(guest: &Guest, facts: &mut InstructionInfoFactory) -> [Found; 2] {
         Kind::Divide if guest.instruction.memory_size().size() < 4 => None,
         Kind::Copy
         | Kind::Vector { .. }
+        | Kind::X87 { .. }
+        | Kind::LoadControl
         | Kind::Divide
         | Kind::Push
         | Kind::JumpIndirect

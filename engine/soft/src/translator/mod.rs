@@ -28,12 +28,13 @@
 //! | `jumps` | from instruction pointers to host code |
 //! | `frame` | what translated code shares with Rust |
 //! | `verify` | lockstep with the interpreter |
+//! | `x87` | x87 and MMX registers in the host's |
 //!
 //! A unit lies in one page of guest code, but for an instruction that lies in two pages and is a unit alone. It belongs to the
 //! interpreter's block that begins where it begins, is found by that and becomes stale with it. It assumes the block's mode, and
 //! the view of memory ([`crate::tlb::View`]) that it was made for.
 //!
-//! Only 64-bit code is translated. Where the manuals leave a choice, or something happens seldom, a unit gives control to
+//! Code of 64 bits is translated, and of 32 bits with flat segments. Where the manuals leave a choice, or something happens seldom, a unit gives control to
 //! the interpreter, which always is right.
 
 mod assembler;
@@ -51,6 +52,7 @@ mod scan;
 mod sites;
 mod stubs;
 mod verify;
+mod x87;
 
 use std::io;
 use std::ptr::NonNull;
@@ -338,6 +340,7 @@ pub unsafe fn run(p: NonNull<Processor<SoftEnvironment>>, entry: Entry, budget: 
     unsafe { (entry.enter)(p.as_ptr().cast(), entry.code) };
     // SAFETY: the caller's promise; translated code has ended.
     let Processor { cpu, env } = unsafe { &mut *p.as_ptr() };
+    env.translated.put_back_x87(cpu);
     env.gauge.set(Work::Interpreting);
     cpu.flags = env.translated.unpack_flags();
     // Offsets were added without a care for the end of 4 GiB.

@@ -28,6 +28,15 @@ pub enum Kind {
         /// It is encoded by VEX, and works on YMM registers.
         wide: bool,
     },
+    /// As [`Kind::Copy`], on x87 or MMX registers.
+    X87 {
+        /// An address that is no multiple of this is refused: 1 or 16.
+        alignment: u8,
+        /// It works on XMM registers, too, or as MXCSR says.
+        vectors: bool,
+    },
+    /// FLDCW: copied behind a check that no exception becomes unmasked.
+    LoadControl,
     /// It only computes an address.
     Lea,
     /// DIV or IDIV: copied behind a check that it does not fault.
@@ -73,6 +82,7 @@ impl Kind {
             self,
             Self::Copy
                 | Self::Vector { .. }
+                | Self::X87 { .. }
                 | Self::Lea
                 | Self::Nothing
                 | Self::Push
@@ -148,8 +158,14 @@ impl Unit {
     pub fn uses_vectors(&self) -> (bool, bool) {
         self.instructions.iter().fold((false, false), |(any, wide), guest| match guest.kind {
             Kind::Vector { wide: this, .. } => (true, wide || this),
+            Kind::X87 { vectors: true, .. } => (true, wide),
             _ => (any, wide),
         })
+    }
+
+    /// Whether it has instructions on x87 or MMX registers.
+    pub fn uses_x87(&self) -> bool {
+        self.instructions.iter().any(|guest| matches!(guest.kind, Kind::X87 { .. } | Kind::LoadControl))
     }
 }
 
@@ -235,6 +251,9 @@ fn vector(instruction: &Instruction, wide: bool) -> Option<Kind> {
         // In 32-bit code they clear eight registers, in the host's 64-bit code sixteen.
         return Some(if wide { Kind::Vector { alignment: 1, wide } } else { Kind::Operation });
     }
+    if let Some(kind) = x87_control(instruction) {
+        return Some(kind);
+    }
     let info = classify(instruction)?;
     let alignment = alignment(instruction, &info);
     Some(match info.class {
@@ -242,14 +261,28 @@ fn vector(instruction: &Instruction, wide: bool) -> Option<Kind> {
             Kind::Vector { alignment, wide: false }
         }
         VectorClass::Avx => Kind::Vector { alignment, wide: true },
+        VectorClass::X87 | VectorClass::Mmx => {
+            Kind::X87 { alignment, vectors: info.uses_xmm || info.simd_exceptions }
+        }
         _ => Kind::Operation,
+    })
+}
+
+/// x87 control that is not left to the interpreter.
+fn x87_control(instruction: &Instruction) -> Option<Kind> {
+    Some(match instruction.code() {
+        Code::Wait | Code::Fnclex | Code::Fnstcw_m2byte | Code::Fnstsw_m2byte | Code::Fnstsw_AX => {
+            Kind::X87 { alignment: 1, vectors: false }
+        }
+        Code::Fldcw_m2byte => Kind::LoadControl,
+        _ => return None,
     })
 }
 
 /// By Intel's manual CVTPI2PS enters MMX mode even if its operand is in memory, while AMD's processors, and the guest's, leave the x87
 /// registers alone then. While translated code runs these are the host's.
-fn may_enter_mmx(instruction: &Instruction) -> bool {
-    instruction.mnemonic() == Mnemonic::Cvtpi2ps
+pub fn may_enter_mmx(instruction: &Instruction) -> bool {
+    instruction.mnemonic() == Mnemonic::Cvtpi2ps && instruction.op1_kind() == OpKind::Memory
 }
 
 /// Whether the memory operand of 32-bit code, if there is one, is the sum of registers of 32 bits, in a segment that is all of memory
@@ -540,7 +573,9 @@ mod tests {
         let copied = Some(Kind::Vector { alignment: 1, wide: false });
         assert_eq!(vector(&decode(&[0x66, 0x0f, 0x2a, 0x00]), true), copied); // cvtpi2pd xmm0, [rax]
         assert_eq!(vector(&decode(&[0x0f, 0x2a, 0x00]), true), Some(Kind::Operation)); // cvtpi2ps xmm0, [rax]
-        assert_eq!(vector(&decode(&[0x66, 0x0f, 0x2a, 0xc0]), true), Some(Kind::Operation)); // cvtpi2pd xmm0, mm0
+        let both = Some(Kind::X87 { alignment: 1, vectors: true });
+        assert_eq!(vector(&decode(&[0x66, 0x0f, 0x2a, 0xc0]), true), both); // cvtpi2pd xmm0, mm0
+        assert_eq!(vector(&decode(&[0x0f, 0x2a, 0xc0]), true), both); // cvtpi2ps xmm0, mm0
     }
 
     #[test]

@@ -174,6 +174,14 @@ pub fn compare(translated: &End, interpreted: &End, flags: Rflags) -> Option<Str
     }
     differ("KERNEL_GS_BASE", a.msrs.kernel_gs_base, b.msrs.kernel_gs_base);
     differ("MXCSR", a.fpu.mxcsr().bits().into(), b.fpu.mxcsr().bits().into());
+    let x87 = |cpu: &Cpu, n: usize| {
+        let word = &cpu.fpu.image()[8 * n..8 * n + 8];
+        // MXCSR, which lies between, is compared already.
+        if n == 3 { 0 } else { word.iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte)) }
+    };
+    for n in 0..tern_x86::state::FpuState::XMM_OFFSET / 8 {
+        differ("x87, a word of the FXSAVE image", x87(a, n), x87(b, n));
+    }
     let xmm = |cpu: &Cpu, n: usize| {
         let at = tern_x86::state::FpuState::XMM_OFFSET + 8 * n;
         cpu.fpu.image()[at..at + 8].iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte))

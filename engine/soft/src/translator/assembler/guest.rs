@@ -28,16 +28,18 @@ impl Memory {
 
 impl Assembler {
     /// Guest memory's operand, with REX and opcode before.
-    fn guest_operand(&mut self, opcode: u8, reg: Host, memory: Memory, wide: bool) {
+    fn guest_operand(&mut self, opcode: &[u8], reg: Host, memory: Memory, wide: bool) {
         let reg_bits = (reg.0 & 7) << 3;
         match memory {
             Memory::Checked => {
                 self.rex(wide, reg, 0, R10.0);
-                self.raw(&[opcode, reg_bits | R10.0 & 7]);
+                self.raw(opcode);
+                self.raw(&[reg_bits | R10.0 & 7]);
             }
             Memory::Grouped { base, displacement } => {
                 self.rex(wide, reg, R11.0, base.0);
-                self.raw(&[opcode, 0x84 | reg_bits, (R11.0 & 7) << 3 | base.0 & 7]);
+                self.raw(opcode);
+                self.raw(&[0x84 | reg_bits, (R11.0 & 7) << 3 | base.0 & 7]);
                 self.raw(&displacement.to_le_bytes());
             }
         }
@@ -45,17 +47,22 @@ impl Assembler {
 
     /// `mov reg, memory`, of 64 or 32 bits.
     pub fn load_guest(&mut self, reg: Host, memory: Memory, wide: bool) {
-        self.guest_operand(0x8b, reg, memory, wide);
+        self.guest_operand(&[0x8b], reg, memory, wide);
+    }
+
+    /// `movzx reg, word memory`, of 32 bits.
+    pub fn load_guest_word(&mut self, reg: Host, memory: Memory) {
+        self.guest_operand(&[0x0f, 0xb7], reg, memory, false);
     }
 
     /// `mov memory, reg`, of 64 or 32 bits.
     pub fn store_guest(&mut self, memory: Memory, reg: Host, wide: bool) {
-        self.guest_operand(0x89, reg, memory, wide);
+        self.guest_operand(&[0x89], reg, memory, wide);
     }
 
     /// `mov memory, value`, of 64 bits, to which it is sign-extended, or 32.
     pub fn store_guest_immediate(&mut self, memory: Memory, value: i32, wide: bool) {
-        self.guest_operand(0xc7, Host(0), memory, wide);
+        self.guest_operand(&[0xc7], Host(0), memory, wide);
         self.raw(&value.to_le_bytes());
     }
 

@@ -1,4 +1,4 @@
-//! Vector registers and MXCSR, between the processor and the host.
+//! Vector registers, MXCSR and FCW, between the processor and the host.
 
 use super::{Assembler, Host};
 
@@ -35,6 +35,12 @@ impl Assembler {
         self.rex(false, Host(register), 0, 0);
         self.raw(&[0x0f, if store { 0x29 } else { 0x28 }]);
         self.frame_operand(register, displacement);
+    }
+
+    /// `fldcw [frame]`.
+    pub fn load_x87_control(&mut self, displacement: i32) {
+        self.bytes.push(0xd9);
+        self.frame_operand(5, displacement);
     }
 
     /// `ldmxcsr [frame]`.

@@ -37,6 +37,8 @@ pub enum Cold {
     Link { at: Label, jump: usize, target: i64 },
     /// The guest's vectors are needed, YMM registers if they are to be `wide`. The unit is at `offset`.
     LoadVectors { at: Label, back: Label, offset: usize, wide: bool },
+    /// The guest's x87 registers are needed. The unit is at `offset`.
+    LoadX87 { at: Label, back: Label, offset: usize },
     /// A store hit a page with code.
     CodeWritten { at: Label, back: Label, accessor: Accessor },
 }
@@ -186,6 +188,12 @@ impl Emitter<'_> {
                 self.a.place(at);
                 self.a.mov_immediate(R10, offset as u64);
                 self.a.call_out(self.stubs.load_vectors[usize::from(wide)]);
+                self.a.jmp(back);
+            }
+            Cold::LoadX87 { at, back, offset } => {
+                self.a.place(at);
+                self.a.mov_immediate(R10, offset as u64);
+                self.a.call_out(self.stubs.load_x87);
                 self.a.jmp(back);
             }
             Cold::CodeWritten { at, back, accessor } => {

@@ -11,6 +11,7 @@ use crate::translator::assembler::*;
 use crate::translator::flags::FlagSet;
 use crate::translator::frame;
 use crate::translator::sites::Sites;
+use crate::translator::x87;
 
 /// A guest register that is kept in memory, and where the instruction finds it.
 #[derive(Debug, Clone, Copy)]
@@ -31,7 +32,7 @@ struct Prepared {
 }
 
 impl Emitter<'_> {
-    /// An instruction on general or vector registers.
+    /// An instruction on general, vector or x87 registers.
     pub fn copy(&mut self, guest: &Guest) {
         let Some(Prepared { bytes, borrowed, access }) = self.prepare(guest) else {
             return self.operation(guest);
@@ -70,12 +71,13 @@ impl Emitter<'_> {
         let grouped = self.grouped_operand(&instruction);
         let memory = match memory {
             Some(n) => {
-                let size = instruction.memory_size().size();
+                // Ten bytes of x87 are checked like sixteen.
+                let size = instruction.memory_size().size().next_power_of_two();
                 if !is_addressable(&instruction) || !Sites::has(size) {
                     return None;
                 }
                 let alignment = match guest.kind {
-                    Kind::Vector { alignment, .. } => alignment,
+                    Kind::Vector { alignment, .. } | Kind::X87 { alignment, .. } => alignment,
                     _ if instruction.mnemonic() == Mnemonic::Cmpxchg16b => 16,
                     _ => 1,
                 };
@@ -267,12 +269,37 @@ impl Emitter<'_> {
         self.flags = Flags::Host;
     }
 
+    /// FLDCW. A control word that would unmask an exception is the interpreter's to load.
+    pub fn load_control(&mut self, guest: &Guest) {
+        let instruction = &guest.instruction;
+        if !is_addressable(instruction) {
+            return self.operation(guest);
+        }
+        let live = guest.live_before();
+        self.spare_flags(live);
+        let access = Access { size: 2, write: false, alignment: 1, stack: by_stack(instruction) };
+        let (memory, _) = self.operand(guest, access, live);
+        self.a.load_guest_word(R11, memory);
+        let word = frame::scratch(0);
+        self.a.store(word, R11);
+        let unmasks = self.a.label();
+        self.a.and_immediate32(R11, i32::from(x87::MASKS));
+        self.a.cmp_immediate(R11, i32::from(x87::MASKS));
+        self.a.jcc(NOT_EQUAL, unmasks);
+        self.cold.push(Cold::Interpret { at: unmasks, offset: guest.offset(), count: self.count });
+        self.a.load_x87_control(word);
+    }
+
     /// The interpreter executes the instruction's operation, which may lead anywhere. The flags are spared.
     pub fn transfer(&mut self, guest: &Guest) {
         if !self.target.linked || guest.instruction.is_invalid() {
             return self.interpret(guest);
         }
-        let operation = Box::new(Operation { op: guest.op, touches_flags: true });
+        let operation = Box::new(Operation {
+            op: guest.op,
+            touches_flags: true,
+            touches_x87: x87::touches(&guest.instruction),
+        });
         self.a.sub_immediate32(frame::BUDGET, self.count);
         self.a.mov_immediate(R11, &raw const *operation as u64);
         self.operations.push(operation);
@@ -289,7 +316,11 @@ impl Emitter<'_> {
         }
         let touches_flags = flags.changes || !flags.reads.is_empty();
         self.spare_flags(if touches_flags { FlagSet::all() } else { guest.live_before() });
-        let operation = Box::new(Operation { op: guest.op, touches_flags });
+        let operation = Box::new(Operation {
+            op: guest.op,
+            touches_flags,
+            touches_x87: x87::touches(&guest.instruction),
+        });
         self.a.mov_immediate(R11, &raw const *operation as u64);
         self.operations.push(operation);
         self.a.call_out(self.stubs.operation);

@@ -3,7 +3,7 @@
 //! ```text
 //!  entry for jumps by table    R10 is the instruction pointer: note its page
 //!  entry for links             an instruction in two pages: jump by table, which knows where its second page is
-//!                              vectors loaded?
+//!                              vectors loaded? x87 loaded?
 //!  guest instructions          each with the check of its memory access before, branches out of the unit between
 //!  taken branches              where they lead
 //!  - - -                       apart from all this:
@@ -224,6 +224,13 @@ impl Emitter<'_> {
             self.a.place(back);
             self.cold.push(Cold::LoadVectors { at: load, back, offset: self.start, wide });
         }
+        if unit.uses_x87() {
+            let (load, back) = (self.a.label(), self.a.label());
+            self.a.cmp_byte_zero(frame::X87_LOADED);
+            self.a.jcc(EQUAL, load);
+            self.a.place(back);
+            self.cold.push(Cold::LoadX87 { at: load, back, offset: self.start });
+        }
         for (n, guest) in unit.instructions.iter().enumerate() {
             self.count += 1;
             self.present = n;
@@ -248,7 +255,8 @@ impl Emitter<'_> {
 
     fn guest(&mut self, guest: &Guest, next: Option<&Guest>) {
         match guest.kind {
-            Kind::Copy | Kind::Vector { .. } => self.copy(guest),
+            Kind::Copy | Kind::Vector { .. } | Kind::X87 { .. } => self.copy(guest),
+            Kind::LoadControl => self.load_control(guest),
             Kind::Lea => self.lea(guest),
             Kind::Divide => self.divide(guest),
             Kind::Nothing => {}
@@ -322,6 +330,7 @@ const fn keeps_scratch(kind: Kind) -> bool {
         kind,
         Kind::Copy
             | Kind::Vector { .. }
+            | Kind::X87 { .. }
             | Kind::Lea
             | Kind::Nothing
             | Kind::Push

@@ -6,3 +6,4 @@ mod cpuid;
 mod extended_state;
 mod msr;
 mod system_call;
+mod x87;
