@@ -496,6 +496,10 @@ impl Environment for SoftEnvironment {
         let uses_flags = handle & USES_FLAGS != 0;
         let mut flags = if uses_flags { cpu.flags.bits().bits() } else { 0 };
         let stub = StubId(handle & !USES_FLAGS);
+        debug_assert!(
+            !(self.translated.x87_loaded && self.native.uses_x87(stub)),
+            "they are in translated code"
+        );
         // SAFETY: the operand is 64 bytes, aligned to 64, and ours.
         let outcome =
             unsafe { self.native.run(stub, &mut cpu.fpu, &mut cpu.gpr, &mut flags, operand.0.as_mut_ptr()) };

@@ -135,6 +135,12 @@ impl NativeUnit {
         Ok(id)
     }
 
+    /// Whether a prepared instruction uses the host's x87 registers.
+    #[must_use]
+    pub fn uses_x87(&self, stub: StubId) -> bool {
+        self.stubs[stub.0 as usize].kind.uses_x87()
+    }
+
     /// Executes a prepared instruction.
     ///
     /// `gpr` is indexed by encoding number. `flags` holds the arithmetic flags at their places in RFLAGS; other bits are

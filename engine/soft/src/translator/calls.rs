@@ -261,19 +261,15 @@ pub unsafe extern "sysv64" fn transfer(
     std::ptr::null()
 }
 
-/// The unit at `offset` of the page needs the x87 registers. Returns 1 if the host's are the guest's now, 0 to leave.
+/// Returns 1 if the host's x87 registers are the guest's now, 0 if they cannot be.
 ///
 /// # Safety
 /// As [`miss`].
-pub unsafe extern "sysv64" fn load_x87(p: *mut Processor<SoftEnvironment>, offset: u64) -> u64 {
+pub unsafe extern "sysv64" fn load_x87(p: *mut Processor<SoftEnvironment>) -> u64 {
     // SAFETY: the caller's promise.
     let p = unsafe { &mut *p };
     p.env.translated.load_x87(&p.cpu);
-    let loaded = p.env.translated.x87_loaded;
-    if !loaded {
-        leave(p, Exit::Interpret, offset);
-    }
-    u64::from(loaded)
+    u64::from(p.env.translated.x87_loaded)
 }
 
 /// What to do where there is no code for an instruction pointer.
@@ -346,7 +342,7 @@ pub unsafe extern "sysv64" fn code_written(
     u64::from(hit)
 }
 
-/// Whether vector instructions may run as they are, noted for translated code.
+/// What may run as it is, and the flags, noted for translated code.
 pub fn prepare(cpu: &Cpu, env: &mut SoftEnvironment) {
     env.translated.update_usable(cpu);
     env.translated.pack_flags(cpu.flags);

@@ -195,7 +195,7 @@ fn accesses(guest: &Guest, facts: &mut InstructionInfoFactory) -> [Found; 2] {
         Kind::Copy
         | Kind::Vector { .. }
         | Kind::X87 { .. }
-        | Kind::LoadControl
+        | Kind::LoadControl(_)
         | Kind::Divide
         | Kind::Push
         | Kind::JumpIndirect

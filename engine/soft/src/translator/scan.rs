@@ -16,6 +16,15 @@ use crate::ram::PAGE;
 /// Most guest instructions of a unit; they are counted in one signed byte.
 pub const MAX_INSTRUCTIONS: usize = 64;
 
+/// A word that masks exceptions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Control {
+    /// FCW.
+    X87,
+    /// MXCSR.
+    Mxcsr,
+}
+
 /// What is done for an instruction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -35,8 +44,8 @@ pub enum Kind {
         /// It works on XMM registers, too, or as MXCSR says.
         vectors: bool,
     },
-    /// FLDCW: copied behind a check that no exception becomes unmasked.
-    LoadControl,
+    /// FLDCW or LDMXCSR: copied behind a check that no exception becomes unmasked.
+    LoadControl(Control),
     /// It only computes an address.
     Lea,
     /// DIV or IDIV: copied behind a check that it does not fault.
@@ -89,6 +98,11 @@ impl Kind {
                 | Self::Pop
                 | Self::Leave
         )
+    }
+
+    /// Whether it works on x87 or MMX registers.
+    pub const fn uses_x87(self) -> bool {
+        matches!(self, Self::X87 { .. } | Self::LoadControl(Control::X87))
     }
 
     /// Whether nothing of the unit follows.
@@ -158,14 +172,9 @@ impl Unit {
     pub fn uses_vectors(&self) -> (bool, bool) {
         self.instructions.iter().fold((false, false), |(any, wide), guest| match guest.kind {
             Kind::Vector { wide: this, .. } => (true, wide || this),
-            Kind::X87 { vectors: true, .. } => (true, wide),
+            Kind::X87 { vectors: true, .. } | Kind::LoadControl(Control::Mxcsr) => (true, wide),
             _ => (any, wide),
         })
-    }
-
-    /// Whether it has instructions on x87 or MMX registers.
-    pub fn uses_x87(&self) -> bool {
-        self.instructions.iter().any(|guest| matches!(guest.kind, Kind::X87 { .. } | Kind::LoadControl))
     }
 }
 
@@ -251,7 +260,7 @@ fn vector(instruction: &Instruction, wide: bool) -> Option<Kind> {
         // In 32-bit code they clear eight registers, in the host's 64-bit code sixteen.
         return Some(if wide { Kind::Vector { alignment: 1, wide } } else { Kind::Operation });
     }
-    if let Some(kind) = x87_control(instruction) {
+    if let Some(kind) = control_word(instruction) {
         return Some(kind);
     }
     let info = classify(instruction)?;
@@ -268,19 +277,21 @@ fn vector(instruction: &Instruction, wide: bool) -> Option<Kind> {
     })
 }
 
-/// x87 control that is not left to the interpreter.
-fn x87_control(instruction: &Instruction) -> Option<Kind> {
+/// Instructions on control and status words that are not left to the interpreter.
+fn control_word(instruction: &Instruction) -> Option<Kind> {
     Some(match instruction.code() {
         Code::Wait | Code::Fnclex | Code::Fnstcw_m2byte | Code::Fnstsw_m2byte | Code::Fnstsw_AX => {
             Kind::X87 { alignment: 1, vectors: false }
         }
-        Code::Fldcw_m2byte => Kind::LoadControl,
+        Code::Fldcw_m2byte => Kind::LoadControl(Control::X87),
+        Code::Stmxcsr_m32 => Kind::Vector { alignment: 1, wide: false },
+        Code::Ldmxcsr_m32 => Kind::LoadControl(Control::Mxcsr),
         _ => return None,
     })
 }
 
 /// By Intel's manual CVTPI2PS enters MMX mode even if its operand is in memory, while AMD's processors, and the guest's, leave the x87
-/// registers alone then. While translated code runs these are the host's.
+/// registers alone then.
 pub fn may_enter_mmx(instruction: &Instruction) -> bool {
     instruction.mnemonic() == Mnemonic::Cvtpi2ps && instruction.op1_kind() == OpKind::Memory
 }

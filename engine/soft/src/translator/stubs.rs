@@ -54,7 +54,7 @@ pub struct Stubs {
     /// Called with a page offset in R10: loads the guest's vector registers, or leaves for the interpreter; by whether they must
     /// be YMM registers.
     pub load_vectors: [u32; 2],
-    /// Called with a page offset in R10: loads the guest's x87 registers, or leaves for the interpreter.
+    /// Loads the guest's x87 registers. Returns with 1 in R10 if they are, else 0.
     pub load_x87: u32,
 }
 
@@ -104,7 +104,7 @@ impl Stubs {
             stubs.load_vectors[usize::from(wide)] =
                 add(&|a| load_vectors_or_leave(a, wide, stubs.interpret))?;
         }
-        stubs.load_x87 = add(&|a| load_x87(a, leave_half))?;
+        stubs.load_x87 = add(&load_x87)?;
         cache.keep();
         Some(stubs)
     }
@@ -467,19 +467,11 @@ fn resolve(a: &mut Assembler, leave_half: u32) {
     a.ret();
 }
 
-/// R10 is a page offset. The flags are in memory.
-fn load_x87(a: &mut Assembler, leave_half: u32) {
+/// The flags are in memory or dead.
+fn load_x87(a: &mut Assembler) {
     const RETURN: i32 = 8;
     store_volatile(a, RETURN);
-    a.mov(RSI, R10);
-    call_rust(a, calls::load_x87 as *const () as usize, RETURN, |a, pushed| {
-        let loaded = a.label();
-        a.cmp_immediate(RAX, 0);
-        a.jcc(NOT_EQUAL, loaded);
-        a.lea(RSP, RSP, pushed);
-        a.jmp_out(leave_half);
-        a.place(loaded);
-    });
+    call_rust(a, calls::load_x87 as *const () as usize, RETURN, |a, _| a.mov(R10, RAX));
     load_volatile_but_r10(a, RETURN);
     a.ret();
 }

@@ -95,24 +95,28 @@ impl Defined {
         Self(FlagSet::all())
     }
 
-    /// After one more instruction; `None` if it depends on flags that are not, so that there is nothing to agree about. (AF is the
-    /// same here and there even so: PUSHF behind AND must be comparable.)
+    /// After one more instruction; `None` if it depends on flags that are not, so that there is nothing to agree about.
     pub fn after(self, bytes: &[u8], cpu: &Cpu) -> Option<Self> {
         use iced_x86::Mnemonic as M;
         let Some(instruction) = decode::decode(bytes, cpu.mode) else { return Some(self) };
         let set = FlagSet::from_bits_truncate;
-        if !self.0.union(FlagSet::AF).contains(set(instruction.rflags_read())) {
+        if !self.0.contains(set(instruction.rflags_read())) {
             return None;
         }
         let mut undefined = set(instruction.rflags_undefined());
+        let mut defined =
+            set(instruction.rflags_written() | instruction.rflags_cleared() | instruction.rflags_set());
         match instruction.mnemonic() {
             // By counts above 1 OF is undefined, and AF always.
             M::Shl | M::Sal | M::Shr | M::Sar | M::Shld | M::Shrd => undefined |= FlagSet::OF | FlagSet::AF,
             M::Rol | M::Ror | M::Rcl | M::Rcr => undefined |= FlagSet::OF,
+            // It is clear behind these, here and there, and PUSHF must be comparable.
+            M::And | M::Or | M::Xor | M::Test => {
+                undefined -= FlagSet::AF;
+                defined |= FlagSet::AF;
+            }
             _ => {}
         }
-        let defined =
-            set(instruction.rflags_written() | instruction.rflags_cleared() | instruction.rflags_set());
         Some(Self(self.0.union(defined.difference(undefined)).difference(undefined)))
     }
 

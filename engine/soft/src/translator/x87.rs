@@ -59,7 +59,8 @@ pub fn touches(instruction: &Instruction) -> bool {
 /// Loads the registers.
 ///
 /// # Safety
-/// They [`is_loadable`]; until [`save`], this thread executes no x87 or MMX instruction but the guest's. (Compilers make none of Rust.)
+/// They [`is_loadable`]; until [`save`], this thread executes no x87 or MMX instruction but the guest's. Rust's calling convention wants an
+/// empty x87 stack and its own FCW; what is called meanwhile gets neither, and has no instruction that would notice.
 pub unsafe fn load(fpu: &FpuState) {
     // SAFETY: the image is aligned, and its MXCSR has only bits that exist; the host's is put back. XMM registers are known to be lost.
     unsafe {
@@ -72,7 +73,7 @@ pub unsafe fn load(fpu: &FpuState) {
             out("xmm4") _, out("xmm5") _, out("xmm6") _, out("xmm7") _,
             out("xmm8") _, out("xmm9") _, out("xmm10") _, out("xmm11") _,
             out("xmm12") _, out("xmm13") _, out("xmm14") _, out("xmm15") _,
-            options(nostack, preserves_flags),
+            options(nostack),
         );
     }
 }
@@ -91,7 +92,7 @@ pub unsafe fn save(fpu: &mut FpuState) {
             "fldcw word ptr [{control}]",
             image = in(reg) now.image_mut(),
             control = in(reg) &HOST_FCW,
-            options(nostack, preserves_flags),
+            options(nostack),
         );
     }
     for range in [CONTROL, REGISTERS] {

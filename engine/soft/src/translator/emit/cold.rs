@@ -37,8 +37,9 @@ pub enum Cold {
     Link { at: Label, jump: usize, target: i64 },
     /// The guest's vectors are needed, YMM registers if they are to be `wide`. The unit is at `offset`.
     LoadVectors { at: Label, back: Label, offset: usize, wide: bool },
-    /// The guest's x87 registers are needed. The unit is at `offset`.
-    LoadX87 { at: Label, back: Label, offset: usize },
+    /// The guest's x87 registers are needed by the instruction at `offset`, which is number `count`; if they cannot be had, the
+    /// interpreter executes it.
+    LoadX87 { at: Label, back: Label, offset: usize, count: i8 },
     /// A store hit a page with code.
     CodeWritten { at: Label, back: Label, accessor: Accessor },
 }
@@ -190,11 +191,13 @@ impl Emitter<'_> {
                 self.a.call_out(self.stubs.load_vectors[usize::from(wide)]);
                 self.a.jmp(back);
             }
-            Cold::LoadX87 { at, back, offset } => {
+            Cold::LoadX87 { at, back, offset, count } => {
+                let refused = self.a.label();
                 self.a.place(at);
-                self.a.mov_immediate(R10, offset as u64);
                 self.a.call_out(self.stubs.load_x87);
-                self.a.jmp(back);
+                self.a.cmp_immediate(R10, 0);
+                self.a.jcc(NOT_EQUAL, back);
+                self.cold_part(Cold::Interpret { at: refused, offset, count });
             }
             Cold::CodeWritten { at, back, accessor } => {
                 self.a.place(at);

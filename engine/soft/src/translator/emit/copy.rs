@@ -72,7 +72,10 @@ impl Emitter<'_> {
         let memory = match memory {
             Some(n) => {
                 // Ten bytes of x87 are checked like sixteen.
-                let size = instruction.memory_size().size().next_power_of_two();
+                let size = match instruction.memory_size().size() {
+                    10 => 16,
+                    size => size,
+                };
                 if !is_addressable(&instruction) || !Sites::has(size) {
                     return None;
                 }
@@ -267,27 +270,6 @@ impl Emitter<'_> {
             self.a.raw(if wide { &[0x49, 0xf7, 0xfb] } else { &[0x41, 0xf7, 0xfb] });
         }
         self.flags = Flags::Host;
-    }
-
-    /// FLDCW. A control word that would unmask an exception is the interpreter's to load.
-    pub fn load_control(&mut self, guest: &Guest) {
-        let instruction = &guest.instruction;
-        if !is_addressable(instruction) {
-            return self.operation(guest);
-        }
-        let live = guest.live_before();
-        self.spare_flags(live);
-        let access = Access { size: 2, write: false, alignment: 1, stack: by_stack(instruction) };
-        let (memory, _) = self.operand(guest, access, live);
-        self.a.load_guest_word(R11, memory);
-        let word = frame::scratch(0);
-        self.a.store(word, R11);
-        let unmasks = self.a.label();
-        self.a.and_immediate32(R11, i32::from(x87::MASKS));
-        self.a.cmp_immediate(R11, i32::from(x87::MASKS));
-        self.a.jcc(NOT_EQUAL, unmasks);
-        self.cold.push(Cold::Interpret { at: unmasks, offset: guest.offset(), count: self.count });
-        self.a.load_x87_control(word);
     }
 
     /// The interpreter executes the instruction's operation, which may lead anywhere. The flags are spared.

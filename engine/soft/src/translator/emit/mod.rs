@@ -3,7 +3,7 @@
 //! ```text
 //!  entry for jumps by table    R10 is the instruction pointer: note its page
 //!  entry for links             an instruction in two pages: jump by table, which knows where its second page is
-//!                              vectors loaded? x87 loaded?
+//!                              vectors loaded?
 //!  guest instructions          each with the check of its memory access before, branches out of the unit between
 //!  taken branches              where they lead
 //!  - - -                       apart from all this:
@@ -15,6 +15,7 @@
 //! | `copy` | instructions that stay what they are, and those that the interpreter executes |
 //! | `memory` | addresses and their checks |
 //! | `stack` | PUSH, POP, LEAVE |
+//! | `x87` | where x87 registers are needed, and control words |
 //! | `system` | what kernels do to the processor all the time |
 //! | `control` | branches, and how units lead to each other |
 //! | `cold` | the cold parts |
@@ -27,6 +28,7 @@ mod memory;
 mod scratch;
 mod stack;
 mod system;
+mod x87;
 
 use iced_x86::{Encoder, InstructionInfoFactory};
 
@@ -153,6 +155,7 @@ pub fn emit<'a>(
         },
         groups_known: std::mem::take(&mut tools.groups_known),
         scratch: Scratch::new(),
+        has_x87: false,
         wide: unit.wide,
     };
     emitter.groups_known.clear();
@@ -200,6 +203,8 @@ struct Emitter<'a> {
     groups: Groups,
     groups_known: Vec<Known>,
     scratch: Scratch,
+    /// The present instruction finds x87 registers loaded.
+    has_x87: bool,
     /// It is 64-bit code; else code of 32 bits.
     wide: bool,
 }
@@ -224,13 +229,6 @@ impl Emitter<'_> {
             self.a.place(back);
             self.cold.push(Cold::LoadVectors { at: load, back, offset: self.start, wide });
         }
-        if unit.uses_x87() {
-            let (load, back) = (self.a.label(), self.a.label());
-            self.a.cmp_byte_zero(frame::X87_LOADED);
-            self.a.jcc(EQUAL, load);
-            self.a.place(back);
-            self.cold.push(Cold::LoadX87 { at: load, back, offset: self.start });
-        }
         for (n, guest) in unit.instructions.iter().enumerate() {
             self.count += 1;
             self.present = n;
@@ -239,6 +237,7 @@ impl Emitter<'_> {
             if !keeps_scratch {
                 self.scratch.forget();
             }
+            self.need_x87(guest);
             self.guest(guest, unit.instructions.get(n + 1));
             if !keeps_scratch {
                 self.scratch.forget();
@@ -256,7 +255,7 @@ impl Emitter<'_> {
     fn guest(&mut self, guest: &Guest, next: Option<&Guest>) {
         match guest.kind {
             Kind::Copy | Kind::Vector { .. } | Kind::X87 { .. } => self.copy(guest),
-            Kind::LoadControl => self.load_control(guest),
+            Kind::LoadControl(control) => self.load_control(guest, control),
             Kind::Lea => self.lea(guest),
             Kind::Divide => self.divide(guest),
             Kind::Nothing => {}

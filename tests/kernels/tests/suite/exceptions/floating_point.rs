@@ -2,7 +2,7 @@
 
 use iced_x86::code_asm::*;
 use tern_test_kernels::expect::fault;
-use tern_test_kernels::expect::vector::{MF, NM, UD, XF};
+use tern_test_kernels::expect::vector::{GP, MF, NM, UD, XF};
 use tern_test_kernels::guest::Emit;
 use tern_test_kernels::long::*;
 
@@ -137,5 +137,48 @@ fn integers_from_memory_are_converted_without_a_look_at_the_x87_registers() {
         g.expect(rax, 3f64.to_bits())?;
         // The same from a register enters MMX mode, and looks.
         g.expect_fault(fault(MF), |g| g.cvtpi2pd(xmm0, mm0))
+    });
+}
+
+/// A loop in which MXCSR is `last` in the last of a hundred rounds, and before rounds up and down in turn; RBX is the sum of what 1.5
+/// was rounded to.
+fn mxcsr_in_hot_code(g: &mut Long, last: u32) -> Emit {
+    let (up, down) = (0x5f80, 0x3f80);
+    g.mov(rax, 1.5f64.to_bits())?;
+    g.movq(xmm0, rax)?;
+    g.xor(ebx, ebx)?;
+    g.mov(r13d, 100)?;
+    let mut again = g.create_label();
+    g.place(&mut again)?;
+    g.mov(eax, up)?;
+    g.mov(ecx, down)?;
+    g.test(r13d, 1)?;
+    g.cmovz(eax, ecx)?;
+    g.mov(ecx, last)?;
+    g.cmp(r13d, 1)?;
+    g.cmovz(eax, ecx)?;
+    g.mov(dword_ptr(frame(0)), eax)?;
+    g.ldmxcsr(dword_ptr(frame(0)))?;
+    g.cvtsd2si(rax, xmm0)?;
+    g.add(rbx, rax)?;
+    g.stmxcsr(dword_ptr(frame(1)))?;
+    g.dec(r13d)?;
+    g.jnz(again)
+}
+
+#[test]
+fn mxcsr_changes_in_hot_code() {
+    const TRUNCATE: u32 = 0x7f80;
+    const INEXACT_UNMASKED: u32 = 0x0f80;
+    const RESERVED: u32 = 0x1_1f80;
+    long(|g| {
+        mxcsr_in_hot_code(g, TRUNCATE)?;
+        g.expect(rbx, 50 + 2 * 49 + 1)?;
+        g.mov(eax, dword_ptr(frame(1)))?;
+        g.expect(rax, u64::from(TRUNCATE) | 0x20)?;
+        g.expect_fault(fault(XF).elsewhere(), |g| mxcsr_in_hot_code(g, INEXACT_UNMASKED))?;
+        g.expect(r13, 1)?;
+        g.expect_fault(fault(GP).elsewhere(), |g| mxcsr_in_hot_code(g, RESERVED))?;
+        g.expect(r13, 1)
     });
 }
