@@ -34,8 +34,8 @@
 //! interpreter's block that begins where it begins, is found by that and becomes stale with it. It assumes the block's mode, and
 //! the view of memory ([`crate::tlb::View`]) that it was made for.
 //!
-//! Code of 64 bits is translated, and of 32 bits with flat segments. Where the manuals leave a choice, or something happens seldom, a unit gives control to
-//! the interpreter, which always is right.
+//! Code of 64 bits is translated, and of 32 bits with flat segments. Where the manuals leave a choice, or something happens
+//! seldom, a unit gives control to the interpreter, which always is right.
 
 mod assembler;
 mod calls;

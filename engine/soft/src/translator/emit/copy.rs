@@ -277,11 +277,7 @@ impl Emitter<'_> {
         if !self.target.linked || guest.instruction.is_invalid() {
             return self.interpret(guest);
         }
-        let operation = Box::new(Operation {
-            op: guest.op,
-            touches_flags: true,
-            touches_x87: x87::touches(&guest.instruction),
-        });
+        let operation = operation_of(guest, true);
         self.a.sub_immediate32(frame::BUDGET, self.count);
         self.a.mov_immediate(R11, &raw const *operation as u64);
         self.operations.push(operation);
@@ -298,16 +294,17 @@ impl Emitter<'_> {
         }
         let touches_flags = flags.changes || !flags.reads.is_empty();
         self.spare_flags(if touches_flags { FlagSet::all() } else { guest.live_before() });
-        let operation = Box::new(Operation {
-            op: guest.op,
-            touches_flags,
-            touches_x87: x87::touches(&guest.instruction),
-        });
+        let operation = operation_of(guest, touches_flags);
         self.a.mov_immediate(R11, &raw const *operation as u64);
         self.operations.push(operation);
         self.a.call_out(self.stubs.operation);
         self.flags = Flags::Memory;
     }
+}
+
+/// What translated code refers to where the interpreter executes an instruction.
+fn operation_of(guest: &Guest, touches_flags: bool) -> Box<Operation> {
+    Box::new(Operation { op: guest.op, touches_flags, touches_x87: x87::touches(&guest.instruction) })
 }
 
 /// Puts the memory operand where its check leaves its address.
