@@ -15,7 +15,7 @@ use tern_vmm::machine::End;
 use super::{PATIENCE, journeys, name, on_this_host};
 
 /// How often the computation goes round.
-const ROUNDS: u32 = 400_000;
+const ROUNDS: u32 = 1_200_000;
 /// Departures of one journey.
 const DEPARTURES: usize = 12;
 
