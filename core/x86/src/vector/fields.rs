@@ -3,9 +3,9 @@
 use crate::state::FpuState;
 
 /// FSW: the six exception flags; the same bits of FCW are their masks.
-pub(super) const X87_EXCEPTIONS: u16 = 0x003f;
+pub const X87_EXCEPTIONS: u16 = 0x003f;
 /// FSW: exception summary (ES) and busy (B), which are always equal.
-pub(super) const SUMMARY: u16 = 0x8080;
+pub const X87_SUMMARY: u16 = 0x8080;
 /// FSW: stack top.
 const TOP: u16 = 7 << TOP_SHIFT;
 const TOP_SHIFT: u32 = 11;
@@ -81,14 +81,14 @@ pub(super) fn move_top(fpu: &mut FpuState, fsw: u16) {
 /// exception waits. Registers keep their places in the image.
 pub(super) fn set_control_and_status(fpu: &mut FpuState, fcw: u16, fsw: u16) {
     fpu.set_fcw(fcw & 0x1f3f | 0x0040);
-    fpu.set_fsw(fsw & !SUMMARY);
+    fpu.set_fsw(fsw & !X87_SUMMARY);
     summarise(fpu);
 }
 
 /// Makes ES and B agree with the exception flags and masks.
 pub(super) const fn summarise(fpu: &mut FpuState) {
     let waits = fpu.fsw() & !fpu.fcw() & X87_EXCEPTIONS != 0;
-    fpu.set_fsw(fpu.fsw() & !SUMMARY | if waits { SUMMARY } else { 0 });
+    fpu.set_fsw(fpu.fsw() & !X87_SUMMARY | if waits { X87_SUMMARY } else { 0 });
 }
 
 pub(super) fn write(bytes: &mut [u8], at: usize, value: &[u8]) {

@@ -37,6 +37,7 @@ mod xsave;
 
 pub use classify::{MemoryAccess, MemoryOperand, VectorClass, VectorInfo, classify};
 pub use environment::{EnvironmentFormat, fldenv, fnsave, fnstenv, frstor};
+pub use fields::{X87_EXCEPTIONS, X87_SUMMARY};
 pub use fxsave::{FxsaveLayout, fxrstor, fxsave};
 pub use mask_move::{MaskedMove, enter_mmx, maskmovdqu, maskmovq};
 pub use mxcsr::{ldmxcsr, stmxcsr};

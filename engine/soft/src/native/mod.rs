@@ -38,13 +38,14 @@ use std::io;
 
 use iced_x86::Instruction;
 use tern_x86::state::{FpuState, Mxcsr};
-use tern_x86::vector::{VectorInfo, enter_mmx, x87_exception_pending};
+use tern_x86::vector::{VectorInfo, X87_SUMMARY, enter_mmx, x87_exception_pending};
 use thiserror::Error;
 
 use code_memory::CodeMemory;
 use stub::{Kind, Stub, StubFn};
 
 pub use host::{host_supports, instruction_sets};
+pub use stub::HOST_FCW;
 
 /// Bytes of code memory of one unit; stubs take 32 to 224 bytes each.
 const CODE_SIZE: usize = 2 << 20;
@@ -242,7 +243,7 @@ impl NativeUnit {
         const MXCSR_MASK: std::ops::Range<usize> = 28..32;
         // FXRSTOR faults on MXCSR bits that do not exist, and some processors take ES as it is.
         fpu.set_mxcsr(fpu.mxcsr());
-        fpu.set_fsw(fpu.fsw() & !SUMMARY);
+        fpu.set_fsw(fpu.fsw() & !X87_SUMMARY);
         let mut pointers = [0; POINTERS.end - POINTERS.start];
         pointers.copy_from_slice(&fpu.image()[POINTERS]);
         // SAFETY: the image can be loaded, no exception is pending; `memory` is as the caller promised.
@@ -270,9 +271,6 @@ impl NativeUnit {
         unsafe { function(state.cast(), memory, gpr.as_mut_ptr(), flags) };
     }
 }
-
-/// FSW: exception summary and busy.
-const SUMMARY: u16 = 0x8080;
 
 /// All registers are valid and the stack top is 0, as every MMX instruction but EMMS leaves them.
 const fn in_mmx(fpu: &FpuState) -> bool {

@@ -133,7 +133,7 @@ const STATUS_FLAGS: i32 = 0x8d5;
 /// What System V's ABI expects between functions.
 const HOST_MXCSR: i32 = 0x1f80;
 /// The same of the x87 control word.
-const HOST_FCW: i32 = 0x037f;
+pub const HOST_FCW: u16 = 0x037f;
 
 /// The bytes of the stub for `instruction`.
 pub(super) fn assemble(instruction: &Instruction, info: &VectorInfo) -> Result<Vec<u8>, IcedError> {
@@ -349,7 +349,7 @@ impl Assembler {
         self.emit(Instruction::with_branch(Code::Je_rel8_64, OVER_FNINIT))?;
         self.emit(Ok(Instruction::with(Code::Fninit)))?;
         self.emit(Ok(Instruction::with(Code::Emms)))?;
-        self.emit(Instruction::with2(Code::Mov_rm32_imm32, control, HOST_FCW))?;
+        self.emit(Instruction::with2(Code::Mov_rm32_imm32, control, i32::from(HOST_FCW)))?;
         self.emit(Instruction::with1(Code::Fldcw_m2byte, control))
     }
 

@@ -206,11 +206,10 @@ pub unsafe extern "sysv64" fn operation(
             let goes_on = !p.env.block_end.is_null()
                 && !p.env.unchained
                 && before == (p.env.translated.usable(), p.cpu.mode);
-            if goes_on && x87_was_loaded {
-                p.env.translated.load_x87(&p.cpu);
-            }
             if !goes_on {
                 leave(p, Exit::Jump, u64::from(op.offset) + u64::from(op.length));
+            } else if x87_was_loaded {
+                p.env.translated.load_x87(&p.cpu);
             }
             u64::from(!goes_on)
         }

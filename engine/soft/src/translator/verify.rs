@@ -11,7 +11,7 @@ use std::fmt::Write as _;
 use tern_x86::cpu::{Cpu, Mode};
 use tern_x86::decode;
 use tern_x86::exception::Exception;
-use tern_x86::state::Rflags;
+use tern_x86::state::{FpuState, Rflags};
 
 use super::flags::{FlagSet, live_at};
 use super::scan::Unit;
@@ -178,24 +178,23 @@ pub fn compare(translated: &End, interpreted: &End, flags: Rflags) -> Option<Str
     }
     differ("KERNEL_GS_BASE", a.msrs.kernel_gs_base, b.msrs.kernel_gs_base);
     differ("MXCSR", a.fpu.mxcsr().bits().into(), b.fpu.mxcsr().bits().into());
-    let x87 = |cpu: &Cpu, n: usize| {
-        let word = &cpu.fpu.image()[8 * n..8 * n + 8];
-        // MXCSR, which lies between, is compared already.
-        if n == 3 { 0 } else { word.iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte)) }
+    let word = |bytes: &[u8], n: usize| {
+        bytes[8 * n..8 * n + 8].iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte))
     };
-    for n in 0..tern_x86::state::FpuState::XMM_OFFSET / 8 {
-        differ("x87, a word of the FXSAVE image", x87(a, n), x87(b, n));
+    let image = |cpu: &Cpu, n: usize| word(cpu.fpu.image(), n);
+    let ymm = |cpu: &Cpu, n: usize| word(cpu.fpu.ymm(), n);
+    const XMM: usize = FpuState::XMM_OFFSET / 8;
+    // MXCSR, which lies between, is compared already.
+    for n in (0..XMM).filter(|&n| n != FpuState::MXCSR_OFFSET / 8) {
+        differ("x87, a word of the FXSAVE image", image(a, n), image(b, n));
     }
-    let xmm = |cpu: &Cpu, n: usize| {
-        let at = tern_x86::state::FpuState::XMM_OFFSET + 8 * n;
-        cpu.fpu.image()[at..at + 8].iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte))
-    };
-    let ymm = |cpu: &Cpu, n: usize| {
-        cpu.fpu.ymm()[8 * n..8 * n + 8].iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte))
-    };
     for n in 0..32 {
         differ("YMM, upper half", ymm(a, n), ymm(b, n));
-        differ(if n % 2 == 0 { "XMM, low half" } else { "XMM, high half" }, xmm(a, n), xmm(b, n));
+        differ(
+            if n % 2 == 0 { "XMM, low half" } else { "XMM, high half" },
+            image(a, XMM + n),
+            image(b, XMM + n),
+        );
     }
     if translated.exception != interpreted.exception {
         let (ours, theirs) = (translated.exception, interpreted.exception);

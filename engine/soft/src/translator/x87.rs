@@ -11,16 +11,11 @@ use std::arch::asm;
 
 use iced_x86::{Code, CpuidFeature, Instruction, OpKind};
 use tern_x86::state::{FpuState, Mxcsr};
-use tern_x86::vector::x87_exception_pending;
+use tern_x86::vector::{X87_EXCEPTIONS, X87_SUMMARY};
 
 use super::scan::may_enter_mmx;
+use crate::native::HOST_FCW;
 
-/// FCW: the masks of all exceptions.
-pub const MASKS: u8 = 0x3f;
-/// FSW: exception summary and busy.
-const SUMMARY: u16 = 0x8080;
-/// FCW as Rust code expects it.
-const HOST_FCW: u16 = 0x037f;
 /// Where the FXSAVE image has FCW, FSW and the abridged tag word.
 const CONTROL: std::ops::Range<usize> = 0..5;
 /// Where it has ST(0) to ST(7).
@@ -28,9 +23,7 @@ const REGISTERS: std::ops::Range<usize> = 32..160;
 
 /// Whether x87 registers may be loaded, as far as their own state says.
 pub fn is_loadable(fpu: &FpuState) -> bool {
-    fpu.fcw() & u16::from(MASKS) == u16::from(MASKS)
-        && fpu.fsw() & SUMMARY == 0
-        && !x87_exception_pending(fpu)
+    fpu.fcw() & X87_EXCEPTIONS == X87_EXCEPTIONS && fpu.fsw() & X87_SUMMARY == 0
 }
 
 /// Whether the interpreter's operation for this instruction may read or change the x87 or MMX registers, or those of the host.

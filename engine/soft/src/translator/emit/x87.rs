@@ -1,6 +1,7 @@
 //! Where x87 registers are needed, and the control words that unmask exceptions.
 
 use tern_x86::state::Mxcsr;
+use tern_x86::vector::X87_EXCEPTIONS;
 
 use super::cold::Cold;
 use super::copy::by_stack;
@@ -9,7 +10,6 @@ use super::{Emitter, Guest};
 use crate::translator::assembler::*;
 use crate::translator::frame;
 use crate::translator::scan::Control;
-use crate::translator::x87;
 
 impl Emitter<'_> {
     /// The unit's first instruction on x87 registers finds them loaded, and with it the others: operations between leave them so.
@@ -42,7 +42,7 @@ impl Emitter<'_> {
         let (bits, expected) = match control {
             Control::X87 => {
                 self.a.load_guest_word(R11, memory);
-                (u32::from(x87::MASKS), u32::from(x87::MASKS))
+                (u32::from(X87_EXCEPTIONS), u32::from(X87_EXCEPTIONS))
             }
             Control::Mxcsr => {
                 self.a.load_guest(R11, memory, false);
