@@ -12,7 +12,8 @@ use iced_x86::{
 
 use super::emit::host;
 use super::frame::GROUPS;
-use super::scan::{Guest, Kind};
+use super::kinds::Kind;
+use super::scan::Guest;
 
 /// Sizes that a group's extent is rounded up to, in bytes.
 pub const EXTENTS: [usize; 4] = [32, 64, 128, 256];

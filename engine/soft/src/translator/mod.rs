@@ -14,6 +14,7 @@
 //! | file | what it is |
 //! |---|---|
 //! | `scan` | what a unit of translation consists of |
+//! | `kinds` | what is done for each of its instructions |
 //! | `flags` | which flags may still be read |
 //! | `groups` | accesses that one check serves |
 //! | `emit/` | from a unit to host code |
@@ -47,6 +48,7 @@ mod frame;
 mod groups;
 mod hot_spots;
 mod jumps;
+mod kinds;
 mod restless;
 mod scan;
 mod sites;
@@ -201,7 +203,7 @@ impl Translator {
     ) -> Option<Translated> {
         let first = &unit.instructions[0];
         let linked = self.translation == Translation::On;
-        if self.translation == Translation::Off || first.kind == scan::Kind::Interpret && !linked {
+        if self.translation == Translation::Off || first.kind == kinds::Kind::Interpret && !linked {
             return None;
         }
         let Self { several_processors, counts_hits, .. } = *self;

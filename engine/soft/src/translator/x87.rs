@@ -13,7 +13,7 @@ use iced_x86::{Code, CpuidFeature, Instruction, OpKind};
 use tern_x86::state::{FpuState, Mxcsr};
 use tern_x86::vector::{X87_EXCEPTIONS, X87_SUMMARY};
 
-use super::scan::may_enter_mmx;
+use super::kinds::may_enter_mmx;
 use crate::native::HOST_FCW;
 
 /// Where the FXSAVE image has FCW, FSW and the abridged tag word.

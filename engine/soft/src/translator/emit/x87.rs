@@ -9,7 +9,7 @@ use super::memory::{Access, is_addressable};
 use super::{Emitter, Guest};
 use crate::translator::assembler::*;
 use crate::translator::frame;
-use crate::translator::scan::Control;
+use crate::translator::kinds::Control;
 
 impl Emitter<'_> {
     /// The unit's first instruction on x87 registers finds them loaded, and with it the others: operations between leave them so.
