@@ -3,8 +3,10 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::time::{ClockId, clock_gettime};
 use tern_chipset::Time;
+
+use crate::host_clock;
+use crate::ticks::TickLine;
 
 /// A clock shared by everything in one machine.
 ///
@@ -29,7 +31,7 @@ impl Clock {
     #[must_use]
     pub fn new() -> Self {
         Self {
-            origin: monotonic(),
+            origin: host_clock::now(),
             skew: AtomicU64::new(0),
             paused_at: AtomicU64::new(RUNNING),
             switch: Mutex::default(),
@@ -62,6 +64,18 @@ impl Clock {
         }
     }
 
+    /// The straight line on which it will be for a while, unless it is paused. `None` if there is none, or it is paused.
+    #[must_use]
+    pub fn line(&self) -> Option<TickLine> {
+        if self.paused_at.load(Ordering::Acquire) != RUNNING {
+            return None;
+        }
+        let skew = self.skew.load(Ordering::Acquire);
+        let line = host_clock::line()?;
+        let shows = line.shows.wrapping_sub(self.origin).wrapping_sub(skew);
+        Some(TickLine { shows, ..line })
+    }
+
     /// Stops the clock; a stopped clock stays as it is.
     pub fn pause(&self) {
         let _switch = self.switch.lock();
@@ -81,16 +95,8 @@ impl Clock {
 
     /// Real nanoseconds since the clock was made; they overflow after 584 years.
     fn elapsed(&self) -> u64 {
-        monotonic().wrapping_sub(self.origin)
+        host_clock::now().wrapping_sub(self.origin)
     }
-}
-
-/// The host's monotonic clock, in nanoseconds. Guests that read their time-stamp counters wait for it, so that it is asked
-/// without the detour of [`std::time::Instant`].
-fn monotonic() -> u64 {
-    let now = clock_gettime(ClockId::Monotonic);
-    // It counts from the host's start, and is never negative.
-    (now.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec as u64)
 }
 
 impl Default for Clock {

@@ -81,6 +81,11 @@ impl Mailbox {
         self.attention.load(Ordering::Relaxed)
     }
 
+    /// Where [`Mailbox::attention`] is kept, as long as the mailbox is.
+    pub fn attention_flag(&self) -> *const AtomicBool {
+        &raw const self.attention
+    }
+
     /// Takes the notice down, before looking at what it was for.
     pub fn take_attention(&self) {
         self.attention.store(false, Ordering::SeqCst);

@@ -4,7 +4,7 @@ use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tern_chipset::Time;
-use tern_engine::GuestMemory;
+use tern_engine::{GuestMemory, TickLine};
 use tern_x86::paravirtual::{msr::ENABLE, time_info};
 use vm_memory::{Bytes, GuestAddress};
 
@@ -34,6 +34,11 @@ impl TimeStampCounter {
         }
         // A counter of 64 bits, which wraps.
         (u128::from(nanoseconds) * u128::from(self.khz) / u128::from(NANOSECONDS)) as u64
+    }
+
+    /// The line on which it is while the machine's clock is on `line`; `None` unless its ticks are nanoseconds.
+    pub fn line(self, line: TickLine) -> Option<TickLine> {
+        (self.khz == NANOSECONDS).then(|| TickLine { shows: line.shows.wrapping_add(self.offset), ..line })
     }
 
     /// What it shows at this time.

@@ -25,12 +25,12 @@ pub use translation::HOT_PREDECESSOR;
 use std::sync::Arc;
 
 use iced_x86::Instruction;
-use tern_engine::{Statistics, VmExit};
+use tern_engine::{Statistics, TickLine, VmExit};
 use tern_x86::cpu::{Cpu, LazyFlags, Word};
 use tern_x86::cpuid::InstructionSets;
 use tern_x86::environment::{Environment, MsrAnswer, Stale, VectorOperand};
 use tern_x86::exception::{Exception, Stop};
-use tern_x86::state::{Cr0, Dr7, Msrs, Rflags, SegmentRegister};
+use tern_x86::state::{Cr0, Cr4, Dr7, Msrs, Rflags, SegmentRegister};
 use tern_x86::vector::VectorInfo;
 
 use crate::HotCode;
@@ -45,7 +45,7 @@ use crate::random::RandomSource;
 use crate::rendezvous::Rendezvous;
 use crate::stage::Seat;
 use crate::time::TimeStampCounter;
-use crate::tlb::{REMEMBERED, Tlb, View};
+use crate::tlb::{Tlb, View};
 use crate::translator::{RunState, Translator, TrialPages};
 use device::Conversation;
 use large_pages::LargePages;
@@ -110,6 +110,8 @@ pub struct SoftEnvironment {
     pub(crate) tsc: TimeStampCounter,
     /// Where the guest was last given kvm-clock (KVM's register of that name).
     system_time: u64,
+    /// Programs must not read the time-stamp counter (CR4.TSD).
+    hides_time_stamps: bool,
     pub(crate) statistics: Statistics,
     /// What the processor is at.
     pub(crate) gauge: Arc<Gauge>,
@@ -117,8 +119,6 @@ pub struct SoftEnvironment {
     pub(crate) translator: Translator,
     /// What translated code works with.
     pub(crate) translated: Seat<RunState>,
-    /// By view of memory: its jump table is for 64-bit code, else for code of 32 bits.
-    wide_jumps: [bool; REMEMBERED],
     /// The translator is full: all code is dropped as soon as none runs.
     must_drop_code: bool,
     /// The pages of a unit that runs on trial.
@@ -150,6 +150,7 @@ impl SoftEnvironment {
     ) -> std::io::Result<Self> {
         let Shared { ram, interrupts, doorbells, rendezvous, gauge, jitdump } = shared;
         translated.gauge = Arc::as_ptr(&gauge);
+        translated.attention = mailbox.attention_flag();
         let translator = Translator::new(interrupts.processors(), hot_code, jitdump)?;
         Ok(Self {
             ram,
@@ -175,11 +176,11 @@ impl SoftEnvironment {
             block_end: std::ptr::null(),
             tsc: TimeStampCounter::new(abilities.tsc_khz),
             system_time: 0,
+            hides_time_stamps: false,
             statistics: Statistics::default(),
             gauge,
             translated,
             translator,
-            wide_jumps: [true; REMEMBERED],
             must_drop_code: false,
             pauses: 0,
             code_changes: 0,
@@ -199,17 +200,32 @@ impl SoftEnvironment {
         self.conversation.answer(value);
     }
 
-    /// Adapts the guest's clocks to registers that may have changed.
-    pub fn update_time(&mut self, cpu: &Cpu) {
+    /// Where the view of memory is, in bytes from the start.
+    pub(crate) const VIEW: usize = std::mem::offset_of!(Self, view);
+
+    /// Adapts to registers that may have changed: what SYSCALL and SYSRET do, and the guest's clocks.
+    pub fn update_registers(&mut self, cpu: &Cpu) {
+        self.translated.fast_calls.update(cpu);
         let Msrs { tsc_offset, kvm_system_time, .. } = cpu.msrs;
-        if self.tsc.offset == tsc_offset && self.system_time == kvm_system_time {
+        let hidden = cpu.cr4.contains(Cr4::TSD);
+        if self.tsc.offset == tsc_offset
+            && self.system_time == kvm_system_time
+            && self.hides_time_stamps == hidden
+        {
             return;
         }
+        self.forget_time_line();
+        self.hides_time_stamps = hidden;
         self.tsc.offset = tsc_offset;
         self.system_time = kvm_system_time;
         let now = self.interrupts.clock().now();
         self.mailbox.poll_timer(now, self.tsc);
         self.tsc.publish(self.ram.memory(), kvm_system_time, now, self.interrupts.kvm_clock(now));
+    }
+
+    /// Translated code must ask for the time: the machine's clock may have stood still, or the guest's counter changed.
+    pub fn forget_time_line(&mut self) {
+        self.translated.time_stamps = TickLine::default();
     }
 
     /// Whether answers wait to be used by the next instruction.
@@ -439,7 +455,11 @@ impl Environment for SoftEnvironment {
     }
 
     fn timestamp(&mut self) -> u64 {
-        self.tsc.base(self.interrupts.clock().now())
+        let clock = self.interrupts.clock();
+        if !self.hides_time_stamps {
+            self.translated.time_stamps = clock.line().and_then(|line| self.tsc.line(line)).unwrap_or_default();
+        }
+        self.tsc.base(clock.now())
     }
 
     fn random(&mut self) -> u64 {

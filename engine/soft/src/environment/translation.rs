@@ -179,7 +179,7 @@ impl SoftEnvironment {
             return None;
         }
         cpu.system_flags.remove(Rflags::RF);
-        self.update_time(cpu);
+        self.update_registers(cpu);
         if self.view == View::AlignedUser {
             return None;
         }
@@ -196,7 +196,7 @@ impl SoftEnvironment {
     /// A jump table is for code of one width at a time: what an instruction pointer leads to depends on it.
     fn settle_width(&mut self, cpu: &Cpu) {
         let wide = cpu.mode.contains(Mode::LONG);
-        if let Some(known) = self.wide_jumps.get_mut(self.view as usize)
+        if let Some(known) = self.translated.jumps_are_wide.get_mut(self.view as usize)
             && *known != wide
         {
             *known = wide;

@@ -14,13 +14,16 @@
 
 use std::mem::offset_of;
 use std::ptr::NonNull;
+use std::sync::atomic::AtomicBool;
 
+use tern_engine::TickLine;
 use tern_x86::cpu::word::BLOCK;
 use tern_x86::cpu::{Cpu, LazyFlags};
 use tern_x86::environment::Processor;
 use tern_x86::exception::Stop;
 use tern_x86::state::{Cr0, Cr4, FpuState, Msrs, Mxcsr, PendingEvent, Rflags, Segment, SegmentRegister};
 
+use super::fast_call::FastCalls;
 use super::jumps::{JumpTable, Jumps};
 use super::restless::SAMPLED;
 use super::x87;
@@ -28,7 +31,7 @@ use crate::environment::SoftEnvironment;
 use crate::profile::gauge::Gauge;
 use crate::ram::CodePage;
 use crate::stage;
-use crate::tlb::{View, place};
+use crate::tlb::{REMEMBERED, View, place};
 
 type P = Processor<SoftEnvironment>;
 
@@ -97,6 +100,14 @@ pub struct RunState {
     pub x87_usable: bool,
     /// Misses of sites until one is looked at.
     pub miss_tick: i32,
+    /// The straight line on which the guest's time-stamp counter is for a while, which code may read by itself.
+    pub time_stamps: TickLine,
+    /// What SYSCALL and SYSRET do to the processor.
+    pub fast_calls: FastCalls,
+    /// Set when the run loop should look at what has come from outside.
+    pub attention: *const AtomicBool,
+    /// By view of memory: its jump table is for 64-bit code, else for code of 32 bits.
+    pub jumps_are_wide: [bool; REMEMBERED],
     /// Guest instructions until time must be looked at; negative when it must.
     pub budget: i32,
     /// What the budget was at the start.
@@ -130,6 +141,17 @@ pub struct RunState {
 
 /// How many groups of a unit have a place here.
 pub const GROUPS: usize = 16;
+
+/// SF, ZF, AF, PF and CF.
+pub const LOW_FLAGS: i32 = 0xd5;
+/// OF's bit in RFLAGS.
+pub const OVERFLOW_SHIFT: u8 = 11;
+
+/// The arithmetic flags as [`RunState::flags`] has them.
+#[inline]
+pub const fn pack(flags: Rflags) -> u16 {
+    (flags.bits() as u16 & LOW_FLAGS as u16) << 8 | (flags.bits() >> OVERFLOW_SHIFT) as u16 & 1
+}
 
 /// What the first member of a group found, for the others.
 #[derive(Debug)]
@@ -166,6 +188,7 @@ impl RunState {
         // SAFETY: all-zero bytes are a state with nothing loaded and tables of zeroes.
         let state = unsafe { &mut *place.as_ptr() };
         state.miss_tick = SAMPLED;
+        state.jumps_are_wide = [true; REMEMBERED];
         state.host_mxcsr = Mxcsr::MASKS.bits();
         state.user.make_empty();
         state.supervisor.make_empty();
@@ -175,14 +198,14 @@ impl RunState {
     /// Takes the arithmetic flags over from the processor.
     #[inline]
     pub fn pack_flags(&mut self, flags: LazyFlags) {
-        let bits = flags.bits().bits();
-        self.flags = (bits << 8 & 0xd500) as u16 | (bits >> 11 & 1) as u16;
+        self.flags = pack(flags.bits());
     }
 
     /// The arithmetic flags as the processor keeps them.
     #[inline]
     pub fn unpack_flags(&self) -> LazyFlags {
-        let bits = u64::from(self.flags >> 8 & 0xd5) | u64::from(self.flags & 1) << 11;
+        let low = u64::from(self.flags >> 8) & LOW_FLAGS as u64;
+        let bits = low | u64::from(self.flags & 1) << OVERFLOW_SHIFT;
         LazyFlags::from_bits(Rflags::from_bits_truncate(bits))
     }
 
@@ -273,6 +296,30 @@ pub const VECTORS_LOADED: i32 = at(STATE + offset_of!(RunState, vectors_loaded))
 pub const VECTORS_USABLE: i32 = at(STATE + offset_of!(RunState, vectors_usable));
 /// [`RunState::x87_loaded`].
 pub const X87_LOADED: i32 = at(STATE + offset_of!(RunState, x87_loaded));
+/// A part of [`RunState::time_stamps`]; `field` is its distance from the line's start.
+pub const fn time_stamps(field: usize) -> i32 {
+    at(STATE + offset_of!(RunState, time_stamps) + field)
+}
+
+/// A part of [`RunState::fast_calls`]; `field` is its distance from their start.
+pub const fn fast_calls(field: usize) -> i32 {
+    at(STATE + offset_of!(RunState, fast_calls) + field)
+}
+
+/// Whether the jump table of a view, one of the [`REMEMBERED`], is for 64-bit code.
+pub const fn jumps_are_wide(view: View) -> i32 {
+    assert!((view as usize) < REMEMBERED);
+    at(STATE + offset_of!(RunState, jumps_are_wide) + view as usize)
+}
+
+/// [`RunState::attention`].
+pub const ATTENTION: i32 = at(STATE + offset_of!(RunState, attention));
+/// Who accesses memory.
+pub const VIEW: i32 = at(offset_of!(P, env) + SoftEnvironment::VIEW);
+/// LSTAR.
+pub const LSTAR: i32 = at(offset_of!(P, cpu) + offset_of!(Cpu, msrs) + offset_of!(Msrs, lstar));
+/// TSC_AUX.
+pub const TSC_AUX: i32 = at(offset_of!(P, cpu) + offset_of!(Cpu, msrs) + offset_of!(Msrs, tsc_aux));
 /// [`RunState::budget`].
 pub const BUDGET: i32 = at(STATE + offset_of!(RunState, budget));
 /// Where a call leads, while it pushes: an instruction pointer.
@@ -307,11 +354,13 @@ pub const CALLED: i32 = scratch(2);
 pub const CPL: i32 = at(offset_of!(P, cpu) + offset_of!(Cpu, cpl));
 /// RFLAGS without the arithmetic flags.
 pub const SYSTEM_FLAGS: i32 = at(offset_of!(P, cpu) + offset_of!(Cpu, system_flags));
+/// A segment register.
+pub const fn segment(register: SegmentRegister) -> i32 {
+    at(offset_of!(P, cpu) + offset_of!(Cpu, segments) + register as usize * size_of::<Segment>())
+}
+
 /// The base of GS in the segment register.
-pub const GS_BASE: i32 = at(offset_of!(P, cpu)
-    + offset_of!(Cpu, segments)
-    + SegmentRegister::Gs as usize * size_of::<Segment>()
-    + offset_of!(Segment, base));
+pub const GS_BASE: i32 = segment(SegmentRegister::Gs) + offset_of!(Segment, base) as i32;
 /// The base that SWAPGS exchanges it with.
 pub const KERNEL_GS_BASE: i32 =
     at(offset_of!(P, cpu) + offset_of!(Cpu, msrs) + offset_of!(Msrs, kernel_gs_base));

@@ -4,6 +4,7 @@ use iced_x86::{Code, CpuidFeature, Instruction, Mnemonic, OpKind, Register};
 use tern_x86::decode::{OpFlags, is_pause};
 use tern_x86::vector::{VectorClass, VectorInfo, classify};
 
+use super::fast_call::FastCall;
 use crate::blocks::SoftOp;
 
 /// A word that masks exceptions.
@@ -66,6 +67,10 @@ pub enum Kind {
     Sti,
     /// PUSHF, of the code's own width.
     PushFlags,
+    /// SYSCALL or SYSRET of 64-bit code.
+    FastCall(FastCall),
+    /// RDTSC or RDTSCP.
+    TimeStamp,
     /// BT, BTS, BTR or BTC of a bit in memory that a register names, of 32 or 64 bits.
     BitString,
     /// The interpreter executes its operation, and translated code goes on.
@@ -104,6 +109,7 @@ impl Kind {
                 | Self::JumpIndirect
                 | Self::CallIndirect
                 | Self::Return(_)
+                | Self::FastCall(_)
                 | Self::Interpret
         )
     }
@@ -114,7 +120,7 @@ pub fn kind(instruction: &Instruction, op: &SoftOp, wide: bool) -> Kind {
     if instruction.is_invalid() {
         return Kind::Interpret;
     }
-    if let Some(kind) = control(instruction, wide).or_else(|| system(instruction)) {
+    if let Some(kind) = control(instruction, wide).or_else(|| system(instruction, wide)) {
         return kind;
     }
     let ends = OpFlags::SETS_RIP | OpFlags::ENDS_BLOCK | OpFlags::CHECK_INTERRUPTS;
@@ -246,11 +252,14 @@ fn control(instruction: &Instruction, wide: bool) -> Option<Kind> {
 }
 
 /// System instructions that are written out.
-fn system(instruction: &Instruction) -> Option<Kind> {
+fn system(instruction: &Instruction, wide: bool) -> Option<Kind> {
     Some(match instruction.code() {
         Code::Swapgs | Code::Cli | Code::Cld => Kind::System,
         Code::Sti => Kind::Sti,
         Code::Pushfq | Code::Pushfd => Kind::PushFlags,
+        Code::Syscall if wide => Kind::FastCall(FastCall::Call),
+        Code::Sysretq if wide => Kind::FastCall(FastCall::Return),
+        Code::Rdtsc | Code::Rdtscp => Kind::TimeStamp,
         // They change the view of memory.
         Code::Stac | Code::Clac => Kind::Interpret,
         _ => return None,

@@ -23,6 +23,7 @@
 //! | `counters` | what `--stats` tells |
 //! | `stubs` | entering, leaving, asking |
 //! | `calls` | what is asked of Rust |
+//! | `fast_call` | SYSCALL and SYSRET |
 //! | `hot_spots` | in which units most of the time is spent |
 //! | `sites` | which site of the TLB an instruction has there |
 //! | `restless` | which of them has none |
@@ -43,6 +44,7 @@ mod calls;
 mod code_cache;
 mod counters;
 mod emit;
+mod fast_call;
 mod flags;
 mod frame;
 mod groups;

@@ -91,7 +91,7 @@ pub fn scan(env: &mut SoftEnvironment, mode: Mode, code: &[u8], offset: usize) -
         let kind = kind(&instruction, &op, wide);
         end = usize::from(op.offset) + usize::from(op.length);
         let flags = match kind {
-            Kind::Interpret => FlagUse { reads: FlagSet::all(), ..FlagUse::default() },
+            Kind::Interpret | Kind::FastCall(_) => FlagUse { reads: FlagSet::all(), ..FlagUse::default() },
             Kind::Nothing => FlagUse::default(),
             _ => FlagUse::of(&instruction),
         };

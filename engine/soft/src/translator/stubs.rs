@@ -3,6 +3,7 @@
 use super::assembler::*;
 use super::calls;
 use super::code_cache::CodeCache;
+use super::fast_call::{FastCall, fast_call};
 use super::frame::{self, Exit, Vectors};
 use crate::profile::gauge::Work;
 use crate::ram::PAGE;
@@ -46,6 +47,8 @@ pub struct Stubs {
     pub operation: u32,
     /// Jumped to with an operation's address in R11: the interpreter executes it, and control goes where it leads.
     pub transfer: u32,
+    /// Jumped to as `transfer`, by [`FastCall`], for SYSCALL with the offset behind it in R10.
+    pub fast_calls: [u32; 2],
     /// Called with an instruction pointer in R10 that a jump table does not know, and in R11 what to do if there is no
     /// code for it ([`calls::Otherwise`]). Returns with the code's address in R11.
     pub resolve: u32,
@@ -99,6 +102,10 @@ impl Stubs {
         stubs.operation = add(&|a| operation(a, leave_saved))?;
         stubs.transfer = add(&|a| transfer(a, leave_saved))?;
         stubs.resolve = add(&|a| resolve(a, leave_half))?;
+        for call in [FastCall::Call, FastCall::Return] {
+            stubs.fast_calls[call as usize] =
+                add(&|a| fast_call(a, call, stubs.transfer, stubs.resolve))?;
+        }
         stubs.code_written = add(&|a| code_written(a, leave_half))?;
         for wide in [false, true] {
             stubs.load_vectors[usize::from(wide)] =

@@ -100,7 +100,7 @@ impl SoftVcpu {
     fn run_guest(&mut self) -> VmExit {
         loop {
             let p = &mut *self.p;
-            p.env.update_time(&p.cpu);
+            p.env.update_registers(&p.cpu);
             if (self.p.env.mailbox.attention() || self.window && self.interruptible() || self.nmi_due())
                 && let Some(exit) = self.attend()
             {
@@ -338,7 +338,7 @@ impl SoftVcpu {
     fn replace_state(&mut self, state: &VcpuState) {
         let Processor { cpu, env } = &mut *self.p;
         cpu.set_state(state);
-        env.update_time(cpu);
+        env.update_registers(cpu);
         env.forget(cpu, Stale::All);
         env.update_watching(cpu);
         env.forget_answers();
@@ -365,6 +365,8 @@ impl SoftVcpu {
         if self.p.env.rendezvous.enter(self.index) {
             self.p.env.forget_writable_pages();
         }
+        // The machine's clock may have stood still.
+        self.p.env.forget_time_line();
         self.p.env.gauge.set(Work::Interpreting);
         let result = what(self);
         self.p.env.gauge.set(Work::Outside);

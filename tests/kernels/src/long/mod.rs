@@ -13,7 +13,7 @@ pub mod tables;
 use std::ops::{Deref, DerefMut};
 
 use iced_x86::code_asm::{
-    AsmRegister64, CodeAssembler, CodeLabel, dword_ptr, ecx, ptr, qword_ptr, rax, rcx, rsp,
+    AsmRegister64, CodeAssembler, CodeLabel, dword_ptr, ecx, ptr, qword_ptr, r13d, rax, rcx, rsp,
 };
 use tern_soft::InstructionSets;
 use tern_vmm::boot::KernelKind;
@@ -41,6 +41,11 @@ struct OwnHandler {
     dpl: u8,
     trap: bool,
 }
+
+/// Rounds of a loop whose code an engine that translates surely has translated, and once more anew.
+pub const HOT: u32 = 30_000;
+/// Rounds of a loop whose code an engine that translates surely has translated.
+pub const WARM: u32 = 300;
 
 /// A guest in 64-bit mode, being written. It is an assembler with further methods.
 pub struct Long {
@@ -371,6 +376,19 @@ impl Long {
     pub fn last_gate(&mut self, dpl: u8, trap: bool) {
         let last = self.handlers.last_mut().expect("a handler was brought");
         (last.dpl, last.trap) = (dpl, trap);
+    }
+
+    /// A loop of so many rounds, counted down in R13.
+    ///
+    /// # Errors
+    /// The instructions cannot be encoded.
+    pub fn rounds(&mut self, count: u32, body: impl FnOnce(&mut Self) -> Emit) -> Emit {
+        let mut again = self.create_label();
+        self.mov(r13d, count)?;
+        self.place(&mut again)?;
+        body(self)?;
+        self.dec(r13d)?;
+        self.jnz(again)
     }
 
     /// Lets time pass: `rounds` turns of a loop.

@@ -23,10 +23,24 @@ fn stack(selector: u16, dpl: u8) -> Segment {
     Segment::flat(selector, attributes.with_dpl(dpl))
 }
 
-/// Continues at privilege level `cpl` with flat segments. CS and SS follow each other in the descriptor table.
-fn enter<E: Environment>(p: &mut Processor<E>, cs: Segment, ss: u16, cpl: u8, rip: u64) {
-    p.cpu.segments[SegmentRegister::Ss as usize] = stack(ss, cpl);
+/// Continues at privilege level `cpl` with these segments.
+fn enter<E: Environment>(p: &mut Processor<E>, cs: Segment, ss: Segment, cpl: u8, rip: u64) {
+    p.cpu.segments[SegmentRegister::Ss as usize] = ss;
     enter_code(p, cs, cpl, rip);
+}
+
+/// CS and SS as SYSCALL loads them in long mode, with this STAR.
+#[must_use]
+pub fn syscall_segments(star: u64) -> (Segment, Segment) {
+    let selector = (star >> 32) as u16 & !3;
+    (code(selector, 0, true), stack(selector.wrapping_add(8), 0))
+}
+
+/// CS and SS as SYSRET loads them on the way to 64-bit code (`long`), or else to code of 32 bits, with this STAR.
+#[must_use]
+pub fn sysret_segments(star: u64, long: bool) -> (Segment, Segment) {
+    let selector = (star >> 48) as u16 | 3;
+    (code(selector.wrapping_add(if long { 16 } else { 0 }), 3, long), stack(selector.wrapping_add(8), 3))
 }
 
 fn require_syscall<E>(p: &mut Processor<E>) -> Result<(), Stop> {
@@ -39,7 +53,7 @@ pub(crate) fn syscall<E: Environment>(p: &mut Processor<E>, op: &Op<E>) -> Resul
     require_syscall(p)?;
     let next = op.next_rip(&p.cpu);
     let star = p.cpu.msrs.star;
-    let selector = (star >> 32) as u16 & !3;
+    let (cs, ss) = syscall_segments(star);
     let flags = p.cpu.rflags() - Rflags::RF;
     p.cpu.gpr[RCX] = next;
     if p.cpu.long_mode() {
@@ -47,10 +61,10 @@ pub(crate) fn syscall<E: Environment>(p: &mut Processor<E>, op: &Op<E>) -> Resul
         p.cpu.gpr[R11] = flags.bits();
         let kept = Rflags::from_bits_truncate(flags.bits() & !p.cpu.msrs.sfmask);
         set_rflags(p, kept);
-        enter(p, code(selector, 0, true), selector.wrapping_add(8), 0, rip);
+        enter(p, cs, ss, 0, rip);
     } else {
         set_rflags(p, flags - Rflags::IF);
-        enter(p, code(selector, 0, false), selector.wrapping_add(8), 0, star & 0xffff_ffff);
+        enter(p, code(cs.selector, 0, false), ss, 0, star & 0xffff_ffff);
     }
     Ok(())
 }
@@ -59,7 +73,6 @@ pub(crate) fn syscall<E: Environment>(p: &mut Processor<E>, op: &Op<E>) -> Resul
 pub(crate) fn sysret<E: Environment>(p: &mut Processor<E>, op: &Op<E>) -> Result<(), Stop> {
     require_syscall(p)?;
     require_cpl0(p)?;
-    let selector = (p.cpu.msrs.star >> 48) as u16 | 3;
     let long = op.immediate == 8;
     let flags = if p.cpu.long_mode() {
         Rflags::from_bits_truncate(p.cpu.gpr[R11]) - (Rflags::RF | Rflags::VM)
@@ -67,8 +80,9 @@ pub(crate) fn sysret<E: Environment>(p: &mut Processor<E>, op: &Op<E>) -> Result
         p.cpu.rflags() | Rflags::IF
     };
     set_rflags(p, flags);
-    let (offset, rip) = if long { (16, p.cpu.gpr[RCX]) } else { (0, p.cpu.gpr[RCX] & 0xffff_ffff) };
-    enter(p, code(selector.wrapping_add(offset), 3, long), selector.wrapping_add(8), 3, rip);
+    let (cs, ss) = sysret_segments(p.cpu.msrs.star, long);
+    let rip = if long { p.cpu.gpr[RCX] } else { p.cpu.gpr[RCX] & 0xffff_ffff };
+    enter(p, cs, ss, 3, rip);
     Ok(())
 }
 
@@ -91,7 +105,7 @@ pub(crate) fn sysenter<E: Environment>(p: &mut Processor<E>, _: &Op<E>) -> Resul
     set_rflags(p, flags);
     p.cpu.gpr[RSP] = p.cpu.msrs.sysenter_esp & 0xffff_ffff;
     let rip = p.cpu.msrs.sysenter_eip & 0xffff_ffff;
-    enter(p, code(selector, 0, false), selector.wrapping_add(8), 0, rip);
+    enter(p, code(selector, 0, false), stack(selector.wrapping_add(8), 0), 0, rip);
     Ok(())
 }
 
@@ -102,6 +116,6 @@ pub(crate) fn sysexit<E: Environment>(p: &mut Processor<E>, _: &Op<E>) -> Result
     p.cpu.gpr[RSP] = p.cpu.gpr[RCX] & 0xffff_ffff;
     let rip = p.cpu.gpr[RDX] & 0xffff_ffff;
     let (cs, ss) = (selector.wrapping_add(16) | 3, selector.wrapping_add(24) | 3);
-    enter(p, code(cs, 3, false), ss, 3, rip);
+    enter(p, code(cs, 3, false), stack(ss, 3), 3, rip);
     Ok(())
 }

@@ -22,6 +22,7 @@ pub(crate) use cache::{clflush, invlpg, invpcid, wbinvd};
 pub(crate) use control::{clts, lmsw, lmsw_memory, mov_from_control, mov_to_control, smsw, smsw_memory};
 pub use debug::{data_breakpoints_hit, instruction_breakpoints_hit, port_breakpoints_hit};
 pub(crate) use debug::{mov_from_debug, mov_to_debug};
+pub use fast_call::{syscall_segments, sysret_segments};
 pub(crate) use fast_call::{syscall, sysenter, sysexit, sysret};
 pub(crate) use flag::{cli, hlt, set_ac, sti};
 pub(crate) use hypercall::hypercall;

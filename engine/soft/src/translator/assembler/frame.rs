@@ -48,9 +48,43 @@ impl Assembler {
         self.frame64(0x2b, reg, displacement);
     }
 
+    /// `imul reg, [frame]`.
+    pub fn multiply_frame(&mut self, reg: Host, displacement: i32) {
+        self.rex(true, reg, 0, 0);
+        self.raw(&[0x0f, 0xaf]);
+        self.frame_operand(reg.0, displacement);
+    }
+
+    /// `mov reg, dword [frame]`, of 32 bits.
+    pub fn load32(&mut self, reg: Host, displacement: i32) {
+        self.rex(false, reg, 0, 0);
+        self.bytes.push(0x8b);
+        self.frame_operand(reg.0, displacement);
+    }
+
     /// `cmp reg, [frame]`.
     pub fn cmp_frame(&mut self, reg: Host, displacement: i32) {
         self.frame64(0x3b, reg, displacement);
+    }
+
+    /// `and reg, [frame]`.
+    pub fn and_frame(&mut self, reg: Host, displacement: i32) {
+        self.frame64(0x23, reg, displacement);
+    }
+
+    /// `and word [frame], reg`.
+    pub fn and_frame_word(&mut self, displacement: i32, reg: Host) {
+        self.bytes.push(0x66);
+        self.rex(false, reg, 0, 0);
+        self.bytes.push(0x21);
+        self.frame_operand(reg.0, displacement);
+    }
+
+    /// `test byte [frame], value`.
+    pub fn test_frame_byte(&mut self, displacement: i32, value: u8) {
+        self.bytes.push(0xf6);
+        self.frame_operand(0, displacement);
+        self.bytes.push(value);
     }
 
     /// `or [frame], reg`.

@@ -35,6 +35,11 @@ impl Assembler {
         self.pair(true, 0x31, b, a);
     }
 
+    /// `or reg, reg`, of 64 bits.
+    pub fn or(&mut self, a: Host, b: Host) {
+        self.pair(true, 0x09, b, a);
+    }
+
     /// `sub reg, reg`, of 64 bits.
     pub fn sub(&mut self, a: Host, b: Host) {
         self.pair(true, 0x29, b, a);
@@ -57,7 +62,7 @@ impl Assembler {
         }
     }
 
-    /// One of the eight operations with a sign-extended immediate: 0 ADD, 4 AND, 5 SUB, 7 CMP.
+    /// One of the eight operations with a sign-extended immediate: 0 ADD, 1 OR, 4 AND, 5 SUB, 7 CMP.
     fn immediate(&mut self, wide: bool, operation: u8, reg: Host, value: i32) {
         self.rex(wide, Host(0), 0, reg.0);
         let operand = 0xc0 | operation << 3 | reg.0 & 7;
@@ -85,6 +90,11 @@ impl Assembler {
         self.immediate(false, 4, reg, value);
     }
 
+    /// `or reg, value`, of 32 bits.
+    pub fn or_immediate32(&mut self, reg: Host, value: i32) {
+        self.immediate(false, 1, reg, value);
+    }
+
     /// `cmp reg, value`, of 64 bits.
     pub fn cmp_immediate(&mut self, reg: Host, value: i32) {
         self.immediate(true, 7, reg, value);
@@ -99,6 +109,18 @@ impl Assembler {
     /// `shl reg, count`, of 32 bits.
     pub fn shl32(&mut self, reg: Host, count: u8) {
         self.rex(false, Host(0), 0, reg.0);
+        self.raw(&[0xc1, 0xe0 | reg.0 & 7, count]);
+    }
+
+    /// `shr reg, count`, of 64 bits.
+    pub fn shr(&mut self, reg: Host, count: u8) {
+        self.rex(true, Host(0), 0, reg.0);
+        self.raw(&[0xc1, 0xe8 | reg.0 & 7, count]);
+    }
+
+    /// `shl reg, count`, of 64 bits.
+    pub fn shl(&mut self, reg: Host, count: u8) {
+        self.rex(true, Host(0), 0, reg.0);
         self.raw(&[0xc1, 0xe0 | reg.0 & 7, count]);
     }
 
@@ -175,6 +197,12 @@ impl Assembler {
             (0, _) if base.is_some() => {}
             _ => self.raw(&displacement.to_le_bytes()),
         }
+    }
+
+    /// `cmp byte [reg], 0`; the register is R10 or R11.
+    pub fn cmp_byte_at_zero(&mut self, reg: Host) {
+        self.rex(false, Host(0), 0, reg.0);
+        self.raw(&[0x80, 0x38 | reg.0 & 7, 0]);
     }
 
     /// `test reg, value`, of 8 bits; the register is one of R8 to R15.

@@ -40,6 +40,8 @@ pub enum Cold {
     /// The guest's x87 registers are needed by the instruction at `offset`, which is number `count`; if they cannot be had, the
     /// interpreter executes it.
     LoadX87 { at: Label, back: Label, offset: usize, count: i8 },
+    /// The interpreter executes an operation, at this address, whose result is all that counts.
+    Operation { at: Label, back: Label, operation: u64 },
     /// A store hit a page with code.
     CodeWritten { at: Label, back: Label, accessor: Accessor },
 }
@@ -198,6 +200,12 @@ impl Emitter<'_> {
                 self.a.cmp_immediate(R10, 0);
                 self.a.jcc(NOT_EQUAL, back);
                 self.cold_part(Cold::Interpret { at: refused, offset, count });
+            }
+            Cold::Operation { at, back, operation } => {
+                self.a.place(at);
+                self.a.mov_immediate(R11, operation);
+                self.a.call_out(self.stubs.operation);
+                self.a.jmp(back);
             }
             Cold::CodeWritten { at, back, accessor } => {
                 self.a.place(at);

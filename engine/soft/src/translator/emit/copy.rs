@@ -277,10 +277,9 @@ impl Emitter<'_> {
         if !self.target.linked || guest.instruction.is_invalid() {
             return self.interpret(guest);
         }
-        let operation = operation_of(guest, true);
+        let operation = self.add_operation(guest, true);
         self.a.sub_immediate32(frame::BUDGET, self.count);
-        self.a.mov_immediate(R11, &raw const *operation as u64);
-        self.operations.push(operation);
+        self.a.mov_immediate(R11, operation);
         self.a.jmp_out(self.stubs.transfer);
     }
 
@@ -294,17 +293,20 @@ impl Emitter<'_> {
         }
         let touches_flags = flags.changes || !flags.reads.is_empty();
         self.spare_flags(if touches_flags { FlagSet::all() } else { guest.live_before() });
-        let operation = operation_of(guest, touches_flags);
-        self.a.mov_immediate(R11, &raw const *operation as u64);
-        self.operations.push(operation);
+        let operation = self.add_operation(guest, touches_flags);
+        self.a.mov_immediate(R11, operation);
         self.a.call_out(self.stubs.operation);
         self.flags = Flags::Memory;
     }
-}
 
-/// What translated code refers to where the interpreter executes an instruction.
-fn operation_of(guest: &Guest, touches_flags: bool) -> Box<Operation> {
-    Box::new(Operation { op: guest.op, touches_flags, touches_x87: x87::touches(&guest.instruction) })
+    /// What translated code refers to, by its address, where the interpreter executes an instruction.
+    pub fn add_operation(&mut self, guest: &Guest, touches_flags: bool) -> u64 {
+        let touches_x87 = x87::touches(&guest.instruction);
+        let operation = Box::new(Operation { op: guest.op, touches_flags, touches_x87 });
+        let address = &raw const *operation as u64;
+        self.operations.push(operation);
+        address
+    }
 }
 
 /// Puts the memory operand where its check leaves its address.

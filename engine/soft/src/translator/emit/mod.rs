@@ -272,8 +272,10 @@ impl Emitter<'_> {
             Kind::System => self.system(guest),
             Kind::Sti => self.sti(guest, next.is_some_and(|next| next.kind.is_plain())),
             Kind::PushFlags => self.push_flags(guest),
+            Kind::TimeStamp => self.time_stamp(guest),
             Kind::BitString => self.bit_string(guest),
             Kind::Operation => self.operation(guest),
+            Kind::FastCall(call) => self.fast_call(guest, call),
             Kind::Interpret => {
                 self.spare_flags(FlagSet::all());
                 self.transfer(guest);

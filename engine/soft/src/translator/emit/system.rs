@@ -2,11 +2,16 @@
 //!
 //! They are for level 0; elsewhere the interpreter raises what they raise there.
 
+use std::mem::offset_of;
+
 use iced_x86::Mnemonic;
+use tern_engine::TickLine;
 
 use super::cold::Cold;
 use super::{Emitter, Guest};
+use crate::tlb::View;
 use crate::translator::assembler::*;
+use crate::translator::fast_call::FastCall;
 use crate::translator::flags::FlagSet;
 use crate::translator::frame;
 
@@ -16,8 +21,6 @@ const INTERRUPTS: u8 = 1 << 1;
 const DIRECTION: u8 = 1 << 2;
 /// RFLAGS as PUSHF shows them: without RF and VM, which are bits 16 and 17.
 const PUSHED: i32 = !(3 << 16);
-/// SF, ZF, AF, PF and CF.
-const LOW_FLAGS: i32 = 0xd5;
 
 impl Emitter<'_> {
     /// The interpreter executes the instruction unless the level is 0. Flags are lost.
@@ -70,6 +73,52 @@ impl Emitter<'_> {
         self.in_shadow = false;
     }
 
+    /// RDTSC and RDTSCP. Where the counter's line does not hold, the interpreter executes them, and finds the next one.
+    pub fn time_stamp(&mut self, guest: &Guest) {
+        if !self.target.linked {
+            return self.operation(guest);
+        }
+        self.spare_flags(guest.live_before());
+        let operation = self.add_operation(guest, false);
+        let (at, back) = (self.a.label(), self.a.label());
+        self.cold.push(Cold::Operation { at, back, operation });
+        let processor = guest.instruction.mnemonic() == Mnemonic::Rdtscp;
+        self.a.raw(if processor { &[0x0f, 0x01, 0xf9] } else { &[0x0f, 0x31] });
+        let line = frame::time_stamps;
+        self.a.shl(RDX, 32);
+        self.a.or(RAX, RDX);
+        self.a.sub_frame(RAX, line(offset_of!(TickLine, begin)));
+        self.a.cmp_frame(RAX, line(offset_of!(TickLine, ticks)));
+        self.a.jcc(ABOVE_OR_EQUAL, at);
+        self.a.multiply_frame(RAX, line(offset_of!(TickLine, multiplier)));
+        self.a.shr(RAX, TickLine::FRACTION);
+        self.a.add_frame(RAX, line(offset_of!(TickLine, shows)));
+        self.a.mov(RDX, RAX);
+        self.a.shr(RDX, 32);
+        self.a.mov32(RAX, RAX);
+        if processor {
+            self.a.load32(RCX, frame::TSC_AUX);
+        }
+        self.a.place(back);
+    }
+
+    /// SYSCALL or SYSRET of 64-bit code, which lead to the other view of memory than the unit's.
+    pub fn fast_call(&mut self, guest: &Guest, call: FastCall) {
+        self.spare_flags(FlagSet::all());
+        let from = match call {
+            FastCall::Call => View::User,
+            FastCall::Return => View::Supervisor,
+        };
+        if !self.target.linked || self.target.view != from {
+            return self.transfer(guest);
+        }
+        let operation = self.add_operation(guest, true);
+        self.a.sub_immediate32(frame::BUDGET, self.count);
+        self.a.mov_immediate(R11, operation);
+        self.a.mov_immediate(R10, guest.next_offset() as u64);
+        self.a.jmp_out(self.stubs.fast_calls[call as usize]);
+    }
+
     /// PUSHF of the code's own width.
     pub fn push_flags(&mut self, guest: &Guest) {
         self.spare_flags(FlagSet::all());
@@ -78,10 +127,10 @@ impl Emitter<'_> {
         self.a.and_immediate(R11, PUSHED);
         self.a.store(value, R11);
         self.a.load_byte(R11, frame::FLAGS + 1);
-        self.a.and_immediate32(R11, LOW_FLAGS);
+        self.a.and_immediate32(R11, frame::LOW_FLAGS);
         self.a.or_frame(value, R11);
         self.a.load_byte(R11, frame::FLAGS);
-        self.a.shl32(R11, 11);
+        self.a.shl32(R11, frame::OVERFLOW_SHIFT);
         self.a.or_frame(value, R11);
         let word = self.word();
         let moved = -(word as i32);

@@ -226,9 +226,6 @@ fn elements_that_are_not_selected_are_not_accessed() {
     });
 }
 
-/// So often that it is translated, and once more anew.
-const HOT: u32 = 30_000;
-
 #[test]
 fn hot_code_computes_with_whole_registers() {
     long_with_v3(|g| {

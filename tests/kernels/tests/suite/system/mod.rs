@@ -6,4 +6,5 @@ mod cpuid;
 mod extended_state;
 mod msr;
 mod system_call;
+mod time_stamps;
 mod x87;

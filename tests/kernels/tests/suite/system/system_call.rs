@@ -1,6 +1,8 @@
 //! SYSCALL and SYSRET (APM volume 2, section 6.1.1).
 
+use iced_x86::IcedError;
 use iced_x86::code_asm::*;
+use tern_test_kernels::device::apic;
 use tern_test_kernels::expect::fault;
 use tern_test_kernels::expect::vector::{DB, GP, UD};
 use tern_test_kernels::guest::Emit;
@@ -17,6 +19,10 @@ const CF: u32 = 1;
 const TF: u32 = 1 << 8;
 const IF: u32 = 1 << 9;
 const DF: u32 = 1 << 10;
+const OF: u32 = 1 << 11;
+const AC: u32 = 1 << 18;
+/// The arithmetic flags.
+const STATUS: u32 = OF | 0xd5;
 
 /// Writes a register. RAX, RCX and RDX are lost.
 fn write_msr(g: &mut Long, number: u32, value: u64) -> Emit {
@@ -130,5 +136,172 @@ fn a_return_can_go_to_compatibility_mode() {
         g.expect(rax, 7)?;
         g.expect_frame(0, linear + 3)?;
         g.expect_frame(1, USER_CODE_32_SELECTOR.into())
+    });
+}
+
+/// What a kernel's entry does in hot code: adds the flags that it has to RBX, those that the program had to RBP, its selectors to
+/// R15, and changes the program's flags in `toggled`.
+fn count_and_return(g: &mut Long, toggled: u32) -> Emit {
+    g.pushfq()?;
+    g.pop(rax)?;
+    g.add(rbx, rax)?;
+    g.add(rbp, r11)?;
+    g.mov(eax, cs)?;
+    g.add(r15, rax)?;
+    g.mov(eax, ss)?;
+    g.add(r15, rax)?;
+    g.xor(r11d, toggled as i32)?;
+    g.sysretq()
+}
+
+/// A program's subroutine: so many system calls in a loop, each with all arithmetic flags set. The flags that it has behind them are
+/// added to R9, the selectors to R14.
+fn loop_of_calls(g: &mut Long, count: u32) -> Result<CodeLabel, IcedError> {
+    g.out_of_line(|g| {
+        for register in [rbx, rbp, r15, r9, r14] {
+            g.xor(register, register)?;
+        }
+        g.rounds(count, |g| {
+            // Overflow by an addition, which keeps AH; the others from that.
+            g.mov(eax, 0xd57f)?;
+            g.add(al, 1)?;
+            g.sahf()?;
+            g.syscall()?;
+            g.pushfq()?;
+            g.pop(rax)?;
+            g.add(r9, rax)?;
+            g.mov(eax, cs)?;
+            g.add(r14, rax)?;
+            g.mov(eax, ss)?;
+            g.add(r14, rax)
+        })?;
+        g.ret()
+    })
+}
+
+#[test]
+fn hot_calls_keep_and_clear_the_flags_that_they_should() {
+    const SELECTORS: u64 = CODE_SELECTOR as u64 + DATA_SELECTOR as u64;
+    const USER_SELECTORS: u64 = USER_CODE_SELECTOR as u64 + USER_DATA_SELECTOR as u64;
+    const TOGGLED: u32 = OF | CF | 1 << 6;
+    for mask in [0, IF | DF | CF, STATUS | IF | DF | AC | TF, AC | OF] {
+        for user in [IF, IF | DF, IF | AC] {
+            long(|g| {
+                set_up(g, mask, |g| count_and_return(g, TOGGLED))?;
+                g.user_flags = user | 2;
+                let rounds = if mask == 0 { HOT } else { WARM };
+                let calls = loop_of_calls(g, rounds)?;
+                g.user(|g| g.call(calls))?;
+                let rounds = u64::from(rounds);
+                let flags = STATUS | user | 2;
+                g.expect(rbx, u64::from(flags & !mask) * rounds)?;
+                g.expect(rbp, u64::from(flags) * rounds)?;
+                g.expect(r9, u64::from(flags ^ TOGGLED) * rounds)?;
+                g.expect(r15, SELECTORS * rounds)?;
+                g.expect(r14, USER_SELECTORS * rounds)
+            });
+        }
+    }
+}
+
+#[test]
+fn hot_calls_go_where_the_registers_say_now() {
+    long(|g| {
+        let calls = loop_of_calls(g, WARM)?;
+        let loops = |g: &mut Long, kernel: u64, flags: u64| {
+            g.user(|g| g.call(calls))?;
+            g.expect(rbx, flags * u64::from(WARM))?;
+            g.expect(r15, kernel * u64::from(WARM))
+        };
+        let (all, none) = (u64::from(STATUS | IF | 2), 2);
+        let selectors = u64::from(CODE_SELECTOR) + u64::from(DATA_SELECTOR);
+        g.user_flags = IF | 2;
+        set_up(g, 0, |g| count_and_return(g, 0))?;
+        loops(g, selectors, all)?;
+        write_msr(g, SFMASK, (STATUS | IF).into())?;
+        loops(g, selectors, none)?;
+        // Another entry, and other selectors, which SYSCALL does not look up. R14 and R9 are the program's, as before.
+        set_up(g, STATUS | IF, |g| {
+            g.mov(eax, cs)?;
+            g.add(r15, rax)?;
+            g.inc(rbx)?;
+            g.sysretq()
+        })?;
+        let star = u64::from(CODE_SELECTOR + 0x100) << 32 | u64::from(USER_CODE_32_SELECTOR) << 48;
+        write_msr(g, STAR, star)?;
+        loops(g, u64::from(CODE_SELECTOR) + 0x100, 1)?;
+        write_msr(g, EFER, 0x900)?;
+        g.expect_user_fault(fault(UD).elsewhere(), |g| g.call(calls))
+    });
+}
+
+#[test]
+fn an_interrupt_that_waits_is_taken_right_behind_a_hot_return() {
+    const VECTOR: u8 = 0x50;
+    /// To the sender itself.
+    const SELF: u32 = 1 << 18;
+    long(|g| {
+        apic::enable(g)?;
+        g.handler(VECTOR, |g| {
+            g.inc(r8)?;
+            apic::end_of_interrupt(g)?;
+            g.iretq()
+        })?;
+        set_up(g, IF, |g| {
+            g.mov(r12, rcx)?;
+            g.mov(r14, r11)?;
+            apic::write(g, apic::ICR, SELF | u32::from(VECTOR))?;
+            g.mov(rcx, r12)?;
+            g.mov(r11, r14)?;
+            g.sysretq()
+        })?;
+        g.xor(r8d, r8d)?;
+        g.xor(ebx, ebx)?;
+        g.user_flags = IF | 2;
+        g.user(|g| {
+            g.rounds(WARM, |g| {
+                g.syscall()?;
+                g.add(rbx, r8)
+            })
+        })?;
+        g.expect(r8, WARM.into())?;
+        g.expect(rbx, u64::from(WARM) * u64::from(WARM + 1) / 2)
+    });
+}
+
+#[test]
+fn a_hot_return_that_sets_the_trap_flag_is_followed_by_a_trap() {
+    long(|g| {
+        // It clears the flag in the frame.
+        g.handler(DB, |g| {
+            g.inc(r8)?;
+            g.and(dword_ptr(rsp + 16), !(TF as i32))?;
+            g.iretq()
+        })?;
+        set_up(g, IF, |g| {
+            // Every other time.
+            g.mov(eax, r13d)?;
+            g.and(eax, 1)?;
+            g.shl(eax, 8)?;
+            g.or(r11, rax)?;
+            g.sysretq()
+        })?;
+        g.xor(r8d, r8d)?;
+        g.user(|g| g.rounds(WARM, |g| g.syscall()))?;
+        g.expect(r8, u64::from(WARM) / 2)
+    });
+}
+
+#[test]
+fn a_hot_return_to_an_address_that_is_not_canonical_is_a_fault() {
+    long(|g| {
+        set_up(g, IF, |g| {
+            g.mov(rax, 1_u64 << 47)?;
+            g.cmp(r13d, 1)?;
+            g.cmove(rcx, rax)?;
+            g.sysretq()
+        })?;
+        g.expect_user_fault(fault(GP).elsewhere(), |g| g.rounds(WARM, |g| g.syscall()))?;
+        g.expect(r13, 1)
     });
 }

@@ -6,27 +6,12 @@ use tern_test_kernels::expect::vector::{MF, NM};
 use tern_test_kernels::guest::Emit;
 use tern_test_kernels::long::*;
 
-/// So often that it is translated, and once more anew.
-const HOT: u32 = 30_000;
-/// So often that it is translated.
-const WARM: u32 = 300;
-
 /// FCW after FNINIT.
 const NEAREST: u32 = 0x037f;
 /// The same, rounding towards zero.
 const TRUNCATE: u32 = 0x0f7f;
 /// The same with division by zero unmasked.
 const ZERO_DIVIDE_UNMASKED: u32 = 0x037b;
-
-/// A loop of so many rounds, counted down in R13.
-fn rounds(g: &mut Long, count: u32, body: impl FnOnce(&mut Long) -> Emit) -> Emit {
-    let mut again = g.create_label();
-    g.mov(r13d, count)?;
-    g.place(&mut again)?;
-    body(g)?;
-    g.dec(r13d)?;
-    g.jnz(again)
-}
 
 /// ST(0) is this integer, and is dropped.
 #[track_caller]
@@ -46,7 +31,7 @@ fn ten_bytes_go_to_memory_and_come_back_across_pages() {
         g.fstp(tbyte_ptr(rbx))?;
         g.fldz()?;
         g.fstp(tbyte_ptr(rcx - 96))?;
-        rounds(g, HOT, |g| {
+        g.rounds(HOT, |g| {
             g.fld(tbyte_ptr(rbx))?;
             g.fld1()?;
             g.faddp(st1, st0)?;
@@ -72,7 +57,7 @@ fn comparisons_set_flags_and_status() {
         g.xor(r9d, r9d)?;
         g.fld1()?;
         g.fldz()?;
-        rounds(g, WARM, |g| {
+        g.rounds(WARM, |g| {
             // 0 is below 1.
             g.fcomi(st0, st1)?;
             g.adc(rbx, 0)?;
@@ -100,7 +85,7 @@ fn control_words_change_in_hot_code() {
         g.mov(qword_ptr(frame(0) + 8), rax)?;
         g.mov(rsi, frame(0))?;
         g.xor(ebx, ebx)?;
-        rounds(g, HOT, |g| {
+        g.rounds(HOT, |g| {
             g.fld(qword_ptr(rsi + 8))?;
             g.fldcw(word_ptr(rsi + 4))?;
             g.fist(dword_ptr(rsi + 16))?;
@@ -123,7 +108,7 @@ fn an_exception_that_becomes_unmasked_in_hot_code_is_raised() {
     long(|g| {
         g.mov(ecx, ZERO_DIVIDE_UNMASKED)?;
         g.expect_fault(fault(MF).elsewhere(), |g| {
-            rounds(g, WARM, |g| {
+            g.rounds(WARM, |g| {
                 g.mov(eax, NEAREST)?;
                 g.cmp(r13d, 1)?;
                 g.cmove(eax, ecx)?;
@@ -145,7 +130,7 @@ fn an_exception_that_becomes_unmasked_in_hot_code_is_raised() {
         g.fstp(st0)?;
         g.mov(dword_ptr(frame(0)), NEAREST)?;
         g.fldcw(word_ptr(frame(0)))?;
-        rounds(g, WARM, |g| {
+        g.rounds(WARM, |g| {
             g.fld1()?;
             g.fldz()?;
             g.fdivp(st1, st0)?;
@@ -163,7 +148,7 @@ fn mmx_registers_are_the_same_to_every_instruction() {
         g.movq(mm1, qword_ptr(frame(0)))?;
         g.pxor(mm0, mm0)?;
         g.pxor(xmm2, xmm2)?;
-        rounds(g, HOT, |g| {
+        g.rounds(HOT, |g| {
             g.paddd(mm0, mm1)?;
             g.movq(qword_ptr(frame(1)), mm0)?;
             g.movq2dq(xmm1, mm0)?;
@@ -179,7 +164,7 @@ fn mmx_registers_are_the_same_to_every_instruction() {
         g.fxsave(ptr(frame(2)))?;
         g.movzx(eax, byte_ptr(frame(2) + 4))?;
         g.expect(rax, 0xff)?;
-        rounds(g, WARM, |g| {
+        g.rounds(WARM, |g| {
             g.paddd(mm0, mm1)?;
             g.emms()?;
             g.fld1()?;
@@ -196,7 +181,7 @@ fn what_saves_and_restores_the_registers_finds_those_of_hot_code() {
     long(|g| {
         g.xor(ebx, ebx)?;
         g.fldz()?;
-        rounds(g, WARM, |g| {
+        g.rounds(WARM, |g| {
             g.fld1()?;
             g.faddp(st1, st0)?;
             g.fxsave(ptr(frame(0)))?;
@@ -227,7 +212,7 @@ fn no_address_of_the_host_is_found_where_instructions_are_noted() {
         return;
     }
     long(|g| {
-        rounds(g, HOT, |g| {
+        g.rounds(HOT, |g| {
             g.fld(qword_ptr(frame(3)))?;
             g.fstp(qword_ptr(frame(3)))?;
             g.fxsave64(ptr(frame(0)))?;
@@ -251,7 +236,7 @@ fn hot_code_without_the_unit_is_told_so() {
         g.or(edx, TS)?;
         g.fldz()?;
         g.expect_fault(fault(NM).elsewhere(), |g| {
-            rounds(g, WARM, |g| {
+            g.rounds(WARM, |g| {
                 g.cmp(r13d, 1)?;
                 g.mov(rax, rcx)?;
                 g.cmove(rax, rdx)?;
@@ -279,7 +264,7 @@ fn a_handler_that_uses_the_unit_between_takes_nothing_away() {
             g.iretq()
         })?;
         g.fldz()?;
-        rounds(g, WARM, |g| {
+        g.rounds(WARM, |g| {
             g.fld1()?;
             g.int(i32::from(VECTOR))?;
             g.faddp(st1, st0)
