@@ -65,8 +65,8 @@ fn lay_line() -> (Option<TickLine>, u64) {
 fn is_trusted() -> bool {
     const POWER_MANAGEMENT: u32 = 0x8000_0007;
     const INVARIANT: u32 = 1 << 8;
-    let invariant = __cpuid(0x8000_0000).eax >= POWER_MANAGEMENT
-        && __cpuid(POWER_MANAGEMENT).edx & INVARIANT != 0;
+    let invariant =
+        __cpuid(0x8000_0000).eax >= POWER_MANAGEMENT && __cpuid(POWER_MANAGEMENT).edx & INVARIANT != 0;
     invariant && fs::read_to_string(CLOCK_SOURCE).is_ok_and(|source| source.trim_end() == "tsc")
 }
 
@@ -78,7 +78,11 @@ fn reading() -> Reading {
         (ordered_ticks().wrapping_sub(ticks), Reading { ticks, clock })
     };
     let first = attempt();
-    (1..ATTEMPTS).map(|_| attempt()).chain([first]).min_by_key(|(took, _)| *took).map_or(first.1, |(_, reading)| reading)
+    (1..ATTEMPTS)
+        .map(|_| attempt())
+        .chain([first])
+        .min_by_key(|(took, _)| *took)
+        .map_or(first.1, |(_, reading)| reading)
 }
 
 /// The time-stamp counter, read when all instructions before are done.
@@ -156,7 +160,10 @@ mod tests {
                         let shown = now();
                         let after = monotonic();
                         assert!(shown >= seen, "{shown} after {seen}");
-                        assert!(shown + 100_000 >= before && shown <= after + 100_000, "{before} {shown} {after}");
+                        assert!(
+                            shown + 100_000 >= before && shown <= after + 100_000,
+                            "{before} {shown} {after}"
+                        );
                         latest.fetch_max(shown, Ordering::SeqCst);
                     }
                 });

@@ -146,7 +146,10 @@ mod tests {
             self.time += nanoseconds;
             self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             let late = (self.random >> 33) % 40;
-            Reading { ticks: 1_000_000 + (self.time * self.rate) as u64, clock: 5_000 + self.time as u64 + late }
+            Reading {
+                ticks: 1_000_000 + (self.time * self.rate) as u64,
+                clock: 5_000 + self.time as u64 + late,
+            }
         }
     }
 

@@ -457,7 +457,8 @@ impl Environment for SoftEnvironment {
     fn timestamp(&mut self) -> u64 {
         let clock = self.interrupts.clock();
         if !self.hides_time_stamps {
-            self.translated.time_stamps = clock.line().and_then(|line| self.tsc.line(line)).unwrap_or_default();
+            self.translated.time_stamps =
+                clock.line().and_then(|line| self.tsc.line(line)).unwrap_or_default();
         }
         self.tsc.base(clock.now())
     }

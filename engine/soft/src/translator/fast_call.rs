@@ -15,7 +15,7 @@ use super::assembler::*;
 use super::calls::Otherwise;
 use super::frame;
 use super::jumps;
-use crate::tlb::View;
+use crate::tlb::{REMEMBERED, View};
 
 /// What SYSCALL and SYSRET do to the processor.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -73,7 +73,7 @@ const fn place(field: usize) -> i32 {
 
 /// Jumped to with the operation's address in R11, for SYSCALL with the offset behind it in R10. The flags are in memory, the
 /// instructions counted, and the code is 64-bit code in [`View::User`] or [`View::Supervisor`].
-pub fn fast_call(a: &mut Assembler, call: FastCall, transfer: u32, resolve: u32) {
+pub fn fast_call(a: &mut Assembler, call: FastCall, transfer: u32, resolve: &[u32; REMEMBERED]) {
     let otherwise = a.label();
     let only_if = |a: &mut Assembler, condition: Condition| a.jcc(condition.negated(), otherwise);
     a.cmp_byte_zero(place(offset_of!(FastCalls, ready)));
@@ -114,7 +114,7 @@ pub fn fast_call(a: &mut Assembler, call: FastCall, transfer: u32, resolve: u32)
     a.jmp_register(R11);
     a.place(unknown);
     a.mov_immediate(R11, Otherwise::jump().bits());
-    a.call_out(resolve);
+    a.call_out(resolve[view as usize]);
     a.jmp_register(R11);
     a.place(otherwise);
     a.jmp_out(transfer);

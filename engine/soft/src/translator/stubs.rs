@@ -5,6 +5,7 @@ use super::calls;
 use super::code_cache::CodeCache;
 use super::fast_call::{FastCall, fast_call};
 use super::frame::{self, Exit, Vectors};
+use super::jumps;
 use crate::profile::gauge::Work;
 use crate::ram::PAGE;
 use crate::tlb::{ENTRIES, REMEMBERED, Site, View};
@@ -49,9 +50,9 @@ pub struct Stubs {
     pub transfer: u32,
     /// Jumped to as `transfer`, by [`FastCall`], for SYSCALL with the offset behind it in R10.
     pub fast_calls: [u32; 2],
-    /// Called with an instruction pointer in R10 that a jump table does not know, and in R11 what to do if there is no
-    /// code for it ([`calls::Otherwise`]). Returns with the code's address in R11.
-    pub resolve: u32,
+    /// Called with an instruction pointer in R10 that its entry in the jump table does not know, and in R11 what to do if there is
+    /// no code for it ([`calls::Otherwise`]); by view. Returns with the code's address in R11.
+    pub resolve: [u32; REMEMBERED],
     /// Called after a store, with its host address in R10, the page's `CodePage` in R11 and a [`calls::Accessor`] on the stack.
     pub code_written: u32,
     /// Called with a page offset in R10: loads the guest's vector registers, or leaves for the interpreter; by whether they must
@@ -101,10 +102,11 @@ impl Stubs {
         }
         stubs.operation = add(&|a| operation(a, leave_saved))?;
         stubs.transfer = add(&|a| transfer(a, leave_saved))?;
-        stubs.resolve = add(&|a| resolve(a, leave_half))?;
+        for view in [View::User, View::Supervisor, View::SupervisorAc] {
+            stubs.resolve[view as usize] = add(&|a| resolve(a, view, leave_half))?;
+        }
         for call in [FastCall::Call, FastCall::Return] {
-            stubs.fast_calls[call as usize] =
-                add(&|a| fast_call(a, call, stubs.transfer, stubs.resolve))?;
+            stubs.fast_calls[call as usize] = add(&|a| fast_call(a, call, stubs.transfer, &stubs.resolve))?;
         }
         stubs.code_written = add(&|a| code_written(a, leave_half))?;
         for wide in [false, true] {
@@ -454,8 +456,20 @@ fn transfer(a: &mut Assembler, leave_saved: u32) {
 }
 
 /// R10 is an instruction pointer, R11 a [`calls::Otherwise`].
-fn resolve(a: &mut Assembler, leave_half: u32) {
+fn resolve(a: &mut Assembler, view: View, leave_half: u32) {
     const RETURN: i32 = 8;
+    // The entry beside.
+    let (unknown, table) = (a.label(), frame::jump_table(view));
+    a.store(frame::scratch(0) + RETURN, R11);
+    a.multiply32(R11, R10, jumps::MULTIPLIER as i32);
+    a.shr32(R11, table.shift);
+    a.xor_immediate32(R11, jumps::BESIDE as i32);
+    a.cmp_table(R11, table.rips + RETURN, R10);
+    a.jcc(NOT_EQUAL, unknown);
+    a.load_table(R11, R11, 3, table.code + RETURN);
+    a.ret();
+    a.place(unknown);
+    a.load(R11, frame::scratch(0) + RETURN);
     store_volatile(a, RETURN);
     a.mov(RSI, R10);
     a.mov(RDX, R11);

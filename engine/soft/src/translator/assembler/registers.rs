@@ -62,7 +62,7 @@ impl Assembler {
         }
     }
 
-    /// One of the eight operations with a sign-extended immediate: 0 ADD, 1 OR, 4 AND, 5 SUB, 7 CMP.
+    /// One of the eight operations with a sign-extended immediate: 0 ADD, 1 OR, 4 AND, 5 SUB, 6 XOR, 7 CMP.
     fn immediate(&mut self, wide: bool, operation: u8, reg: Host, value: i32) {
         self.rex(wide, Host(0), 0, reg.0);
         let operand = 0xc0 | operation << 3 | reg.0 & 7;
@@ -93,6 +93,11 @@ impl Assembler {
     /// `or reg, value`, of 32 bits.
     pub fn or_immediate32(&mut self, reg: Host, value: i32) {
         self.immediate(false, 1, reg, value);
+    }
+
+    /// `xor reg, value`, of 32 bits.
+    pub fn xor_immediate32(&mut self, reg: Host, value: i32) {
+        self.immediate(false, 6, reg, value);
     }
 
     /// `cmp reg, value`, of 64 bits.

@@ -169,7 +169,7 @@ impl Emitter<'_> {
             Cold::Resolve { at, back, otherwise } => {
                 self.a.place(at);
                 self.a.mov_immediate(R11, otherwise.bits());
-                self.a.call_out(self.stubs.resolve);
+                self.a.call_out(self.stubs.resolve[self.target.view as usize]);
                 self.a.jmp(back);
             }
             Cold::TimeUp { at, target } => {
