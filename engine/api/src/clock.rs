@@ -50,30 +50,28 @@ impl Clock {
     #[must_use]
     #[inline]
     pub fn now(&self) -> Time {
+        self.now_and_line().0
+    }
+
+    /// Now, and the straight line on which the clock is for a while, unless it is paused meanwhile. `None` if there is none, or
+    /// it is paused.
+    #[must_use]
+    #[inline]
+    pub fn now_and_line(&self) -> (Time, Option<TickLine>) {
         loop {
             let skew = self.skew.load(Ordering::Acquire);
             let shown = self.paused_at.load(Ordering::Acquire);
             if shown != RUNNING {
-                return Time::from_nanos(shown);
+                return (Time::from_nanos(shown), None);
             }
-            let now = self.elapsed().wrapping_sub(skew);
+            let (now, line) = host_clock::now_and_line();
             // A pause that came and went meanwhile has changed the skew.
             if self.skew.load(Ordering::Acquire) == skew {
-                return Time::from_nanos(now);
+                let here = |host: u64| host.wrapping_sub(self.origin).wrapping_sub(skew);
+                let line = line.map(|line| TickLine { shows: here(line.shows), ..line });
+                return (Time::from_nanos(here(now)), line);
             }
         }
-    }
-
-    /// The straight line on which it will be for a while, unless it is paused. `None` if there is none, or it is paused.
-    #[must_use]
-    pub fn line(&self) -> Option<TickLine> {
-        if self.paused_at.load(Ordering::Acquire) != RUNNING {
-            return None;
-        }
-        let skew = self.skew.load(Ordering::Acquire);
-        let line = host_clock::line()?;
-        let shows = line.shows.wrapping_sub(self.origin).wrapping_sub(skew);
-        Some(TickLine { shows, ..line })
     }
 
     /// Stops the clock; a stopped clock stays as it is.

@@ -6,7 +6,7 @@
 use std::arch::x86_64::{__cpuid, _mm_lfence, _rdtsc};
 use std::fs;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use rustix::time::{ClockId, clock_gettime};
 
@@ -17,48 +17,69 @@ const CLOCK_SOURCE: &str = "/sys/devices/system/clocksource/clocksource0/current
 /// How often the counter and the clock are read for one reading: nothing should come between.
 const ATTEMPTS: usize = 4;
 
+/// Whether the counter can be trusted is looked at again after so many lines.
+const LINES_OF_TRUST: u32 = 8;
+
 /// The line that holds now; changed by whoever has [`RULER`].
 static LINE: SharedLine = SharedLine::new();
-/// What lays the lines; `None` where the counter cannot be trusted.
-static RULER: OnceLock<Option<Mutex<Ruler>>> = OnceLock::new();
+/// While there is no line: when there can be the next one, by the clock.
+static DUE: AtomicU64 = AtomicU64::new(0);
+/// While there is no line: the latest time that anybody may have read by one.
+static LATEST: AtomicU64 = AtomicU64::new(0);
+/// What lays the lines, and how many it has laid.
+static RULER: Mutex<Option<(Ruler, u32)>> = Mutex::new(None);
 
 /// What the clock shows, in nanoseconds since the host's start, but for its sleep. It never goes back.
 #[inline]
 pub fn now() -> u64 {
-    match LINE.read().at(ordered_ticks()) {
-        Some(now) => now,
-        None => lay_line().1,
+    now_and_line().0
+}
+
+/// What the clock shows, and the line on which it is, if there is one.
+#[inline]
+pub fn now_and_line() -> (u64, Option<TickLine>) {
+    let line = LINE.read();
+    match line.at(ordered_ticks()) {
+        Some(now) => (now, Some(line)),
+        None => lay_line(),
     }
 }
 
-/// The line that holds now, if there is one.
-pub fn line() -> Option<TickLine> {
-    let line = LINE.read();
-    if line.at(ordered_ticks()).is_some() { Some(line) } else { lay_line().0 }
-}
-
-/// The next line, if there is one, and what the clock shows.
+/// What the clock shows, and the next line, if there is one.
 #[cold]
-fn lay_line() -> (Option<TickLine>, u64) {
-    let ruler = RULER.get_or_init(|| is_trusted().then(|| Mutex::new(Ruler::new(reading()))));
-    let Some(ruler) = ruler else { return (None, monotonic()) };
-    let mut ruler = ruler.lock().unwrap_or_else(PoisonError::into_inner);
+fn lay_line() -> (u64, Option<TickLine>) {
+    let clock = monotonic();
+    if clock < DUE.load(Ordering::Relaxed) {
+        return (clock.max(LATEST.load(Ordering::Relaxed)), None);
+    }
+    let mut ruler = RULER.lock().unwrap_or_else(PoisonError::into_inner);
+    // Somebody else may just have laid it.
     let line = LINE.read();
     if let Some(now) = line.at(ordered_ticks()) {
-        return (Some(line), now);
+        return (now, Some(line));
     }
-    let clock = monotonic();
-    if clock >= ruler.due() {
-        let line = ruler.next(reading());
-        LINE.write(line.unwrap_or_default());
-        if let Some(line) = line {
-            return (Some(line), line.shows);
+    let now = reading();
+    let (ruler, lines) = ruler.get_or_insert_with(|| (Ruler::new(now, 0), 0));
+    let is_due = now.clock >= ruler.due();
+    let mut line = if is_due { ruler.next(now) } else { None };
+    let is_torn = is_due && line.is_none();
+    if (is_torn || lines.is_multiple_of(LINES_OF_TRUST)) && !is_trusted() {
+        line = None;
+        ruler.give_up();
+    }
+    *lines = lines.wrapping_add(1);
+    match line {
+        Some(line) => {
+            LINE.write(line);
+            (line.shows, Some(line))
         }
-        if !is_trusted() {
-            ruler.give_up();
+        None => {
+            LATEST.store(ruler.latest(), Ordering::Relaxed);
+            DUE.store(ruler.due(), Ordering::Relaxed);
+            LINE.write(TickLine::default());
+            (now.clock.max(ruler.latest()), None)
         }
     }
-    (None, clock.max(ruler.latest()))
 }
 
 /// Whether the counter counts at one rate, whatever the processor does, and the kernel finds it the same on all of them.
@@ -70,19 +91,17 @@ fn is_trusted() -> bool {
     invariant && fs::read_to_string(CLOCK_SOURCE).is_ok_and(|source| source.trim_end() == "tsc")
 }
 
-/// Both at the same time, the counter right before the clock: so a line that begins there is not behind the clock.
+/// The counter right before the clock: so a line that begins there is not behind the clock.
 fn reading() -> Reading {
     let attempt = || {
         let ticks = ordered_ticks();
         let clock = monotonic();
-        (ordered_ticks().wrapping_sub(ticks), Reading { ticks, clock })
+        (ordered_ticks().wrapping_sub(ticks), ticks, clock)
     };
-    let first = attempt();
-    (1..ATTEMPTS)
-        .map(|_| attempt())
-        .chain([first])
-        .min_by_key(|(took, _)| *took)
-        .map_or(first.1, |(_, reading)| reading)
+    let attempts: [_; ATTEMPTS] = std::array::from_fn(|_| attempt());
+    let [first, ..] = attempts;
+    let (_, ticks, clock) = attempts.into_iter().min().unwrap_or(first);
+    Reading { ticks, clock, slept: read(ClockId::Boottime).saturating_sub(clock) }
 }
 
 /// The time-stamp counter, read when all instructions before are done.
@@ -97,7 +116,12 @@ fn ordered_ticks() -> u64 {
 
 /// The clock itself.
 fn monotonic() -> u64 {
-    let now = clock_gettime(ClockId::Monotonic);
+    read(ClockId::Monotonic)
+}
+
+/// A clock of the host, in nanoseconds.
+fn read(clock: ClockId) -> u64 {
+    let now = clock_gettime(clock);
     // It counts from the host's start, and is never negative.
     (now.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec as u64)
 }
@@ -115,6 +139,7 @@ impl SharedLine {
 
     #[inline]
     fn read(&self) -> TickLine {
+        let mut attempts = 0_u32;
         loop {
             let version = self.version.load(Ordering::Acquire);
             let [begin, ticks, multiplier, shows] =
@@ -123,7 +148,13 @@ impl SharedLine {
             if version.is_multiple_of(2) && self.version.load(Ordering::Relaxed) == version {
                 return TickLine { begin, ticks, multiplier, shows };
             }
-            std::hint::spin_loop();
+            // Whoever writes may have lost its place on a processor.
+            if attempts < 100 {
+                std::hint::spin_loop()
+            } else {
+                std::thread::yield_now()
+            }
+            attempts = attempts.saturating_add(1);
         }
     }
 
@@ -175,12 +206,15 @@ mod tests {
     fn a_line_shows_what_the_clock_does() {
         now();
         thread::sleep(Duration::from_millis(30));
-        let Some(line) = line() else {
+        let (now, line) = now_and_line();
+        // The first measurement may have begun long ago, and begins again then.
+        thread::sleep(Duration::from_millis(30));
+        let Some(line) = line.or_else(|| now_and_line().1) else {
             assert!(!is_trusted(), "there must be a line by now");
             return;
         };
         let shown = line.at(ordered_ticks());
-        let clock = now();
-        assert!(shown.is_none_or(|shown| shown <= clock && clock - shown < 1_000_000_000));
+        let later = now_and_line().0;
+        assert!(now <= later && shown.is_none_or(|shown| shown <= later && later - shown < 1_000_000_000));
     }
 }

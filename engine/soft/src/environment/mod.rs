@@ -208,14 +208,14 @@ impl SoftEnvironment {
         self.translated.fast_calls.update(cpu);
         let Msrs { tsc_offset, kvm_system_time, .. } = cpu.msrs;
         let hidden = cpu.cr4.contains(Cr4::TSD);
-        if self.tsc.offset == tsc_offset
-            && self.system_time == kvm_system_time
-            && self.hides_time_stamps == hidden
-        {
+        if self.hides_time_stamps != hidden {
+            self.hides_time_stamps = hidden;
+            self.forget_time_line();
+        }
+        if self.tsc.offset == tsc_offset && self.system_time == kvm_system_time {
             return;
         }
         self.forget_time_line();
-        self.hides_time_stamps = hidden;
         self.tsc.offset = tsc_offset;
         self.system_time = kvm_system_time;
         let now = self.interrupts.clock().now();
@@ -455,12 +455,10 @@ impl Environment for SoftEnvironment {
     }
 
     fn timestamp(&mut self) -> u64 {
-        let clock = self.interrupts.clock();
-        if !self.hides_time_stamps {
-            self.translated.time_stamps =
-                clock.line().and_then(|line| self.tsc.line(line)).unwrap_or_default();
-        }
-        self.tsc.base(clock.now())
+        let (now, line) = self.interrupts.clock().now_and_line();
+        let line = line.filter(|_| !self.hides_time_stamps).and_then(|line| self.tsc.line(line));
+        self.translated.time_stamps = line.unwrap_or_default();
+        self.tsc.base(now)
     }
 
     fn random(&mut self) -> u64 {

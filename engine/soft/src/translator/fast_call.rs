@@ -75,22 +75,22 @@ const fn place(field: usize) -> i32 {
 /// instructions counted, and the code is 64-bit code in [`View::User`] or [`View::Supervisor`].
 pub fn fast_call(a: &mut Assembler, call: FastCall, transfer: u32, resolve: &[u32; REMEMBERED]) {
     let otherwise = a.label();
-    let only_if = |a: &mut Assembler, condition: Condition| a.jcc(condition.negated(), otherwise);
     a.cmp_byte_zero(place(offset_of!(FastCalls, ready)));
-    only_if(a, NOT_EQUAL);
+    a.jcc(EQUAL, otherwise);
     let (view, cpl) = match call {
         FastCall::Call => (View::Supervisor, 0),
         FastCall::Return => (View::User, 3),
     };
     a.cmp_byte_zero(frame::jumps_are_wide(view));
-    only_if(a, NOT_EQUAL);
+    a.jcc(EQUAL, otherwise);
     a.cmp_immediate32(frame::BUDGET, 0);
-    only_if(a, GREATER);
+    a.jcc(LESS_OR_EQUAL, otherwise);
     match call {
         FastCall::Call => begin_call(a, otherwise),
         FastCall::Return => begin_return(a, otherwise),
     }
     const WORDS: usize = size_of::<Segment>() / 8;
+    const { assert!(size_of::<Segment>() == 8 * WORDS && align_of::<Segment>() == 8) };
     for (n, register) in [SegmentRegister::Cs, SegmentRegister::Ss].into_iter().enumerate() {
         let from = offset_of!(FastCalls, segments) + (2 * call as usize + n) * size_of::<Segment>();
         for word in 0..WORDS {
@@ -128,13 +128,7 @@ fn begin_call(a: &mut Assembler, otherwise: Label) {
     a.add_frame(RCX, frame::PAGE_BASE);
     a.load(R10, frame::SYSTEM_FLAGS);
     a.and_immediate(R10, !(Rflags::RF.bits() as i32));
-    a.load_byte(R11, frame::FLAGS + 1);
-    a.and_immediate32(R11, frame::LOW_FLAGS);
-    a.or(R11, R10);
-    a.store(frame::gpr(GUEST_R11), R11);
-    a.load_byte(R11, frame::FLAGS);
-    a.shl32(R11, frame::OVERFLOW_SHIFT);
-    a.or_frame(frame::gpr(GUEST_R11), R11);
+    frame::store_rflags(a, frame::gpr(GUEST_R11));
     a.and_frame(R10, place(offset_of!(FastCalls, keeps)));
     a.or_immediate32(R10, Rflags::FIXED.bits() as i32);
     a.store(frame::SYSTEM_FLAGS, R10);

@@ -23,6 +23,7 @@ use tern_x86::environment::Processor;
 use tern_x86::exception::Stop;
 use tern_x86::state::{Cr0, Cr4, FpuState, Msrs, Mxcsr, PendingEvent, Rflags, Segment, SegmentRegister};
 
+use super::assembler::{Assembler, R10, R11};
 use super::fast_call::FastCalls;
 use super::jumps::{JumpTable, Jumps};
 use super::restless::SAMPLED;
@@ -151,6 +152,17 @@ pub const OVERFLOW_SHIFT: u8 = 11;
 #[inline]
 pub const fn pack(flags: Rflags) -> u16 {
     (flags.bits() as u16 & LOW_FLAGS as u16) << 8 | (flags.bits() >> OVERFLOW_SHIFT) as u16 & 1
+}
+
+/// Stores RFLAGS to a place in the frame: R10, which has all but the arithmetic flags, with those of [`RunState::flags`]. R11 is lost.
+pub fn store_rflags(a: &mut Assembler, to: i32) {
+    a.load_byte(R11, FLAGS + 1);
+    a.and_immediate32(R11, LOW_FLAGS);
+    a.or(R11, R10);
+    a.store(to, R11);
+    a.load_byte(R11, FLAGS);
+    a.shl32(R11, OVERFLOW_SHIFT);
+    a.or_frame(to, R11);
 }
 
 /// What the first member of a group found, for the others.
@@ -314,7 +326,7 @@ pub const fn jumps_are_wide(view: View) -> i32 {
 
 /// [`RunState::attention`].
 pub const ATTENTION: i32 = at(STATE + offset_of!(RunState, attention));
-/// Who accesses memory.
+/// Who accesses memory: a [`View`], of which the lower half is written.
 pub const VIEW: i32 = at(offset_of!(P, env) + SoftEnvironment::VIEW);
 /// LSTAR.
 pub const LSTAR: i32 = at(offset_of!(P, cpu) + offset_of!(Cpu, msrs) + offset_of!(Msrs, lstar));

@@ -43,7 +43,8 @@ impl<const ENTRIES: usize> JumpTable<ENTRIES> {
         ((rip as u32).wrapping_mul(MULTIPLIER) >> Self::SHIFT) as usize
     }
 
-    /// An instruction pointer that no jump that looks at the first two entries can have. Zero is one for all other entries.
+    /// What the first two entries hold when they are empty, as all others hold zero: an instruction pointer that no jump that looks
+    /// there can have.
     const NEVER: u64 = {
         assert!(ENTRIES.is_power_of_two() && Self::index(0) == 0 && Self::index(1) > 1);
         1

@@ -48,7 +48,8 @@ pub struct Stubs {
     pub operation: u32,
     /// Jumped to with an operation's address in R11: the interpreter executes it, and control goes where it leads.
     pub transfer: u32,
-    /// Jumped to as `transfer`, by [`FastCall`], for SYSCALL with the offset behind it in R10.
+    /// Jumped to with an operation's address in R11, SYSCALL or SYSRET ([`FastCall`]); for SYSCALL with the offset behind it in
+    /// R10.
     pub fast_calls: [u32; 2],
     /// Called with an instruction pointer in R10 that its entry in the jump table does not know, and in R11 what to do if there is
     /// no code for it ([`calls::Otherwise`]); by view. Returns with the code's address in R11.

@@ -25,8 +25,8 @@ pub const NOT_EQUAL: Condition = Condition(5);
 pub const BELOW_OR_EQUAL: Condition = Condition(6);
 /// Above.
 pub const ABOVE: Condition = Condition(7);
-/// Greater, signed.
-pub const GREATER: Condition = Condition(15);
+/// Less or equal, signed.
+pub const LESS_OR_EQUAL: Condition = Condition(14);
 /// Negative.
 pub const SIGN: Condition = Condition(8);
 

@@ -148,6 +148,13 @@ impl Assembler {
         self.cmp_byte(displacement, 0);
     }
 
+    /// `cmp qword [frame], 0`.
+    pub fn cmp_zero(&mut self, displacement: i32) {
+        self.raw(&[0x48, 0x83]);
+        self.frame_operand(7, displacement);
+        self.bytes.push(0);
+    }
+
     /// `and byte [frame], value`.
     pub fn and_byte(&mut self, displacement: i32, value: u8) {
         self.bytes.push(0x80);

@@ -210,6 +210,16 @@ impl Assembler {
         self.raw(&[0x80, 0x38 | reg.0 & 7, 0]);
     }
 
+    /// `rdtsc`: into RAX and RDX.
+    pub fn rdtsc(&mut self) {
+        self.raw(&[0x0f, 0x31]);
+    }
+
+    /// `lfence`.
+    pub fn lfence(&mut self) {
+        self.raw(&[0x0f, 0xae, 0xe8]);
+    }
+
     /// `test reg, value`, of 8 bits; the register is one of R8 to R15.
     pub fn test_byte(&mut self, reg: Host, value: u8) {
         self.rex(false, Host(0), 0, reg.0);

@@ -40,7 +40,8 @@ pub enum Cold {
     /// The guest's x87 registers are needed by the instruction at `offset`, which is number `count`; if they cannot be had, the
     /// interpreter executes it.
     LoadX87 { at: Label, back: Label, offset: usize, count: i8 },
-    /// The interpreter executes an operation, at this address, whose result is all that counts.
+    /// The interpreter executes an operation, at this address. It reads no register that may have been written on the way here, and
+    /// writes all of these.
     Operation { at: Label, back: Label, operation: u64 },
     /// A store hit a page with code.
     CodeWritten { at: Label, back: Label, accessor: Accessor },

@@ -16,7 +16,7 @@
 //! | `memory` | addresses and their checks |
 //! | `stack` | PUSH, POP, LEAVE |
 //! | `x87` | where x87 registers are needed, and control words |
-//! | `system` | what kernels do to the processor all the time |
+//! | `system` | system instructions that only change the processor |
 //! | `control` | branches, and how units lead to each other |
 //! | `cold` | the cold parts |
 //! | `scratch` | what the scratch registers hold between guest instructions |

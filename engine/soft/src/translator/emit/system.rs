@@ -1,6 +1,6 @@
-//! System instructions that kernels execute all the time, and that only change the processor.
+//! System instructions that are executed all the time, and that only change the processor.
 //!
-//! They are for level 0; elsewhere the interpreter raises what they raise there.
+//! Where they are not allowed, the interpreter raises what they raise there.
 
 use std::mem::offset_of;
 
@@ -73,7 +73,8 @@ impl Emitter<'_> {
         self.in_shadow = false;
     }
 
-    /// RDTSC and RDTSCP. Where the counter's line does not hold, the interpreter executes them, and finds the next one.
+    /// RDTSC and RDTSCP. Where there is no line, or it holds no longer, the interpreter executes them, and finds the next one. There is
+    /// none where they fault.
     pub fn time_stamp(&mut self, guest: &Guest) {
         if !self.target.linked {
             return self.operation(guest);
@@ -82,9 +83,15 @@ impl Emitter<'_> {
         let operation = self.add_operation(guest, false);
         let (at, back) = (self.a.label(), self.a.label());
         self.cold.push(Cold::Operation { at, back, operation });
-        let processor = guest.instruction.mnemonic() == Mnemonic::Rdtscp;
-        self.a.raw(if processor { &[0x0f, 0x01, 0xf9] } else { &[0x0f, 0x31] });
         let line = frame::time_stamps;
+        self.a.cmp_zero(line(offset_of!(TickLine, ticks)));
+        self.a.jcc(EQUAL, at);
+        let processor = guest.instruction.mnemonic() == Mnemonic::Rdtscp;
+        if processor {
+            // It waits for what is before it. Not every host has RDTSCP.
+            self.a.lfence();
+        }
+        self.a.rdtsc();
         self.a.shl(RDX, 32);
         self.a.or(RAX, RDX);
         self.a.sub_frame(RAX, line(offset_of!(TickLine, begin)));
@@ -123,15 +130,9 @@ impl Emitter<'_> {
     pub fn push_flags(&mut self, guest: &Guest) {
         self.spare_flags(FlagSet::all());
         let value = frame::PUSHED;
-        self.a.load(R11, frame::SYSTEM_FLAGS);
-        self.a.and_immediate(R11, PUSHED);
-        self.a.store(value, R11);
-        self.a.load_byte(R11, frame::FLAGS + 1);
-        self.a.and_immediate32(R11, frame::LOW_FLAGS);
-        self.a.or_frame(value, R11);
-        self.a.load_byte(R11, frame::FLAGS);
-        self.a.shl32(R11, frame::OVERFLOW_SHIFT);
-        self.a.or_frame(value, R11);
+        self.a.load(R10, frame::SYSTEM_FLAGS);
+        self.a.and_immediate(R10, PUSHED);
+        frame::store_rflags(&mut self.a, value);
         let word = self.word();
         let moved = -(word as i32);
         let (memory, site) = self.stack(guest, R9, moved, true, FlagSet::empty());

@@ -3,14 +3,15 @@
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 use tern_test_kernels::device::apic;
-use tern_test_kernels::expect::fault;
 use tern_test_kernels::expect::vector::{DB, GP, UD};
+use tern_test_kernels::expect::{fault, page_fault};
 use tern_test_kernels::guest::Emit;
 use tern_test_kernels::long::*;
 
 const EFER: u32 = 0xc000_0080;
 const STAR: u32 = 0xc000_0081;
 const LSTAR: u32 = 0xc000_0082;
+const CSTAR: u32 = 0xc000_0083;
 const SFMASK: u32 = 0xc000_0084;
 /// The page directory of the last of the 4 GiB that are mapped to themselves, and the entry that points to it.
 const IDENTITY_LAST_GIB: u64 = PML4 + 0x5000;
@@ -154,8 +155,8 @@ fn count_and_return(g: &mut Long, toggled: u32) -> Emit {
     g.sysretq()
 }
 
-/// A program's subroutine: so many system calls in a loop, each with all arithmetic flags set. The flags that it has behind them are
-/// added to R9, the selectors to R14.
+/// A program's subroutine: so many system calls in a loop, with arithmetic flags that follow from R13 ([`status`]). The flags that
+/// it has behind them are added to R9, the selectors to R14.
 fn loop_of_calls(g: &mut Long, count: u32) -> Result<CodeLabel, IcedError> {
     g.out_of_line(|g| {
         for register in [rbx, rbp, r15, r9, r14] {
@@ -163,7 +164,12 @@ fn loop_of_calls(g: &mut Long, count: u32) -> Result<CodeLabel, IcedError> {
         }
         g.rounds(count, |g| {
             // Overflow by an addition, which keeps AH; the others from that.
-            g.mov(eax, 0xd57f)?;
+            g.mov(eax, r13d)?;
+            g.and(al, 1)?;
+            g.neg(al)?;
+            g.and(al, 0x7f)?;
+            g.mov(edx, r13d)?;
+            g.mov(ah, dl)?;
             g.add(al, 1)?;
             g.sahf()?;
             g.syscall()?;
@@ -179,6 +185,16 @@ fn loop_of_calls(g: &mut Long, count: u32) -> Result<CodeLabel, IcedError> {
     })
 }
 
+/// The arithmetic flags of a round.
+const fn status(round: u32) -> u32 {
+    round & 0xd5 | (round & 1) << 11
+}
+
+/// The sum of what each of so many rounds adds.
+fn sum(rounds: u32, of: impl Fn(u32) -> u32) -> u64 {
+    (1..=rounds).map(|round| u64::from(of(round))).sum()
+}
+
 #[test]
 fn hot_calls_keep_and_clear_the_flags_that_they_should() {
     const SELECTORS: u64 = CODE_SELECTOR as u64 + DATA_SELECTOR as u64;
@@ -192,13 +208,12 @@ fn hot_calls_keep_and_clear_the_flags_that_they_should() {
                 let rounds = if mask == 0 { HOT } else { WARM };
                 let calls = loop_of_calls(g, rounds)?;
                 g.user(|g| g.call(calls))?;
-                let rounds = u64::from(rounds);
-                let flags = STATUS | user | 2;
-                g.expect(rbx, u64::from(flags & !mask) * rounds)?;
-                g.expect(rbp, u64::from(flags) * rounds)?;
-                g.expect(r9, u64::from(flags ^ TOGGLED) * rounds)?;
-                g.expect(r15, SELECTORS * rounds)?;
-                g.expect(r14, USER_SELECTORS * rounds)
+                let flags = |round| status(round) | user | 2;
+                g.expect(rbx, sum(rounds, |round| flags(round) & !mask))?;
+                g.expect(rbp, sum(rounds, flags))?;
+                g.expect(r9, sum(rounds, |round| flags(round) ^ TOGGLED))?;
+                g.expect(r15, SELECTORS * u64::from(rounds))?;
+                g.expect(r14, USER_SELECTORS * u64::from(rounds))
             });
         }
     }
@@ -208,28 +223,29 @@ fn hot_calls_keep_and_clear_the_flags_that_they_should() {
 fn hot_calls_go_where_the_registers_say_now() {
     long(|g| {
         let calls = loop_of_calls(g, WARM)?;
-        let loops = |g: &mut Long, kernel: u64, flags: u64| {
+        let loops = |g: &mut Long, kernel: u16, program: u16, kernel_flags: u64| {
             g.user(|g| g.call(calls))?;
-            g.expect(rbx, flags * u64::from(WARM))?;
-            g.expect(r15, kernel * u64::from(WARM))
+            g.expect(rbx, kernel_flags)?;
+            g.expect(r15, u64::from(kernel) * u64::from(WARM))?;
+            g.expect(r14, u64::from(program) * u64::from(WARM))
         };
-        let (all, none) = (u64::from(STATUS | IF | 2), 2);
-        let selectors = u64::from(CODE_SELECTOR) + u64::from(DATA_SELECTOR);
+        let kernel = CODE_SELECTOR + DATA_SELECTOR;
+        let program = USER_CODE_SELECTOR + USER_DATA_SELECTOR;
         g.user_flags = IF | 2;
         set_up(g, 0, |g| count_and_return(g, 0))?;
-        loops(g, selectors, all)?;
+        loops(g, kernel, program, sum(WARM, |round| status(round) | IF | 2))?;
         write_msr(g, SFMASK, (STATUS | IF).into())?;
-        loops(g, selectors, none)?;
-        // Another entry, and other selectors, which SYSCALL does not look up. R14 and R9 are the program's, as before.
+        loops(g, kernel, program, sum(WARM, |_| 2))?;
+        // Another entry, and other selectors, which are not looked up.
         set_up(g, STATUS | IF, |g| {
             g.mov(eax, cs)?;
             g.add(r15, rax)?;
             g.inc(rbx)?;
             g.sysretq()
         })?;
-        let star = u64::from(CODE_SELECTOR + 0x100) << 32 | u64::from(USER_CODE_32_SELECTOR) << 48;
-        write_msr(g, STAR, star)?;
-        loops(g, u64::from(CODE_SELECTOR) + 0x100, 1)?;
+        let (base, user_base) = (CODE_SELECTOR + 0x100, USER_CODE_32_SELECTOR + 0x200);
+        write_msr(g, STAR, u64::from(base) << 32 | u64::from(user_base) << 48)?;
+        loops(g, base, program + 0x400, WARM.into())?;
         write_msr(g, EFER, 0x900)?;
         g.expect_user_fault(fault(UD).elsewhere(), |g| g.call(calls))
     });
@@ -251,6 +267,12 @@ fn an_interrupt_that_waits_is_taken_right_behind_a_hot_return() {
             g.mov(r12, rcx)?;
             g.mov(r14, r11)?;
             apic::write(g, apic::ICR, SELF | u32::from(VECTOR))?;
+            // Every other time it has waited for long.
+            let mut soon = g.create_label();
+            g.test(r13d, 1)?;
+            g.jz(soon)?;
+            g.spin(50)?;
+            g.place(&mut soon)?;
             g.mov(rcx, r12)?;
             g.mov(r11, r14)?;
             g.sysretq()
@@ -303,5 +325,78 @@ fn a_hot_return_to_an_address_that_is_not_canonical_is_a_fault() {
         })?;
         g.expect_user_fault(fault(GP).elsewhere(), |g| g.rounds(WARM, |g| g.syscall()))?;
         g.expect(r13, 1)
+    });
+}
+
+#[test]
+fn a_hot_call_that_keeps_ac_opens_the_programs_memory_until_ac_is_cleared() {
+    const SMAP: i32 = 1 << 21;
+    long(|g| {
+        g.map(0, frame(0) | P | RW | US);
+        g.mov(rax, cr4)?;
+        g.or(eax, SMAP)?;
+        g.mov(cr4, rax)?;
+        set_up(g, 0, |g| {
+            let mut opened = g.create_label();
+            g.add(rbx, qword_ptr(r12))?;
+            g.cmp(r13d, 1)?;
+            g.jne(opened)?;
+            g.mov(rsp, r14)?;
+            g.clac()?;
+            g.mov(rax, qword_ptr(r12))?;
+            g.place(&mut opened)?;
+            g.sysretq()
+        })?;
+        g.mov(r12, WINDOW)?;
+        g.mov(r14, rsp)?;
+        g.xor(ebx, ebx)?;
+        g.user_flags = AC | 2;
+        g.expect_user_fault(page_fault(1, WINDOW).elsewhere(), |g| {
+            g.mov(qword_ptr(r12), 7)?;
+            g.rounds(WARM, |g| g.syscall())
+        })?;
+        g.expect(rbx, 7 * u64::from(WARM))
+    });
+}
+
+#[test]
+fn hot_calls_and_code_of_32_bits_alternate_at_the_same_place() {
+    long(|g| {
+        // In 32-bit code: INC EAX, DEC EDX, JNZ back, SYSCALL. In 64-bit code INC and DEC are prefixes.
+        let linear = 0xc000_0000_u64;
+        g.put(IDENTITY_LAST_GIB, &[0x20_0000 | P | RW | US | PS]);
+        g.put(IDENTITY_POINTERS_LAST, &[IDENTITY_LAST_GIB | P | RW | US]);
+        g.put_bytes(frame(0), [0x40, 0x4a, 0x75, 0xfc, 0x0f, 0x05]);
+        let to_32_bits = |g: &mut Long| {
+            g.mov(ecx, linear as u32)?;
+            g.mov(r11d, 2)?;
+            g.mov(edx, 3)?;
+            g.sysret()
+        };
+        // From 32-bit code, back to the same place in 64-bit code, with ZF.
+        set_up(g, 0, |g| {
+            g.mov(ecx, linear as u32)?;
+            g.mov(r11d, 0x42)?;
+            g.sysretq()
+        })?;
+        g.mov(ecx, LSTAR)?;
+        g.rdmsr()?;
+        g.mov(ecx, CSTAR)?;
+        g.wrmsr()?;
+        set_up(g, 0, |g| {
+            let mut last = g.create_label();
+            g.inc(rbx)?;
+            g.dec(r13d)?;
+            g.jz(last)?;
+            to_32_bits(g)?;
+            g.place(&mut last)?;
+            g.int(0x80)
+        })?;
+        g.mov(r13d, WARM)?;
+        g.xor(ebx, ebx)?;
+        g.xor(eax, eax)?;
+        g.expect_fault(fault(0x80).elsewhere(), to_32_bits)?;
+        g.expect(rax, 3 * u64::from(WARM))?;
+        g.expect(rbx, WARM.into())
     });
 }
