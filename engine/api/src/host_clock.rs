@@ -96,12 +96,12 @@ fn reading() -> Reading {
     let attempt = || {
         let ticks = ordered_ticks();
         let clock = monotonic();
-        (ordered_ticks().wrapping_sub(ticks), ticks, clock)
+        let slept = read(ClockId::Boottime).saturating_sub(clock);
+        (ordered_ticks().wrapping_sub(ticks), Reading { ticks, clock, slept })
     };
     let attempts: [_; ATTEMPTS] = std::array::from_fn(|_| attempt());
     let [first, ..] = attempts;
-    let (_, ticks, clock) = attempts.into_iter().min().unwrap_or(first);
-    Reading { ticks, clock, slept: read(ClockId::Boottime).saturating_sub(clock) }
+    attempts.into_iter().min_by_key(|(took, _)| *took).unwrap_or(first).1
 }
 
 /// The time-stamp counter, read when all instructions before are done.

@@ -26,6 +26,10 @@ pub const FIRST_SITE: [usize; REMEMBERED] = [0, SITES[0], SITES[0] + SITES[1]];
 /// All sites.
 pub const ALL_SITES: usize = SITES[0] + SITES[1] + SITES[2];
 
+/// How many of a view's entries, and of its sites, are forgotten one by one: some dozens are filled between two switches of address
+/// spaces as a rule, and to forget all would drive everything else out of the host's first cache.
+pub const LISTED: usize = 128;
+
 /// Who accesses memory: each has its own table, so that changes of privilege keep all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(usize)]
@@ -43,6 +47,20 @@ pub enum View {
 /// The views whose translations are remembered come first.
 pub const REMEMBERED: usize = 3;
 
+const VIEWS: [View; REMEMBERED] = [View::User, View::Supervisor, View::SupervisorAc];
+
+/// The view that a site belongs to.
+const fn view_of(site: usize) -> View {
+    match site {
+        ..SITE_1 => View::User,
+        SITE_1..SITE_2 => View::Supervisor,
+        _ => View::SupervisorAc,
+    }
+}
+
+const SITE_1: usize = FIRST_SITE[1];
+const SITE_2: usize = FIRST_SITE[2];
+
 /// The translations of one view, by linear page.
 #[derive(Debug, Clone)]
 #[repr(C)]
@@ -55,8 +73,10 @@ struct Table {
     hosts: [u64; ENTRIES],
     /// Where writers look for decoded code.
     code: [*const CodePage; ENTRIES],
-    /// Nothing was remembered since all was forgotten.
-    is_empty: bool,
+    /// The entries that were filled since all was forgotten, if there are not too many.
+    filled: [u16; LISTED],
+    /// How often entries were filled since.
+    fills: usize,
     /// Pages are remembered that are not global.
     has_local: bool,
     /// Pages of the lower half are remembered.
@@ -124,6 +144,17 @@ pub struct Hit {
 pub struct Tlb {
     tables: [Table; REMEMBERED + 1],
     sites: [Site; ALL_SITES],
+    filled_sites: [FilledSites; REMEMBERED],
+}
+
+/// The sites of a view that were filled since all were forgotten.
+#[derive(Debug)]
+#[repr(C)]
+pub struct FilledSites {
+    /// How often they were.
+    pub fills: u64,
+    /// Where they are, in bytes from the first site of all views, if there are not too many.
+    pub places: [u64; LISTED],
 }
 
 // SAFETY: the pointers lead to the machine's `Ram`, which the owning environment keeps alive and which any thread may read.
@@ -140,13 +171,14 @@ const fn index(linear: u64) -> usize {
 
 impl Table {
     #[cfg(test)]
-    const fn new() -> Self {
+    fn new() -> Self {
         let mut table = Self {
             read_tags: [0; ENTRIES],
             write_tags: [0; ENTRIES],
             hosts: [0; ENTRIES],
             code: [std::ptr::null(); ENTRIES],
-            is_empty: false,
+            filled: [0; LISTED],
+            fills: LISTED + 1,
             has_local: false,
             has_lower: false,
         };
@@ -154,18 +186,15 @@ impl Table {
         table
     }
 
-    const fn forget(&mut self) {
-        if self.is_empty {
-            return;
+    fn forget(&mut self) {
+        if self.fills > LISTED {
+            (0..ENTRIES).for_each(|n| self.forget_entry(n));
+        } else {
+            (0..self.fills).for_each(|n| self.forget_entry(self.filled[n].into()));
         }
-        self.is_empty = true;
+        self.fills = 0;
         self.has_local = false;
         self.has_lower = false;
-        let mut n = 0;
-        while n < ENTRIES {
-            self.forget_entry(n);
-            n += 1;
-        }
     }
 
     const fn forget_entry(&mut self, n: usize) {
@@ -176,7 +205,7 @@ impl Table {
 
 /// Where translated code finds the parts of a [`Tlb`], in bytes from its start.
 pub mod place {
-    use super::{Site, Table, Tlb, View, offset_of};
+    use super::{FilledSites, Site, Table, Tlb, View, offset_of};
 
     /// The tags of reads, or of writes, of a view.
     pub const fn tags(view: View, write: bool) -> usize {
@@ -191,6 +220,11 @@ pub mod place {
     /// What writers of a view look at.
     pub const fn code(view: View) -> usize {
         table(view) + offset_of!(Table, code)
+    }
+
+    /// A part of what is noted of a view's filled sites; `field` is its distance from the start.
+    pub const fn filled_sites(view: View, field: usize) -> usize {
+        offset_of!(Tlb, filled_sites) + view as usize * size_of::<FilledSites>() + field
     }
 
     /// A site.
@@ -211,30 +245,48 @@ impl Tlb {
     pub unsafe fn make_at(place: NonNull<Self>) {
         // SAFETY: all-zero bytes are sites that remember nothing and tables without pages, whose tags are set here.
         let tlb = unsafe { &mut *place.as_ptr() };
-        tlb.tables.iter_mut().for_each(Table::forget);
+        for table in &mut tlb.tables {
+            (0..ENTRIES).for_each(|n| table.forget_entry(n));
+        }
     }
 
     /// Empty tables.
     #[cfg(test)]
-    pub const fn new() -> Self {
+    pub fn new() -> Self {
         let nothing = Site { tag: 0, limit: 0, base: 0, code: std::ptr::null() };
-        Self { tables: [Table::new(), Table::new(), Table::new(), Table::new()], sites: [nothing; ALL_SITES] }
+        Self {
+            tables: [Table::new(), Table::new(), Table::new(), Table::new()],
+            sites: [nothing; ALL_SITES],
+            filled_sites: [const { FilledSites { fills: 0, places: [0; LISTED] } }; REMEMBERED],
+        }
     }
 
     /// Forgets everything.
     pub fn flush(&mut self) {
         self.tables[..REMEMBERED].iter_mut().for_each(Table::forget);
-        self.forget_sites();
+        VIEWS.into_iter().for_each(|view| self.forget_sites(view));
     }
 
     /// Forgets all pages but those that are global.
     pub fn flush_local(&mut self) {
-        for view in [View::User, View::Supervisor, View::SupervisorAc] {
+        for view in VIEWS {
             let table = &mut self.tables[view as usize];
             if view == View::User || table.has_local {
                 table.forget();
-                self.sites_of(view).iter_mut().for_each(|site| site.limit = 0);
+                self.forget_sites(view);
             }
+        }
+    }
+
+    fn forget_sites(&mut self, view: View) {
+        let FilledSites { fills, places } = &mut self.filled_sites[view as usize];
+        match places.get(..std::mem::take(fills) as usize) {
+            Some(places) => {
+                for place in places {
+                    self.sites[*place as usize / size_of::<Site>() % ALL_SITES].limit = 0;
+                }
+            }
+            None => self.sites_of(view).iter_mut().for_each(|site| site.limit = 0),
         }
     }
 
@@ -250,7 +302,7 @@ impl Tlb {
             table.forget_entry(n);
         }
         let page = linear & !(PAGE - 1);
-        for view in [View::User, View::Supervisor, View::SupervisorAc] {
+        for view in VIEWS {
             // Systems most often have the supervisor's own pages in the upper half, and invalidate those of level 3 in the lower.
             if linear >> 63 == 0 && !self.tables[view as usize].has_lower {
                 continue;
@@ -277,10 +329,6 @@ impl Tlb {
         }
     }
 
-    fn forget_sites(&mut self) {
-        self.sites.iter_mut().for_each(|site| site.limit = 0);
-    }
-
     /// Where a read of `size` bytes hits.
     #[inline(always)]
     pub fn read(&self, view: View, linear: u64, size: u64) -> Option<u64> {
@@ -303,7 +351,10 @@ impl Tlb {
         let n = index(linear);
         let page = linear & !(PAGE - 1);
         let table = &mut self.tables[view as usize];
-        table.is_empty = false;
+        if let Some(filled) = table.filled.get_mut(table.fills) {
+            *filled = n as u16;
+        }
+        table.fills += 1;
         table.has_local |= !found.global;
         table.has_lower |= linear >> 63 == 0;
         table.read_tags[n] = if found.read { page } else { never(n) };
@@ -329,6 +380,11 @@ impl Tlb {
             Extent::Group(_) => host.wrapping_sub(tag),
         };
         self.sites[number] = Site { tag, limit: PAGE + 1 - extent.bytes(), base, code: hit.code };
+        let FilledSites { fills, places } = &mut self.filled_sites[view_of(number) as usize];
+        if let Some(place) = places.get_mut(*fills as usize) {
+            *place = (number * size_of::<Site>()) as u64;
+        }
+        *fills += 1;
     }
 }
 
@@ -406,6 +462,35 @@ mod tests {
         tlb.flush_local();
         assert!(tlb.read(View::Supervisor, kernel, 8).is_none());
         assert_eq!(tlb.sites[FIRST_SITE[1]].limit, 0);
+    }
+
+    #[test]
+    fn everything_is_forgotten_however_much_there_was() {
+        for pages in [1, LISTED, LISTED + 1, ENTRIES, 3 * ENTRIES] {
+            let mut tlb = Tlb::new();
+            for round in 0..3 {
+                for view in VIEWS {
+                    let first = FIRST_SITE[view as usize];
+                    for n in 0..pages as u64 {
+                        let linear = n * PAGE;
+                        tlb.insert(view, linear, found(0x10_0000 + n * PAGE, true, true, false));
+                        let site = first + n as usize % SITES[view as usize];
+                        fill(&mut tlb, site, Extent::Single(8), view, linear);
+                    }
+                }
+                if round == 1 {
+                    tlb.flush()
+                } else {
+                    tlb.flush_local()
+                }
+                for view in VIEWS {
+                    for n in 0..pages as u64 {
+                        assert_eq!(tlb.read(view, n * PAGE, 1), None, "page {n} of {pages}");
+                    }
+                }
+                assert!(tlb.sites.iter().all(|site| site.limit == 0), "{pages}");
+            }
+        }
     }
 
     #[test]

@@ -413,6 +413,11 @@ pub const fn site(number: usize, field: usize) -> i32 {
     at(TLB + place::site(number) + field)
 }
 
+/// A part of what is noted of the sites of a view that were filled; `field` is its distance from the start.
+pub const fn filled_sites(view: View, field: usize) -> i32 {
+    at(TLB + place::filled_sites(view, field))
+}
+
 /// The tags of a view's table.
 pub const fn tags(view: View, write: bool) -> i32 {
     at(TLB + place::tags(view, write))

@@ -8,7 +8,7 @@ use super::frame::{self, Exit, Vectors};
 use super::jumps;
 use crate::profile::gauge::Work;
 use crate::ram::PAGE;
-use crate::tlb::{ENTRIES, REMEMBERED, Site, View};
+use crate::tlb::{ENTRIES, FilledSites, LISTED, REMEMBERED, Site, View};
 use std::mem::offset_of;
 
 /// Guest registers that live in the host register of their own number.
@@ -356,6 +356,14 @@ fn miss(a: &mut Assembler, Asker { view, write, group, counts_hits }: Asker, lea
         a.load_table(R11, RCX, 3, frame::code(view) + PUSHED);
         a.store_table(RAX, 0, site(CODE), R11);
     }
+    let noted = a.label();
+    let filled = |field| frame::filled_sites(view, field) + PUSHED;
+    a.load(RCX, filled(offset_of!(FilledSites, fills)));
+    a.increment(filled(offset_of!(FilledSites, fills)));
+    a.cmp_immediate(RCX, LISTED as i32);
+    a.jcc(ABOVE_OR_EQUAL, noted);
+    a.store_table(RCX, 3, filled(offset_of!(FilledSites, places)), RAX);
+    a.place(noted);
     for register in [RDX, RCX, RAX] {
         a.pop(register);
     }
