@@ -24,9 +24,12 @@ pub const HOT_PREDECESSOR: u32 = 4;
 
 /// In lockstep, so many first runs of a unit are checked.
 const FIRST_RUNS: u32 = 16;
-
-/// In lockstep, one of so many later runs is checked.
+/// One of so many later runs is checked, up to [`OFTEN_RUN`].
 const SAMPLED_RUNS: u32 = 61;
+/// What has run so often has agreed in some thirty runs.
+const OFTEN_RUN: u32 = 16 * SAMPLED_RUNS;
+/// One of so many runs is checked from then on.
+const SELDOM_SAMPLED_RUNS: u32 = 1021;
 
 impl SoftEnvironment {
     /// How translated code goes on from `block`, which is at the present instruction pointer, if it does. Each call makes the
@@ -146,7 +149,11 @@ impl SoftEnvironment {
         // SAFETY: `self.blocks` owns it.
         let runs = unsafe { &mut (*block).runs };
         *runs = runs.wrapping_add(1);
-        *runs <= FIRST_RUNS || runs.is_multiple_of(SAMPLED_RUNS)
+        match *runs {
+            ..=FIRST_RUNS => true,
+            ..=OFTEN_RUN => runs.is_multiple_of(SAMPLED_RUNS),
+            _ => runs.is_multiple_of(SELDOM_SAMPLED_RUNS),
+        }
     }
 
     /// The bytes of the page of RAM that holds the code at the present instruction pointer.

@@ -25,7 +25,6 @@ impl SoftVcpu {
         let before = p.cpu.clone();
         let entry = p.env.entry(&p.cpu, unit, false);
         let page = p.env.code_page(&mut p.cpu).unwrap_or_default();
-        let unit = scan(&mut p.env, p.cpu.mode, &page, (p.cpu.rip % PAGE) as usize);
         p.env.begin_trial();
         // SAFETY: the processor is on its stage, and nothing refers to it; the unit is current, as its block is.
         let (exit, instructions) = unsafe { translator::run(self.p.top(), entry, i32::MAX) };
@@ -59,8 +58,11 @@ impl SoftVcpu {
         // What is dead where control leaves its page is not known.
         let same_page = (p.cpu.rip ^ before.rip) < PAGE;
         let flags = if exit != Exit::Exception && same_page {
-            let inside = unit.as_ref().filter(|_| exit == Exit::Interpret);
-            defined.live(inside, &page, p.cpu.mode, (p.cpu.rip % PAGE) as usize)
+            let unit = match exit {
+                Exit::Interpret => scan(&mut p.env, before.mode, &page, (before.rip % PAGE) as usize),
+                _ => None,
+            };
+            defined.live(unit.as_ref(), &page, p.cpu.mode, (p.cpu.rip % PAGE) as usize)
         } else {
             Rflags::empty()
         };
