@@ -149,11 +149,8 @@ impl SoftEnvironment {
         // SAFETY: `self.blocks` owns it.
         let runs = unsafe { &mut (*block).runs };
         *runs = runs.wrapping_add(1);
-        match *runs {
-            ..=FIRST_RUNS => true,
-            ..=OFTEN_RUN => runs.is_multiple_of(SAMPLED_RUNS),
-            _ => runs.is_multiple_of(SELDOM_SAMPLED_RUNS),
-        }
+        let sampled = if *runs <= OFTEN_RUN { SAMPLED_RUNS } else { SELDOM_SAMPLED_RUNS };
+        *runs <= FIRST_RUNS || runs.is_multiple_of(sampled)
     }
 
     /// The bytes of the page of RAM that holds the code at the present instruction pointer.
