@@ -19,24 +19,29 @@ const TSC_AUX: u32 = 0xc000_0103;
 /// Time-stamp disable in CR4.
 const TSD: i32 = 1 << 2;
 
-/// The counter into RAX. RDX is lost, and with RDTSCP RCX.
-fn read(g: &mut Long, with_processor: bool) -> Emit {
-    if with_processor {
-        g.rdtscp()?;
-    } else {
-        g.rdtsc()?;
-    }
+/// The counter into RAX. RDX is lost.
+fn read(g: &mut Long) -> Emit {
+    g.rdtsc()?;
     g.shl(rdx, 32)?;
     g.or(rax, rdx)
+}
+
+/// A reading in EDX:EAX becomes the latest, R8; RBX counts how often it was less than the one before.
+fn compare_with_latest(g: &mut Long) -> Emit {
+    g.shl(rdx, 32)?;
+    g.or(rax, rdx)?;
+    g.cmp(rax, r8)?;
+    g.adc(rbx, 0)?;
+    g.mov(r8, rax)
 }
 
 /// Lets so much time pass that code need not ask for the time: some 10 milliseconds.
 fn settle(g: &mut Long) -> Emit {
     let mut again = g.create_label();
-    read(g, false)?;
+    read(g)?;
     g.mov(r8, rax)?;
     g.place(&mut again)?;
-    read(g, false)?;
+    read(g)?;
     g.sub(rax, r8)?;
     g.cmp(rax, 50_000_000)?;
     g.jb(again)
@@ -49,7 +54,7 @@ fn the_counter_never_goes_back_and_tells_its_processor() {
         g.mov(eax, 0x1234_5678)?;
         g.xor(edx, edx)?;
         g.wrmsr()?;
-        read(g, false)?;
+        read(g)?;
         g.mov(r8, rax)?;
         g.mov(r12, rax)?;
         for sum in [rbx, rbp, rsi] {
@@ -72,11 +77,7 @@ fn the_counter_never_goes_back_and_tells_its_processor() {
                     g.shr(rdi, 32)?;
                     g.add(rsi, rdi)?;
                 }
-                g.shl(rdx, 32)?;
-                g.or(rax, rdx)?;
-                g.cmp(rax, r8)?;
-                g.adc(rbx, 0)?;
-                g.mov(r8, rax)?;
+                compare_with_latest(g)?;
             }
             Ok(())
         })?;
@@ -137,7 +138,7 @@ fn hot_readings_show_what_was_written_just_before() {
             g.xor(eax, eax)?;
             g.wrmsr()?;
             for _ in 0..3 {
-                read(g, false)?;
+                read(g)?;
                 g.shr(rax, 48)?;
                 g.add(rbx, rax)?;
             }
@@ -201,11 +202,7 @@ fn time_never_goes_back_over_a_pause_of_the_machine() {
                 } else {
                     g.rdtsc()?;
                 }
-                g.shl(rdx, 32)?;
-                g.or(rax, rdx)?;
-                g.cmp(rax, r8)?;
-                g.adc(rbx, 0)?;
-                g.mov(r8, rax)?;
+                compare_with_latest(g)?;
             }
             Ok(())
         })?;
@@ -247,7 +244,7 @@ fn processors_agree_about_the_time() {
             g.jmp(take)?;
             g.place(&mut taken)?;
             g.lfence()?;
-            read(g, false)?;
+            read(g)?;
             g.cmp(rax, qword_ptr(LATEST))?;
             g.adc(qword_ptr(BACK), 0)?;
             g.mov(qword_ptr(LATEST), rax)?;
