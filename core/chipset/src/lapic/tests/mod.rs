@@ -45,4 +45,3 @@ fn sent(effect: Effect) -> Message {
         other => panic!("no message was sent but {other:?}"),
     }
 }
-
