@@ -47,19 +47,8 @@ pub enum View {
 /// The views whose translations are remembered come first.
 pub const REMEMBERED: usize = 3;
 
-const VIEWS: [View; REMEMBERED] = [View::User, View::Supervisor, View::SupervisorAc];
-
-/// The view that a site belongs to.
-const fn view_of(site: usize) -> View {
-    match site {
-        ..SITE_1 => View::User,
-        SITE_1..SITE_2 => View::Supervisor,
-        _ => View::SupervisorAc,
-    }
-}
-
-const SITE_1: usize = FIRST_SITE[1];
-const SITE_2: usize = FIRST_SITE[2];
+/// Those, by their numbers.
+pub const VIEWS: [View; REMEMBERED] = [View::User, View::Supervisor, View::SupervisorAc];
 
 /// The translations of one view, by linear page.
 #[derive(Debug, Clone)]
@@ -380,7 +369,8 @@ impl Tlb {
             Extent::Group(_) => host.wrapping_sub(tag),
         };
         self.sites[number] = Site { tag, limit: PAGE + 1 - extent.bytes(), base, code: hit.code };
-        let FilledSites { fills, places } = &mut self.filled_sites[view_of(number) as usize];
+        let view = FIRST_SITE.partition_point(|&first| first <= number) - 1;
+        let FilledSites { fills, places } = &mut self.filled_sites[view];
         if let Some(place) = places.get_mut(*fills as usize) {
             *place = (number * size_of::<Site>()) as u64;
         }

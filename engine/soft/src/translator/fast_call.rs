@@ -14,7 +14,6 @@ use tern_x86::state::{Efer, Rflags, Segment, SegmentRegister};
 use super::assembler::*;
 use super::calls::Otherwise;
 use super::frame;
-use super::jumps;
 use crate::tlb::{REMEMBERED, View};
 
 /// What SYSCALL and SYSRET do to the processor.
@@ -105,12 +104,7 @@ pub fn fast_call(a: &mut Assembler, call: FastCall, transfer: u32, resolve: &[u3
         FastCall::Return => a.mov(R10, RCX),
     }
     let unknown = a.label();
-    let table = frame::jump_table(view);
-    a.multiply32(R11, R10, jumps::MULTIPLIER as i32);
-    a.shr32(R11, table.shift);
-    a.cmp_table(R11, table.rips, R10);
-    a.jcc(NOT_EQUAL, unknown);
-    a.load_table(R11, R11, 3, table.code);
+    frame::jump_table(view).look_up(a, unknown);
     a.jmp_register(R11);
     a.place(unknown);
     a.mov_immediate(R11, Otherwise::jump().bits());

@@ -23,9 +23,9 @@ use tern_x86::environment::Processor;
 use tern_x86::exception::Stop;
 use tern_x86::state::{Cr0, Cr4, FpuState, Msrs, Mxcsr, PendingEvent, Rflags, Segment, SegmentRegister};
 
-use super::assembler::{Assembler, R10, R11};
+use super::assembler::{Assembler, Label, NOT_EQUAL, R10, R11};
 use super::fast_call::FastCalls;
-use super::jumps::{JumpTable, Jumps};
+use super::jumps::{self, JumpTable, Jumps};
 use super::restless::SAMPLED;
 use super::x87;
 use crate::environment::SoftEnvironment;
@@ -437,11 +437,38 @@ pub const fn code(view: View) -> i32 {
 #[derive(Debug, Clone, Copy)]
 pub struct JumpPlace {
     /// The instruction pointers.
-    pub rips: i32,
+    rips: i32,
     /// The code for them.
-    pub code: i32,
+    code: i32,
     /// How far an instruction pointer's product is shifted.
-    pub shift: u8,
+    shift: u8,
+}
+
+impl JumpPlace {
+    /// The address of the code for the instruction pointer in R10 into R11, if its entry knows it; else goes to `unknown`.
+    pub fn look_up(self, a: &mut Assembler, unknown: Label) {
+        self.entry(a);
+        self.code_at_entry(a, 0, unknown);
+    }
+
+    /// The same if the entry beside knows it. RSP is `pushed` bytes below the processor.
+    pub fn look_beside(self, a: &mut Assembler, pushed: i32, unknown: Label) {
+        self.entry(a);
+        a.xor_immediate32(R11, jumps::BESIDE as i32);
+        self.code_at_entry(a, pushed, unknown);
+    }
+
+    /// The entry's number into R11.
+    fn entry(self, a: &mut Assembler) {
+        a.multiply32(R11, R10, jumps::MULTIPLIER as i32);
+        a.shr32(R11, self.shift);
+    }
+
+    fn code_at_entry(self, a: &mut Assembler, pushed: i32, unknown: Label) {
+        a.cmp_table(R11, self.rips + pushed, R10);
+        a.jcc(NOT_EQUAL, unknown);
+        a.load_table(R11, R11, 3, self.code + pushed);
+    }
 }
 
 const fn jump_place<const ENTRIES: usize>(table: usize) -> JumpPlace {

@@ -81,13 +81,13 @@ impl Sites {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tlb::ALL_SITES;
+    use crate::tlb::{ALL_SITES, VIEWS};
 
     #[test]
     fn no_site_serves_two_sizes_or_two_views_or_reads_and_writes() {
         let mut sites = Sites::default();
         let mut owners = [None; ALL_SITES];
-        for view in [View::User, View::Supervisor, View::SupervisorAc] {
+        for view in VIEWS {
             for (extent, _) in SHARES {
                 for n in 0..2 * ALL_SITES {
                     let write = n % 2 == 1;
@@ -104,7 +104,7 @@ mod tests {
     #[test]
     fn no_two_groups_of_a_unit_share_a_site() {
         let mut sites = Sites::default();
-        for view in [View::User, View::Supervisor, View::SupervisorAc] {
+        for view in VIEWS {
             for (extent, write) in [(Extent::Group(32), true), (Extent::Group(256), false)] {
                 sites.begin_unit();
                 let mut own = Vec::new();

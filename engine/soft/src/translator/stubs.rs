@@ -5,10 +5,9 @@ use super::calls;
 use super::code_cache::CodeCache;
 use super::fast_call::{FastCall, fast_call};
 use super::frame::{self, Exit, Vectors};
-use super::jumps;
 use crate::profile::gauge::Work;
 use crate::ram::PAGE;
-use crate::tlb::{ENTRIES, FilledSites, LISTED, REMEMBERED, Site, View};
+use crate::tlb::{ENTRIES, FilledSites, LISTED, REMEMBERED, Site, VIEWS, View};
 use std::mem::offset_of;
 
 /// Guest registers that live in the host register of their own number.
@@ -92,7 +91,7 @@ impl Stubs {
                 leave_at_offset(a, exit, leave);
             })?;
         }
-        for view in [View::User, View::Supervisor, View::SupervisorAc] {
+        for view in VIEWS {
             for (write, group) in [(false, false), (false, true), (true, false), (true, true)] {
                 stubs.miss[view as usize][usize::from(write)][usize::from(group)] =
                     add(&|a| miss(a, Asker { view, write, group, counts_hits }, leave_half))?;
@@ -103,7 +102,7 @@ impl Stubs {
         }
         stubs.operation = add(&|a| operation(a, leave_saved))?;
         stubs.transfer = add(&|a| transfer(a, leave_saved))?;
-        for view in [View::User, View::Supervisor, View::SupervisorAc] {
+        for view in VIEWS {
             stubs.resolve[view as usize] = add(&|a| resolve(a, view, leave_half))?;
         }
         for call in [FastCall::Call, FastCall::Return] {
@@ -467,15 +466,9 @@ fn transfer(a: &mut Assembler, leave_saved: u32) {
 /// R10 is an instruction pointer, R11 a [`calls::Otherwise`].
 fn resolve(a: &mut Assembler, view: View, leave_half: u32) {
     const RETURN: i32 = 8;
-    // The entry beside.
-    let (unknown, table) = (a.label(), frame::jump_table(view));
+    let unknown = a.label();
     a.store(frame::scratch(0) + RETURN, R11);
-    a.multiply32(R11, R10, jumps::MULTIPLIER as i32);
-    a.shr32(R11, table.shift);
-    a.xor_immediate32(R11, jumps::BESIDE as i32);
-    a.cmp_table(R11, table.rips + RETURN, R10);
-    a.jcc(NOT_EQUAL, unknown);
-    a.load_table(R11, R11, 3, table.code + RETURN);
+    frame::jump_table(view).look_beside(a, RETURN, unknown);
     a.ret();
     a.place(unknown);
     a.load(R11, frame::scratch(0) + RETURN);

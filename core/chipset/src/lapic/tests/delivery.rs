@@ -212,5 +212,3 @@ fn disabling_by_software_masks_the_table_and_keeps_it_masked() {
     let _ = apic.write(0x360, 0x400, NOW);
     assert_eq!(apic.read(0x360, NOW), 0x1_0400);
 }
-
-// --- Timer ---

@@ -131,5 +131,3 @@ fn leaving_or_entering_tsc_deadline_mode_disarms() {
     let _ = apic.write(0x320, 0x30, NOW);
     assert_eq!(apic.tsc_deadline(), None);
 }
-
-// --- Modes ---

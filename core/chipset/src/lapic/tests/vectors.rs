@@ -65,5 +65,3 @@ fn every_vector_can_be_requested_and_taken() {
         let _ = apic.write(EOI, 0, NOW);
     }
 }
-
-// --- Who is addressed ---

@@ -25,10 +25,10 @@ pub const NOT_EQUAL: Condition = Condition(5);
 pub const BELOW_OR_EQUAL: Condition = Condition(6);
 /// Above.
 pub const ABOVE: Condition = Condition(7);
-/// Less or equal, signed.
-pub const LESS_OR_EQUAL: Condition = Condition(14);
 /// Negative.
 pub const SIGN: Condition = Condition(8);
+/// Less or equal, signed.
+pub const LESS_OR_EQUAL: Condition = Condition(14);
 
 impl Assembler {
     /// `push value`, sign-extended.

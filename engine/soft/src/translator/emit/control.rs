@@ -6,7 +6,6 @@
 //! translation or code changes. Each way out of a unit first counts the instructions that led to it.
 
 use super::super::calls::{Accessor, Otherwise};
-use super::super::jumps;
 use super::cold::{Cold, Taken};
 use super::memory::Access;
 use super::stack::free_beside;
@@ -103,14 +102,9 @@ impl Emitter<'_> {
 
     /// The address of the code for the instruction pointer in R10 into R11.
     fn look_up(&mut self, otherwise: Otherwise) {
-        let frame::JumpPlace { rips, code, shift } = frame::jump_table(self.target.view);
         let (at, back) = (self.a.label(), self.a.label());
         self.scratch.forget();
-        self.a.multiply32(R11, R10, jumps::MULTIPLIER as i32);
-        self.a.shr32(R11, shift);
-        self.a.cmp_table(R11, rips, R10);
-        self.a.jcc(NOT_EQUAL, at);
-        self.a.load_table(R11, R11, 3, code);
+        frame::jump_table(self.target.view).look_up(&mut self.a, at);
         self.a.place(back);
         self.cold.push(Cold::Resolve { at, back, otherwise });
     }

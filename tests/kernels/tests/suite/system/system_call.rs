@@ -47,6 +47,14 @@ fn set_up(g: &mut Long, mask: u32, entry: impl FnOnce(&mut Long) -> Emit) -> Emi
     write_msr(g, SFMASK, mask.into())
 }
 
+/// Puts a program's code into the window's first page, and that also below 4 GiB, at the address that is returned.
+fn put_below_4_gib<const LENGTH: usize>(g: &mut Long, code: [u8; LENGTH]) -> u64 {
+    g.put(IDENTITY_LAST_GIB, &[0x20_0000 | P | RW | US | PS]);
+    g.put(IDENTITY_POINTERS_LAST, &[IDENTITY_LAST_GIB | P | RW | US]);
+    g.put_bytes(frame(0), code);
+    0xc000_0000
+}
+
 #[test]
 fn a_call_enters_the_kernel_and_returns_behind_itself() {
     long(|g| {
@@ -124,11 +132,8 @@ fn a_call_whose_mask_clears_the_trap_flag_is_not_stepped_into() {
 #[test]
 fn a_return_can_go_to_compatibility_mode() {
     long(|g| {
-        // The window's first page also lies below 4 GiB: INC EAX in 32-bit code, a prefix in 64-bit code; INT 0x80.
-        let linear = 0xc000_0000_u64;
-        g.put(IDENTITY_LAST_GIB, &[0x20_0000 | P | RW | US | PS]);
-        g.put(IDENTITY_POINTERS_LAST, &[IDENTITY_LAST_GIB | P | RW | US]);
-        g.put_bytes(frame(0), [0x40, 0xcd, 0x80]);
+        // INC EAX in 32-bit code, a prefix in 64-bit code; INT 0x80.
+        let linear = put_below_4_gib(g, [0x40, 0xcd, 0x80]);
         set_up(g, 0, |g| g.ud2())?;
         g.mov(ecx, linear as u32)?;
         g.mov(r11d, 2)?;
@@ -363,10 +368,7 @@ fn a_hot_call_that_keeps_ac_opens_the_programs_memory_until_ac_is_cleared() {
 fn hot_calls_and_code_of_32_bits_alternate_at_the_same_place() {
     long(|g| {
         // In 32-bit code: INC EAX, DEC EDX, JNZ back, SYSCALL. In 64-bit code INC and DEC are prefixes.
-        let linear = 0xc000_0000_u64;
-        g.put(IDENTITY_LAST_GIB, &[0x20_0000 | P | RW | US | PS]);
-        g.put(IDENTITY_POINTERS_LAST, &[IDENTITY_LAST_GIB | P | RW | US]);
-        g.put_bytes(frame(0), [0x40, 0x4a, 0x75, 0xfc, 0x0f, 0x05]);
+        let linear = put_below_4_gib(g, [0x40, 0x4a, 0x75, 0xfc, 0x0f, 0x05]);
         let to_32_bits = |g: &mut Long| {
             g.mov(ecx, linear as u32)?;
             g.mov(r11d, 2)?;
