@@ -1,8 +1,8 @@
 //! Lockstep: each translated unit runs on trial, the interpreter does the same on trial, and both must agree; then the
 //! interpreter does it for good.
 //!
-//! Both trials work on copies of the pages ([`TrialPages`]) that were taken once, so that what devices and other processors write
-//! meanwhile is seen by both or by neither. Units do not lead to each other then, and leave to the interpreter what has effects
+//! Both trials work on copies of the pages ([`TrialPages`]) and of the page tables' entries ([`TrialTables`]) that were taken
+//! once, so that what devices and other processors write meanwhile is seen by both or by neither. Units do not lead to each other then, and leave to the interpreter what has effects
 //! beyond memory.
 
 use std::collections::HashMap;
@@ -11,17 +11,20 @@ use std::fmt::Write as _;
 use tern_x86::cpu::{Cpu, Mode};
 use tern_x86::decode;
 use tern_x86::exception::Exception;
+use tern_x86::paging::PhysicalMemory;
 use tern_x86::state::{FpuState, Rflags};
 
 use super::flags::{FlagSet, live_at};
 use super::scan::Unit;
 use crate::host;
-use crate::ram::PAGE;
+use crate::ram::{PAGE, Ram};
 
 /// The pages that the trials of a unit have accessed, by host address.
 #[derive(Debug, Default)]
 pub struct TrialPages {
     pages: HashMap<u64, Copies>,
+    /// Eight bytes each of the page tables that were walked, by guest-physical address.
+    entries: HashMap<u64, u64>,
 }
 
 /// What became of a page.
@@ -50,6 +53,11 @@ impl TrialPages {
         copies.now.0.as_mut_ptr() as u64
     }
 
+    /// The page tables in `ram` as the trials see them.
+    pub fn tables<'a>(&'a mut self, ram: &'a Ram) -> TrialTables<'a> {
+        TrialTables { ram, entries: &mut self.entries }
+    }
+
     /// The translated unit has run: the interpreter's trial starts from the same pages.
     pub fn rewind(&mut self) {
         for copies in self.pages.values_mut() {
@@ -69,6 +77,38 @@ impl TrialPages {
             &translated[range.clone()],
             &interpreted[range]
         ))
+    }
+}
+
+/// The page tables as they were when a trial read them first. Accessed and Dirty are not set: that is done when the interpreter
+/// does the work for good.
+#[derive(Debug)]
+pub struct TrialTables<'a> {
+    ram: &'a Ram,
+    entries: &'a mut HashMap<u64, u64>,
+}
+
+impl PhysicalMemory for TrialTables<'_> {
+    fn read_u64(&mut self, physical: u64) -> Option<u64> {
+        if let Some(&known) = self.entries.get(&physical) {
+            return Some(known);
+        }
+        let entry = self.ram.read_u64(physical)?;
+        self.entries.insert(physical, entry);
+        Some(entry)
+    }
+
+    fn read_u32(&mut self, physical: u64) -> Option<u32> {
+        let both = self.read_u64(physical & !7)?;
+        Some((both >> (8 * (physical & 4))) as u32)
+    }
+
+    fn exchange_u64(&mut self, _: u64, _: u64, _: u64) -> bool {
+        true
+    }
+
+    fn exchange_u32(&mut self, _: u64, _: u32, _: u32) -> bool {
+        true
     }
 }
 

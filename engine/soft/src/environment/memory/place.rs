@@ -59,8 +59,11 @@ impl SoftEnvironment {
     }
 
     fn place(&mut self, cpu: &mut Cpu, linear: u64, access: Access) -> Result<Place, Stop> {
-        let translation =
-            paging::translate(cpu, &mut &*self.ram, linear, access).map_err(|fault| cpu.raise(fault))?;
+        let translation = match &mut self.trial {
+            None => paging::translate(cpu, &mut &*self.ram, linear, access),
+            Some(trial) => paging::translate(cpu, &mut trial.tables(&self.ram), linear, access),
+        }
+        .map_err(|fault| cpu.raise(fault))?;
         let Some(page) = self.ram.page(translation.physical) else {
             return Ok(Place::Device(translation.physical));
         };

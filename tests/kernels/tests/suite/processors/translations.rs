@@ -82,6 +82,50 @@ fn a_shootdown_by_interrupt_leaves_no_processor_with_the_old_page() {
 }
 
 #[test]
+fn a_page_that_another_processor_keeps_moving_is_read_at_one_of_its_places() {
+    // Many pieces of code, so that lockstep checks many runs of them: neither of its two trials may see a move alone.
+    const PIECES: usize = 200;
+    const ROUNDS: i32 = 100;
+    const VALUE: u64 = 0x1110;
+    long_with(2, |g| {
+        g.map(0, frame(0) | P | RW);
+        g.put(frame(0), &[VALUE]);
+        g.put(frame(1), &[VALUE + 1]);
+        g.on_others(|g| {
+            let mut again = g.create_label();
+            g.lock().inc(qword_ptr(READY))?;
+            g.place(&mut again)?;
+            g.xor(qword_ptr(WINDOW_TABLE), (frame(0) ^ frame(1)) as i32)?;
+            g.cmp(qword_ptr(STOP), 0)?;
+            g.je(again)?;
+            g.lock().dec(qword_ptr(READY))
+        })?;
+        g.start_others(1)?;
+        g.wait_for(READY, 1)?;
+        let mut round = g.create_label();
+        g.mov(rbx, WINDOW)?;
+        g.mov(ebp, ROUNDS)?;
+        g.xor(r14d, r14d)?;
+        g.place(&mut round)?;
+        g.invlpg(ptr(rbx))?;
+        for _ in 0..PIECES {
+            let mut next = g.create_label();
+            g.mov(rax, qword_ptr(rbx))?;
+            g.and(rax, !1)?;
+            g.xor(rax, VALUE as i32)?;
+            g.or(r14, rax)?;
+            g.jmp(next)?;
+            g.place(&mut next)?;
+        }
+        g.dec(ebp)?;
+        g.jnz(round)?;
+        g.mov(qword_ptr(STOP), 1)?;
+        g.wait_for(READY, 0)?;
+        g.expect(r14, 0)
+    });
+}
+
+#[test]
 fn accessed_and_dirty_bits_are_set_without_losing_what_others_write_into_the_entry() {
     // One processor sets and clears an available bit of the entry with locked instructions; another makes the processor
     // set Accessed and Dirty all the time. No locked change may be lost.
