@@ -147,9 +147,6 @@ pub unsafe fn store_16_bytes(at: u64, value: u128) {
     }
 }
 
-/// From so many bytes on AVX copies faster than REP MOVSB, which takes its time to begin.
-const WORTH_AVX: u64 = 128;
-
 /// Copies `count` ascending elements; each that is aligned is loaded and stored at once. An overlap has the meaning that it has for
 /// REP MOVS of such elements.
 ///
@@ -159,7 +156,7 @@ const WORTH_AVX: u64 = 128;
 pub unsafe fn copy<W: Word>(from: u64, to: u64, count: u64) {
     let bytes = count * u64::from(W::BYTES);
     let is_apart = to.wrapping_sub(from) >= bytes && from.wrapping_sub(to) >= bytes;
-    if bytes >= WORTH_AVX && is_apart && is_x86_feature_detected!("avx") {
+    if is_apart && is_x86_feature_detected!("avx") {
         // SAFETY: the caller vouches for both ranges, and the host has AVX.
         return unsafe { copy_by_avx(from, to, bytes) };
     }
