@@ -46,13 +46,13 @@ enum Command {
         #[arg(long)]
         quick: bool,
         /// Only what runs on KVM, in the rig
-        #[arg(long, conflicts_with = "quick")]
+        #[arg(long, conflicts_with = "quick", group = "part")]
         kvm: bool,
-        /// With --kvm: also what is left out there only because it takes long, which is half an hour
-        #[arg(long, requires = "kvm")]
+        /// With --kvm or --translation: also what is left out there only because it takes long, which is half an hour
+        #[arg(long, requires = "part")]
         all: bool,
-        /// Only what runs on `soft`, with hot code treated so, and real guests too: `verify` takes hours
-        #[arg(long, value_name = "HOW", value_parser = test::TRANSLATIONS, conflicts_with_all = ["quick", "kvm"])]
+        /// Only what runs on `soft`, with hot code treated so, and real guests too: `verify` takes 40 minutes
+        #[arg(long, value_name = "HOW", value_parser = test::TRANSLATIONS, conflicts_with = "quick", group = "part")]
         translation: Option<String>,
     },
 
@@ -91,11 +91,14 @@ enum Command {
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Run { arguments } => run::run(&arguments),
-        Command::Test { kvm: true, all, .. } => {
-            return test::on_kvm(if all { test::Extent::All } else { test::Extent::Short });
+        Command::Test { kvm, quick, all, translation } => {
+            let extent = if all { test::Extent::All } else { test::Extent::Short };
+            return match translation {
+                Some(how) => test::by_translation(&how, extent),
+                None if kvm => test::on_kvm(extent),
+                None => test::test(quick),
+            };
         }
-        Command::Test { translation: Some(how), .. } => return test::by_translation(&how),
-        Command::Test { quick, .. } => return test::test(quick),
         Command::Lint => lint::lint(),
         Command::Bench { arguments } => bench::bench(&arguments),
         Command::Rig { arguments } => rig::rig(&arguments),

@@ -21,8 +21,6 @@ use anyhow::{Context, Result};
 use self::report::{Report, Section, Tally};
 use crate::{install, lint, step};
 
-pub(crate) use self::rig::Extent;
-
 /// The package whose tests run real guests.
 const GUESTS: &str = "tern-guests";
 
@@ -41,6 +39,15 @@ const TRANSLATION: &str = "TERN_TRANSLATION";
 /// Names the `tern` that the guests' tests start.
 const TERN: &str = "TERN";
 
+/// How much is run of a part of the tests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// What a developer can wait for: of what runs on KVM, under five minutes on two processors that have nothing else to do.
+    Short,
+    /// Everything that can be run there at all.
+    All,
+}
+
 /// Checks everything, or all but the real guests, and prints the count.
 pub(crate) fn test(quick: bool) -> ExitCode {
     let mut tally = Tally::default();
@@ -54,7 +61,7 @@ pub(crate) fn test(quick: bool) -> ExitCode {
         tally += counted(tests_by_translation(how));
     }
     if !quick {
-        tally += counted(guest_tests(TRANSLATIONS[0]));
+        tally += counted(guest_tests(TRANSLATIONS[0], Extent::Short));
         tally += counted(rig_tests(Extent::Short));
     }
     summed_up(tally)
@@ -66,9 +73,9 @@ pub(crate) fn on_kvm(extent: Extent) -> ExitCode {
 }
 
 /// Runs what runs on `soft` with hot code treated in one way, and prints the count.
-pub(crate) fn by_translation(how: &str) -> ExitCode {
+pub(crate) fn by_translation(how: &str, extent: Extent) -> ExitCode {
     let mut tally = counted(tests_by_translation(how));
-    tally += counted(guest_tests(how));
+    tally += counted(guest_tests(how, extent));
     summed_up(tally)
 }
 
@@ -106,13 +113,16 @@ fn tests_by_translation(how: &str) -> Result<Tally> {
 
 /// Real guests in the release build, with hot code treated so. They see to it themselves that no more of them run at a time than the
 /// host has processors for.
-fn guest_tests(how: &str) -> Result<Tally> {
+fn guest_tests(how: &str, extent: Extent) -> Result<Tally> {
     // Whole systems are made, and the file systems on their disks checked.
     install::packages(&install::FOR_SYSTEMS)?;
     let tern = step::build_tern()?;
     step::announce("running real guests");
     let mut tests = step::cargo("test");
     tests.args(["--package", GUESTS]).args(ALL_AND_PLAIN).env(TERN, tern).env(TRANSLATION, how);
+    if extent == Extent::All {
+        tests.args(["--", "--include-ignored"]);
+    }
     run_tests(&mut tests, Shown::Tests)
 }
 

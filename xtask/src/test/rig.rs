@@ -15,7 +15,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use self::left_out::LeftOut;
-use super::GUESTS;
+use super::{Extent, GUESTS};
 use crate::{install, step};
 
 /// A test program and how it is run there.
@@ -73,15 +73,6 @@ const TOOLS: [&str; 4] = [
 
 /// How many pages of 2 MiB are reserved there for guests that ask for some: a little more than one of 128 MiB takes.
 const HUGE_PAGES: u32 = 72;
-
-/// How much is run there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Extent {
-    /// What a developer can wait for: under five minutes on two processors that have nothing else to do.
-    Short,
-    /// Everything that can be run there at all.
-    All,
-}
 
 impl Extent {
     /// Within how many seconds each rig must have run: three times what it takes.
