@@ -18,7 +18,7 @@ use crate::translator::Jumps;
 const MAX_BYTES: usize = 1024;
 
 /// Entries of the [`FetchCache`].
-const ENTRIES: usize = 128;
+const ENTRIES: usize = 1024;
 
 /// Recent translations of code pages.
 #[derive(Debug)]

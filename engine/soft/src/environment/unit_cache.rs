@@ -9,8 +9,8 @@ use tern_x86::cpu::Mode;
 use crate::blocks::Origin;
 use crate::tlb::View;
 
-/// Entries of a cache: half a megabyte of host memory, once they are used.
-const ENTRIES: usize = 1 << 14;
+/// Entries of a cache: two megabytes of host memory, once they are used. A compiler has some fifty thousand units.
+const ENTRIES: usize = 1 << 16;
 
 /// What a unit was translated from, and for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,7 +8,8 @@
 //!  stubs │ what often runs ──▶      free      ◀── what seldom runs
 //! ```
 //!
-//! What often runs is kept together: the host's caches of instructions are small beside what a large program becomes.
+//! What often runs is kept together: the host's caches of instructions are small beside what a large program becomes. So is its TLB,
+//! so whenever another large page of the host is full of that, the host is asked to move it into one. If it does not, nothing is lost.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -18,6 +19,9 @@ use super::assembler::{Code, Fixup, Value};
 
 /// Code starts at multiples of this.
 const ALIGNMENT: usize = 16;
+
+/// What one entry of the host's TLB leads to where the host has moved the code together.
+const LARGE_PAGE: usize = 2 << 20;
 
 /// Where code was put: offsets in the code memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,6 +112,7 @@ impl CodeCache {
             std::ptr::copy_nonoverlapping(hot.as_ptr(), memory.add(start), hot.len());
             std::ptr::copy_nonoverlapping(cold.as_ptr(), memory.add(cold_start), cold.len());
         }
+        let full = self.used / LARGE_PAGE..end / LARGE_PAGE;
         (self.used, self.cold) = (end, cold_start);
         let place = |offset: usize| match offset.checked_sub(code.split) {
             Some(offset) => cold_start + offset,
@@ -122,7 +127,15 @@ impl CodeCache {
             };
             self.write(at, value as u32);
         }
+        full.for_each(|page| self.collapse(page));
         Some(Placed { hot: u32::try_from(start).ok()?, cold: u32::try_from(cold_start).ok()? })
+    }
+
+    /// Has the host move the code's large page of this number into one of its own.
+    fn collapse(&self, page: usize) {
+        let start = self.executable.as_ptr().wrapping_add(page * LARGE_PAGE);
+        // SAFETY: it is part of the mapping, whose bytes stay what they are.
+        unsafe { libc::madvise(start.cast(), LARGE_PAGE, libc::MADV_COLLAPSE) };
     }
 
     fn write(&mut self, at: usize, value: u32) {
@@ -153,14 +166,32 @@ impl CodeCache {
     }
 }
 
+/// Maps the file at a multiple of [`LARGE_PAGE`].
 fn map(file: &OwnedFd, size: usize, protection: libc::c_int) -> io::Result<NonNull<u8>> {
+    let reserved = size + LARGE_PAGE;
+    let private = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
     // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
-    let address =
-        unsafe { libc::mmap(std::ptr::null_mut(), size, protection, libc::MAP_SHARED, file.as_raw_fd(), 0) };
-    if address == libc::MAP_FAILED {
+    let start = unsafe { libc::mmap(std::ptr::null_mut(), reserved, libc::PROT_NONE, private, -1, 0) };
+    if start == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());
     }
-    NonNull::new(address.cast()).ok_or_else(|| io::ErrorKind::OutOfMemory.into())
+    let before = (start as usize).next_multiple_of(LARGE_PAGE) - start as usize;
+    // SAFETY: the new mapping replaces a part of the reserved one, the rest of which goes; nothing else knows either.
+    unsafe {
+        let wanted = start.byte_add(before);
+        let shared = libc::MAP_SHARED | libc::MAP_FIXED;
+        let mapped = libc::mmap(wanted, size, protection, shared, file.as_raw_fd(), 0);
+        let error = io::Error::last_os_error();
+        if mapped == libc::MAP_FAILED {
+            libc::munmap(start, reserved);
+            return Err(error);
+        }
+        if before > 0 {
+            libc::munmap(start, before);
+        }
+        libc::munmap(wanted.byte_add(size), reserved - before - size);
+        NonNull::new(mapped.cast()).ok_or_else(|| io::ErrorKind::OutOfMemory.into())
+    }
 }
 
 impl Drop for CodeCache {
@@ -209,6 +240,26 @@ mod tests {
         assert_eq!(call(&cache, jump), 1);
         cache.redirect(jump + 1, second);
         assert_eq!(call(&cache, jump), 2);
+    }
+
+    #[test]
+    fn code_stays_what_it_is_when_the_host_moves_it_into_large_pages() {
+        let mut cache = CodeCache::new(4 * LARGE_PAGE).expect("executable memory");
+        assert!((cache.at(0) as usize).is_multiple_of(LARGE_PAGE));
+        let mut placed = Vec::new();
+        for value in 0.. {
+            let mut bytes = returns(value);
+            bytes.resize(60_000, 0xcc);
+            let Some(code) = append(&mut cache, &bytes, &[]) else { break };
+            placed.push(code);
+        }
+        assert!(cache.free() < 60_000);
+        for (value, &code) in (0..).zip(&placed) {
+            assert_eq!(call(&cache, code), value);
+        }
+        let (last, first) = (*placed.last().expect("some"), placed[0]);
+        cache.replace_by_jump(first, last);
+        assert_eq!(call(&cache, first) as usize, placed.len() - 1);
     }
 
     #[test]
