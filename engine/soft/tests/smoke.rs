@@ -70,3 +70,17 @@ fn a_jump_into_nothing_ends_in_a_triple_fault() {
     let (mut vcpu, _) = real_mode(&code);
     assert_eq!(vcpu.run(VmEntry::Resume).unwrap(), VmExit::TripleFault);
 }
+
+#[test]
+fn no_memory_of_the_process_can_be_written_and_executed() {
+    // fninit; mov al, 42; out 0xf4, al: x87 is executed natively, by code of its own.
+    let (mut vcpu, _) = real_mode(&[0xdb, 0xe3, 0xb0, 42, 0xe6, 0xf4]);
+    vcpu.run(VmEntry::Resume).unwrap();
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let rights = |line: &str| line.split_whitespace().nth(1).unwrap().to_owned();
+    let translated: Vec<_> =
+        maps.lines().filter(|line| line.contains("tern-translated")).map(rights).collect();
+    assert!(translated.contains(&"r-xs".to_owned()) && translated.contains(&"rw-s".to_owned()), "{maps}");
+    let both: Vec<_> = maps.lines().filter(|line| rights(line).starts_with("rwx")).collect();
+    assert!(both.is_empty(), "{both:?}");
+}
