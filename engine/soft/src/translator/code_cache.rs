@@ -1,6 +1,6 @@
 //! Memory for translated code: mapped twice, once to write and once to execute, so that no mapping is ever both.
 //!
-//! Nothing but two mappings at the start is asked of the host, so translated code also grows and is patched under a
+//! Nothing but two mappings at the start is needed from the host, so translated code also grows and is patched under a
 //! system call filter. That one mapping executes what the other has just written relies on processors telling changed code by its
 //! physical address, as they do. Code is appended until the memory is full; then all of it but the stubs at its start is dropped.
 //!

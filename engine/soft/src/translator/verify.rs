@@ -2,8 +2,8 @@
 //! interpreter does it for good.
 //!
 //! Both trials work on copies of the pages ([`TrialPages`]) and of the page tables' entries ([`TrialTables`]) that were taken
-//! once, so that what devices and other processors write meanwhile is seen by both or by neither. Units do not lead to each other then, and leave to the interpreter what has effects
-//! beyond memory.
+//! once, so that what devices and other processors write meanwhile is seen by both or by neither. Units do not lead to each
+//! other then, and leave to the interpreter what has effects beyond memory.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
