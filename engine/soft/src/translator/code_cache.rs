@@ -262,6 +262,50 @@ mod tests {
         assert_eq!(call(&cache, first) as usize, placed.len() - 1);
     }
 
+    /// Has this thread refused whatever changes what memory is for.
+    fn refuse_to_change_memory() {
+        use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
+        let calls = [
+            libc::SYS_mmap,
+            libc::SYS_mremap,
+            libc::SYS_mprotect,
+            libc::SYS_pkey_mprotect,
+            libc::SYS_madvise,
+            libc::SYS_memfd_create,
+        ];
+        let rules = calls.into_iter().map(|call| (call, Vec::new())).collect();
+        let refusal = SeccompAction::Errno(libc::EPERM.cast_unsigned());
+        let filter = SeccompFilter::new(rules, SeccompAction::Allow, refusal, TargetArch::x86_64);
+        let program = BpfProgram::try_from(filter.expect("it is one")).expect("it can be one");
+        seccompiler::apply_filter(&program).expect("filters may be set");
+    }
+
+    #[test]
+    fn code_grows_and_is_patched_under_a_system_call_filter() {
+        let test = || {
+            let mut cache = CodeCache::new(2 * LARGE_PAGE).expect("executable memory");
+            let mut bytes = returns(1);
+            bytes.resize(60_000, 0xcc);
+            refuse_to_change_memory();
+            // SAFETY: nothing is mapped.
+            let refused = unsafe {
+                libc::mmap(std::ptr::null_mut(), 1, 0, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0)
+            };
+            assert_eq!(refused, libc::MAP_FAILED);
+            let first = append(&mut cache, &bytes, &[]).expect("fits");
+            let mut last = first;
+            for value in 2..60 {
+                bytes[..6].copy_from_slice(&returns(value));
+                last = append(&mut cache, &bytes, &[]).expect("fits");
+            }
+            assert!(cache.used() > LARGE_PAGE);
+            cache.replace_by_jump(first, last);
+            assert_eq!(call(&cache, first), 59);
+        };
+        // The filter is this thread's alone.
+        std::thread::spawn(test).join().expect("it goes well");
+    }
+
     #[test]
     fn what_seldom_runs_lies_apart_and_is_reached_there() {
         let mut cache = CodeCache::new(1 << 16).expect("executable memory");
