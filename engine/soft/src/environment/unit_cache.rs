@@ -9,7 +9,8 @@ use tern_x86::cpu::Mode;
 use crate::blocks::Origin;
 use crate::tlb::View;
 
-/// Entries of a cache: two megabytes of host memory, once they are used. A compiler has some fifty thousand units.
+/// Entries of a cache: two megabytes of host memory, once they are used. A compiler and the kernel below it have some hundred thousand
+/// units, of which jumps by table lead to a part.
 const ENTRIES: usize = 1 << 16;
 
 /// What a unit was translated from, and for.
