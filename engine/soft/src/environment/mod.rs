@@ -152,6 +152,7 @@ impl SoftEnvironment {
         translated.gauge = Arc::as_ptr(&gauge);
         translated.attention = mailbox.attention_flag();
         let translator = Translator::new(interrupts.processors(), hot_code, jitdump)?;
+        translated.lead_nowhere(translator.nowhere());
         Ok(Self {
             ram,
             instruction_sets: abilities.instruction_sets,

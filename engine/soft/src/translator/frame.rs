@@ -27,6 +27,7 @@ use super::assembler::{Assembler, Label, NOT_EQUAL, R10, R11};
 use super::fast_call::FastCalls;
 use super::jumps::{self, JumpTable, Jumps};
 use super::restless::SAMPLED;
+use super::returns::ReturnPlace;
 use super::x87;
 use crate::environment::SoftEnvironment;
 use crate::profile::gauge::Gauge;
@@ -205,6 +206,13 @@ impl RunState {
         state.user.make_empty();
         state.supervisor.make_empty();
         state.supervisor_ac.make_empty();
+    }
+
+    /// Where returns to address 0 are led ([`super::stubs::Stubs::nowhere`]), which must be said before code runs.
+    pub fn lead_nowhere(&mut self, nowhere: *const u8) {
+        self.user.returns.make_empty(nowhere);
+        self.supervisor.returns.make_empty(nowhere);
+        self.supervisor_ac.returns.make_empty(nowhere);
     }
 
     /// Takes the arithmetic flags over from the processor.
@@ -440,6 +448,8 @@ pub struct JumpPlace {
     rips: i32,
     /// The code for them.
     code: i32,
+    /// Where returns look first.
+    pub returns: ReturnPlace,
     /// How far an instruction pointer's product is shifted.
     shift: u8,
 }
@@ -465,7 +475,7 @@ impl JumpPlace {
     }
 
     fn code_at_entry(self, a: &mut Assembler, pushed: i32, unknown: Label) {
-        a.cmp_table(R11, self.rips + pushed, R10);
+        a.cmp_table(R11, 3, self.rips + pushed, R10);
         a.jcc(NOT_EQUAL, unknown);
         a.load_table(R11, R11, 3, self.code + pushed);
     }
@@ -475,6 +485,7 @@ const fn jump_place<const ENTRIES: usize>(table: usize) -> JumpPlace {
     JumpPlace {
         rips: at(STATE + table + offset_of!(JumpTable<ENTRIES>, rips)),
         code: at(STATE + table + offset_of!(JumpTable<ENTRIES>, code)),
+        returns: ReturnPlace(at(STATE + table + offset_of!(JumpTable<ENTRIES>, returns))),
         shift: JumpTable::<ENTRIES>::SHIFT,
     }
 }

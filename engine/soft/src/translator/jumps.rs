@@ -6,6 +6,8 @@
 //! An entry is valid as long as no translation of an address has changed and no code was written; then the whole table is
 //! forgotten.
 
+use super::returns::ReturnCache;
+
 /// What the instruction pointer's low half is multiplied with; the product's upper bits choose the entry.
 pub const MULTIPLIER: u32 = 0x9e37_79b1;
 
@@ -17,6 +19,8 @@ pub struct JumpTable<const ENTRIES: usize> {
     pub rips: [u64; ENTRIES],
     /// The code for them.
     pub code: [*const u8; ENTRIES],
+    /// Where returns look first.
+    pub returns: ReturnCache,
     /// The entries that are in use, if there are not too many.
     used: [u32; LISTED],
     count: usize,
@@ -100,6 +104,7 @@ impl<const ENTRIES: usize> Jumps for JumpTable<ENTRIES> {
             None => self.rips.fill(0),
         }
         self.make_empty();
+        self.returns.forget();
     }
 }
 
@@ -110,8 +115,8 @@ mod tests {
     type Table = JumpTable<1024>;
 
     fn empty() -> Box<Table> {
-        let mut table =
-            Box::new(Table { rips: [0; 1024], code: [std::ptr::null(); 1024], used: [0; LISTED], count: 0 });
+        // SAFETY: all-zero bytes are a table of zeroes.
+        let mut table = unsafe { Box::<Table>::new_zeroed().assume_init() };
         table.make_empty();
         table
     }

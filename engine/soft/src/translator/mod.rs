@@ -28,6 +28,7 @@
 //! | `sites` | which site of the TLB an instruction has there |
 //! | `restless` | which of them has none |
 //! | `jumps` | from instruction pointers to host code |
+//! | `returns` | from calls to their returns |
 //! | `frame` | what translated code shares with Rust |
 //! | `verify` | lockstep with the interpreter |
 //! | `x87` | x87 and MMX registers in the host's |
@@ -52,6 +53,7 @@ mod hot_spots;
 mod jumps;
 mod kinds;
 mod restless;
+mod returns;
 mod scan;
 mod sites;
 mod stubs;
@@ -308,6 +310,11 @@ impl Translator {
         // SAFETY: the address is behind the call in a unit's cold part, where four bytes of the unit follow.
         let jump = unsafe { asked.read_unaligned() };
         self.cache.redirect(jump, target + emit::LINK_ENTRY);
+    }
+
+    /// Where returns to address 0 are led, see [`RunState::lead_nowhere`].
+    pub fn nowhere(&self) -> *const u8 {
+        self.cache.at(self.stubs.nowhere)
     }
 
     /// How to run translated code from a unit on.

@@ -43,6 +43,8 @@ pub struct Stubs {
     /// Called by an access without a site whose page the table does not know, with its address in R10 and a [`calls::Accessor`] in R11;
     /// by whether it writes. Returns with the host address in R10.
     pub table_miss: [u32; 2],
+    /// Jumped to with the instruction pointer in R10: [`Exit::Jump`].
+    pub nowhere: u32,
     /// Called with an operation's address in R11: the interpreter executes it.
     pub operation: u32,
     /// Jumped to with an operation's address in R11: the interpreter executes it, and control goes where it leads.
@@ -77,6 +79,7 @@ impl Stubs {
         stubs.enter = add(&enter)?;
         stubs.jump = add(&|a| leave_at_offset(a, Exit::Jump, leave))?;
         stubs.interpret = add(&|a| leave_at_offset(a, Exit::Interpret, leave))?;
+        stubs.nowhere = add(&|a| leave_at_rip(a, Exit::Jump, leave))?;
         for (stub, exit) in [(&mut stubs.link, Exit::Link), (&mut stubs.plain, Exit::Plain)] {
             *stub = add(&|a| {
                 a.pop(R11);
@@ -198,6 +201,11 @@ fn leave_saved(a: &mut Assembler) {
 
 fn leave_at_offset(a: &mut Assembler, exit: Exit, leave: u32) {
     a.add_frame(R10, frame::PAGE_BASE);
+    leave_at_rip(a, exit, leave);
+}
+
+/// The instruction pointer is in R10.
+fn leave_at_rip(a: &mut Assembler, exit: Exit, leave: u32) {
     a.store(frame::RIP, R10);
     a.store_immediate32(frame::EXIT, exit as u32);
     a.jmp_out(leave);

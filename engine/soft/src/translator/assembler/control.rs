@@ -78,6 +78,19 @@ impl Assembler {
         self.distance_to(label);
     }
 
+    /// `call` of a label.
+    pub fn call(&mut self, label: Label) {
+        self.bytes.push(0xe8);
+        self.distance_to(label);
+    }
+
+    /// The address of a label.
+    pub fn address_of(&mut self, reg: Host, label: Label) {
+        self.rex(true, reg, 0, 0);
+        self.raw(&[0x8d, (reg.0 & 7) << 3 | 5]);
+        self.distance_to(label);
+    }
+
     /// A conditional jump to a label.
     pub fn jcc(&mut self, condition: Condition, label: Label) {
         self.raw(&[0x0f, 0x80 | condition.0]);

@@ -112,9 +112,9 @@ impl Assembler {
         self.table64(0x2b, reg, index, scale, displacement);
     }
 
-    /// `cmp [table + index * 8], reg`.
-    pub fn cmp_table(&mut self, index: Host, displacement: i32, reg: Host) {
-        self.table64(0x39, reg, index, 3, displacement);
+    /// `cmp [table + index * scale], reg`; `scale` is the logarithm.
+    pub fn cmp_table(&mut self, index: Host, scale: u8, displacement: i32, reg: Host) {
+        self.table64(0x39, reg, index, scale, displacement);
     }
 
     /// `movsxd reg, dword [frame]`.

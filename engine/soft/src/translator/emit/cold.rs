@@ -29,6 +29,8 @@ pub enum Cold {
     NearEdge { at: Label, back: Label, offset: usize, target: i64, count: i8 },
     /// A jump table does not know the instruction pointer in R10.
     Resolve { at: Label, back: Label, otherwise: Otherwise },
+    /// The return cache does not know the instruction pointer in R10.
+    ResolveReturn { at: Label, back: Label, otherwise: Otherwise },
     /// Time is up: goes on at `target`, an offset from the page's start, by way of Rust.
     TimeUp { at: Label, target: i64 },
     /// As [`Cold::TimeUp`] before an instruction that the interpreter executes then.
@@ -172,6 +174,13 @@ impl Emitter<'_> {
                 self.a.mov_immediate(R11, otherwise.bits());
                 self.a.call_out(self.stubs.resolve[self.target.view as usize]);
                 self.a.jmp(back);
+            }
+            Cold::ResolveReturn { at, back, otherwise } => {
+                let unknown = self.a.label();
+                self.a.place(at);
+                frame::jump_table(self.target.view).look_up(&mut self.a, unknown);
+                self.a.jmp(back);
+                self.cold_part(Cold::Resolve { at: unknown, back, otherwise });
             }
             Cold::TimeUp { at, target } => {
                 self.a.place(at);

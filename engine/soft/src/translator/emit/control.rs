@@ -1,14 +1,13 @@
 //! Branches, and how units lead to each other.
 //!
 //! Inside a page a unit jumps straight to its successor's code, once that exists (a *link*): the same page stays where it is
-//! as long as control does. Other pages, returns and indirect branches are looked up by the linear address in a
+//! as long as control does. Other pages and indirect branches are looked up by the linear address in a
 //! [`super::super::jumps::JumpTable`]. So are instructions that lie in two pages: the table is forgotten when either page's
 //! translation or code changes. Each way out of a unit first counts the instructions that led to it.
 
-use super::super::calls::{Accessor, Otherwise};
+use super::super::calls::Otherwise;
 use super::cold::{Cold, Taken};
 use super::memory::Access;
-use super::stack::free_beside;
 use super::{Checks, Emitter, Flags, Guest, host};
 use crate::ram::PAGE;
 use crate::translator::assembler::*;
@@ -25,7 +24,7 @@ impl Emitter<'_> {
     }
 
     /// As [`Emitter::charge`] before an instruction that the interpreter executes when time is up.
-    fn charge_before(&mut self, guest: &Guest) {
+    pub fn charge_before(&mut self, guest: &Guest) {
         let at = self.a.label();
         self.a.sub_immediate32(frame::BUDGET, self.count);
         self.a.jcc(SIGN, at);
@@ -43,7 +42,7 @@ impl Emitter<'_> {
     /// and not one of what would be fetched there. Flags and R10 are lost.
     ///
     /// No branch leads farther than 2 GiB, so it can only be in the last 4 GiB of the lower half, or the first of the upper one.
-    fn require_canonical(&mut self, offset: usize, target: i64) {
+    pub fn require_canonical(&mut self, offset: usize, target: i64) {
         const LAST: u32 = 0x7fff;
         const FIRST: u32 = 0xffff_8000;
         // Every address of 32 bits is canonical.
@@ -66,7 +65,7 @@ impl Emitter<'_> {
     }
 
     /// As [`Emitter::lead_to`], with the flags spared and the instructions counted.
-    fn go(&mut self, target: i64) {
+    pub fn go(&mut self, target: i64) {
         let same_page = (0..PAGE as i64).contains(&target);
         let at = self.a.label();
         match (same_page, self.target.linked) {
@@ -127,36 +126,8 @@ impl Emitter<'_> {
         }
     }
 
-    /// CALL of a known place.
-    pub fn call(&mut self, guest: &Guest, target: i64) {
-        self.spare_flags(guest.live_before());
-        let Ok(displacement) = i32::try_from(target) else { return self.interpret(guest) };
-        self.require_canonical(guest.offset(), target);
-        self.charge_before(guest);
-        if self.target.several_processors {
-            self.a.load(R11, frame::PAGE_BASE);
-            self.pointer(R11, R11, displacement);
-            self.a.store(frame::LEADS_TO, R11);
-        }
-        self.push_return(guest);
-        self.go(target);
-    }
-
-    /// Pushes the address behind the instruction, before control goes to where the frame says. Flags are lost.
-    fn push_return(&mut self, guest: &Guest) {
-        let word = self.word();
-        let moved = -(word as i32);
-        let (memory, site) = self.stack(guest, R9, moved, true, FlagSet::empty());
-        let free = free_beside(memory);
-        self.a.load(free, frame::PAGE_BASE);
-        self.a.lea(free, free, guest.next_offset() as i32);
-        self.a.store_guest(memory, free, self.wide);
-        self.pointer(R9, R9, moved);
-        self.look_for_code(Accessor::jumping(word), memory.after_moving(moved), site);
-    }
-
     /// Where an indirect branch leads into R10. Flags are lost.
-    fn indirect_target(&mut self, guest: &Guest) {
+    pub fn indirect_target(&mut self, guest: &Guest) {
         let instruction = &guest.instruction;
         if instruction.op0_kind() == iced_x86::OpKind::Register {
             let number = instruction.op0_register().full_register().number();
@@ -174,7 +145,7 @@ impl Emitter<'_> {
     }
 
     /// The interpreter executes the branch where the table does not know its target.
-    fn look_up_or_interpret(&mut self, guest: &Guest) {
+    pub fn look_up_or_interpret(&mut self, guest: &Guest) {
         self.look_up(Otherwise::interpret(guest.offset()));
     }
 
@@ -187,36 +158,6 @@ impl Emitter<'_> {
         self.charge_before(guest);
         self.indirect_target(guest);
         self.look_up_or_interpret(guest);
-        self.a.jmp_register(R11);
-    }
-
-    /// CALL of what a register or memory holds.
-    pub fn call_indirect(&mut self, guest: &Guest) {
-        self.spare_flags(FlagSet::all());
-        if !self.target.linked {
-            return self.interpret(guest);
-        }
-        self.charge_before(guest);
-        self.indirect_target(guest);
-        self.look_up_or_interpret(guest);
-        self.a.store(frame::LEADS_TO, R10);
-        self.a.store(frame::CALLED, R11);
-        self.push_return(guest);
-        self.a.load(R10, frame::LEADS_TO);
-        self.a.jmp_frame(frame::CALLED);
-    }
-
-    /// RET.
-    pub fn return_near(&mut self, guest: &Guest, drop: u16) {
-        self.spare_flags(FlagSet::all());
-        if !self.target.linked {
-            return self.interpret(guest);
-        }
-        self.charge_before(guest);
-        let (memory, _) = self.stack(guest, R9, 0, false, FlagSet::empty());
-        self.a.load_guest(R10, memory, self.wide);
-        self.look_up_or_interpret(guest);
-        self.pointer(R9, R9, self.word() as i32 + i32::from(drop));
         self.a.jmp_register(R11);
     }
 

@@ -18,6 +18,7 @@
 //! | `x87` | where x87 registers are needed, and control words |
 //! | `system` | system instructions that only change the processor |
 //! | `control` | branches, and how units lead to each other |
+//! | `subroutines` | CALL and RET |
 //! | `cold` | the cold parts |
 //! | `scratch` | what the scratch registers hold between guest instructions |
 
@@ -27,6 +28,7 @@ mod copy;
 mod memory;
 mod scratch;
 mod stack;
+mod subroutines;
 mod system;
 mod x87;
 

@@ -215,6 +215,46 @@ fn hot_code_goes_on_where_its_second_page_is_now() {
     });
 }
 
+/// A function is called from a page that `invalidate` tells, in that function, to be another one.
+fn returns_to_another_page(invalidate: impl FnOnce(&mut Long) -> Emit) {
+    const TIMES: u32 = 2000;
+    long(|g| {
+        for n in [0, 1] {
+            // CALL RSI; ADD R8, imm8; RET.
+            g.put_bytes(frame(n), [0xff, 0xd6, 0x49, 0x83, 0xc0, n as u8, 0xc3]);
+        }
+        let change = g.out_of_line(|g| {
+            g.mov(qword_ptr(WINDOW_TABLE), r12)?;
+            invalidate(g)?;
+            g.ret()
+        })?;
+        g.lea(rsi, ptr(change))?;
+        g.mov(rbx, WINDOW)?;
+        g.mov(r12, frame(0) | P)?;
+        g.map(0, frame(0) | P);
+        g.xor(r8d, r8d)?;
+        g.rounds(TIMES, |g| {
+            // Seldom enough for the page to become hot in between.
+            let mut same = g.create_label();
+            g.test(r13d, 0x7f)?;
+            g.jnz(same)?;
+            g.mov(rax, frame(0) ^ frame(1))?;
+            g.xor(r12, rax)?;
+            g.place(&mut same)?;
+            g.call(rbx)
+        })?;
+        let changes = |round: u32| TIMES / 0x80 - (round - 1) / 0x80;
+        let second = (1..=TIMES).filter(|&round| changes(round) % 2 == 1).count();
+        g.expect(r8, second as u64)
+    });
+}
+
+#[test]
+fn a_return_goes_on_in_the_page_that_is_there_now() {
+    returns_to_another_page(|g| g.invlpg(ptr(rbx)));
+    returns_to_another_page(reload_cr3);
+}
+
 #[test]
 fn code_goes_on_in_its_own_page_after_another_was_there_for_a_while() {
     /// CMP EAX, 1; JE 0x100; RET.

@@ -51,6 +51,42 @@ fn a_change_of_an_instructions_second_page_counts() {
 }
 
 #[test]
+fn a_change_of_what_is_returned_to_counts() {
+    const TIMES: u32 = 2000;
+    // CALL RSI; MOV EAX, imm32; RET.
+    let function = [0xff, 0xd6, 0xb8, TIMES as u8, (TIMES >> 8) as u8, 0, 0, 0xc3];
+    for other_page in [0, 0x1000] {
+        long(|g| {
+            g.put_bytes(frame(0), function);
+            // Seldom enough for it to become hot in between. The changing function lies elsewhere, or beside it.
+            let change = g.out_of_line(|g| {
+                let mut same = g.create_label();
+                g.test(r13d, 0xff)?;
+                g.jnz(same)?;
+                g.mov(edx, r13d)?;
+                g.mov(dword_ptr(rbx + 3), edx)?;
+                g.place(&mut same)?;
+                g.ret()
+            })?;
+            // JMP RDI.
+            g.put_bytes(frame(0) + 0x800 + other_page, [0xff, 0xe7]);
+            g.mov(rsi, frame(0) + 0x800 + other_page)?;
+            g.lea(rdi, ptr(change))?;
+            g.mov(rbx, frame(0))?;
+            g.mov(edx, TIMES)?;
+            g.xor(r12d, r12d)?;
+            g.rounds(TIMES, |g| {
+                g.call(rbx)?;
+                g.xor(eax, edx)?;
+                g.or(r12d, eax)
+            })?;
+            g.expect(r12, 0)?;
+            g.expect(rdx, 0x100)
+        });
+    }
+}
+
+#[test]
 fn a_change_of_the_very_next_instruction_counts() {
     long(|g| {
         let mut target = g.create_label();
