@@ -80,6 +80,8 @@ pub struct Block {
     pub physical: u64,
     /// How often it was executed, roughly, while it was not translated.
     pub heat: u32,
+    /// Where its units mostly lead, as an offset in its page, if one was hot and that is known.
+    pub leads_to: Option<u16>,
     /// How often one of its units has run, in lockstep.
     pub runs: u32,
     /// The translated units that begin where it begins, by view of memory.
@@ -111,6 +113,7 @@ impl Block {
             links: [Link { delta: 0, block: std::ptr::null_mut() }; 2],
             physical: 0,
             heat: 0,
+            leads_to: None,
             runs: 0,
             units: [Unit::Cold; REMEMBERED],
             plain_units: [Unit::Cold; REMEMBERED],

@@ -16,7 +16,7 @@ use crate::profile::gauge::Work;
 use crate::ram::{PAGE, code_changes};
 use crate::tlb::View;
 use crate::translator::{
-    Accessor, Checks, Entry, MAX_INSTRUCTIONS, Translated, Translator, is_translatable, scan,
+    Accessor, Checks, Entry, Exit, MAX_TRACE_INSTRUCTIONS, Route, Translated, Translator, is_translatable, scan,
 };
 
 /// How much hotter a block becomes when translated code leads to it.
@@ -75,7 +75,7 @@ impl SoftEnvironment {
     fn make_unit_of(&mut self, cpu: &Cpu, block: *mut Block, checks: Checks) -> Option<Translated> {
         // SAFETY: `self.blocks` owns it.
         let (origin, physical, second) = unsafe { ((*block).origin, (*block).physical, (*block).second) };
-        if !is_translatable(cpu.mode) || self.native.room() < MAX_INSTRUCTIONS {
+        if !is_translatable(cpu.mode) || self.native.room() < MAX_TRACE_INSTRUCTIONS {
             return None;
         }
         let ram = Arc::clone(&self.ram);
@@ -91,7 +91,8 @@ impl SoftEnvironment {
                 Some((source, origin))
             }
         };
-        let unit = scan(self, cpu.mode, &bytes, (physical % PAGE) as usize)?;
+        let route = if checks == Checks::Sited { self.route(block) } else { Route::default() };
+        let unit = scan(self, cpu.mode, &bytes, (physical % PAGE) as usize, route)?;
         for &(start, end) in &unit.watched {
             let source = Source { page, offset: start as u64 };
             // If somebody is writing there, the block is stale.
@@ -116,12 +117,17 @@ impl SoftEnvironment {
         }
     }
 
-    /// Time was up in translated code: if that happens often in this unit, it is translated anew, with sites.
+    /// Time was up in translated code: if that happens often in this unit, it is translated anew, with sites, and along the way
+    /// that it mostly goes.
     pub fn sample_time(&mut self, cpu: &Cpu) {
         let from = std::mem::take(&mut self.translated.timed);
+        let same_page = cpu.rip & !(PAGE - 1) == cpu.gpr[BLOCK];
+        let led_to = (self.translated.exit == Exit::Jump && same_page).then_some((cpu.rip % PAGE) as u16);
         if from != 0
-            && let Some((block, old)) = self.translator.sample_time(from)
+            && let Some((block, old, leads_to)) = self.translator.sample_time(from, led_to)
         {
+            // SAFETY: blocks live as long as their units do.
+            unsafe { (*block).leads_to = leads_to };
             self.translate_anew(cpu, block, old);
         }
     }
@@ -135,9 +141,34 @@ impl SoftEnvironment {
         }
         if let Some(new) = self.make_unit(cpu, block, Checks::Sited) {
             // SAFETY: as above.
-            unsafe { (*block).units[self.view as usize] = Unit::Translated(new) };
+            unsafe {
+                (*block).units[self.view as usize] = Unit::Translated(new);
+                // In lockstep it is looked at as closely as if it were the first.
+                (*block).runs = 0;
+            }
             self.translator.supersede(old, new);
         }
+    }
+
+    /// Which way control mostly goes from a hot block on, as far as that is known, and until it comes back.
+    fn route(&self, block: *mut Block) -> Route {
+        let mut route = Route::default();
+        // SAFETY: `self.blocks` owns it, and all that it finds.
+        let (physical, mode) = unsafe { ((*block).physical, (*block).mode) };
+        let mut from = block;
+        while let Some(part) = unsafe { (*from).leads_to } {
+            let start = physical & !(PAGE - 1) | u64::from(part);
+            // A unit that leads to its own beginning does so without being told.
+            let comes_back = start == physical || route.parts().contains(&part);
+            if comes_back && from == block || !route.push(part) || comes_back {
+                break;
+            }
+            match self.blocks.find(start, mode) {
+                Some(block) => from = block,
+                None => break,
+            }
+        }
+        route
     }
 
     /// Whether the run of translated code from `block` that begins now is checked against the interpreter: in lockstep, the

@@ -71,7 +71,7 @@ pub use calls::Accessor;
 use counters::Counters;
 pub use frame::{Exit, RunState};
 pub use jumps::Jumps;
-pub use scan::{MAX_INSTRUCTIONS, Unit, scan};
+pub use scan::{MAX_TRACE_INSTRUCTIONS, Route, Unit, scan};
 pub use verify::{Defined, End, TrialPages, compare};
 
 use crate::blocks::Block;
@@ -85,7 +85,7 @@ use calls::{Operation, Operations};
 use code_cache::{CodeCache, Placed};
 pub use emit::Checks;
 use emit::{Target, Tools};
-use hot_spots::HotSpots;
+use hot_spots::{Hot, HotSpots};
 use restless::Restless;
 use sites::Sites;
 use stubs::{Enter, Stubs};
@@ -109,6 +109,7 @@ struct Made {
     sizes: (usize, usize),
     block: *mut Block,
     checks: Checks,
+    route: Route,
     /// It is written down for perf.
     is_known: bool,
 }
@@ -220,7 +221,7 @@ impl Translator {
         let code = emit::emit(tools, unit, target, stubs, sites, &is_restless, operations)?;
         let sizes = (code.split, code.bytes.len() - code.split);
         let placed = self.cache.append(code)?;
-        self.units.push(Made { placed, sizes, block, checks, is_known: false });
+        self.units.push(Made { placed, sizes, block, checks, route: unit.route, is_known: false });
         self.counters.translations += 1;
         Some(Translated(placed.hot))
     }
@@ -257,9 +258,13 @@ impl Translator {
         self.restless.sample(instruction, instructions).then_some((block, Translated(hot)))
     }
 
-    /// Notes that time was up in a unit, whose cold code at `from` said so. Returns its block, and the unit, if that is to be
-    /// translated anew because most of the time is spent there.
-    pub fn sample_time(&mut self, from: u64) -> Option<(*mut Block, Translated)> {
+    /// Notes that time was up in a unit, whose cold code at `from` said so, as it led to an offset in its page. Returns its block, the
+    /// unit, and where that mostly leads, if it is to be translated anew because most of the time is spent there.
+    pub fn sample_time(
+        &mut self,
+        from: u64,
+        led_to: Option<u16>,
+    ) -> Option<(*mut Block, Translated, Option<u16>)> {
         let unit = self.unit_of(from)?;
         let first = !std::mem::replace(&mut unit.is_known, true);
         let unit = *unit;
@@ -267,7 +272,17 @@ impl Translator {
             self.write_down(&unit);
         }
         let Made { placed: Placed { hot, .. }, block, checks, .. } = unit;
-        (checks != Checks::Sited && self.hot_spots.sample(hot)).then_some((block, Translated(hot)))
+        if checks == Checks::Sited {
+            return None;
+        }
+        let Hot { leads_to } = self.hot_spots.sample(hot, led_to)?;
+        Some((block, Translated(hot), leads_to))
+    }
+
+    /// The route of a unit.
+    pub fn route(&self, Translated(hot): Translated) -> Route {
+        let found = self.units.binary_search_by_key(&hot, |unit| unit.placed.hot);
+        found.map(|n| self.units[n].route).unwrap_or_default()
     }
 
     /// The unit whose cold code has a call before the address `from`. With that the unit may end, and its neighbour begin.

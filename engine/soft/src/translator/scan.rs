@@ -1,7 +1,8 @@
-//! What a unit of translation consists of: straight-line code in one page, with branches out of it.
+//! What a unit of translation consists of: code in one page, one instruction after the other, with branches out of it.
 //!
 //! A unit goes on behind a conditional branch that is not taken, and ends where control surely goes elsewhere, at the
-//! page's end, or where it has become long enough. An instruction that lies in two pages is a unit alone.
+//! page's end, or where it has become long enough. Where it is known which branches are mostly taken, it follows them ([`Route`]), and
+//! ends where it would come to what it has already. An instruction that lies in two pages is a unit alone.
 
 use iced_x86::Instruction;
 use tern_x86::cpu::Mode;
@@ -15,6 +16,36 @@ use crate::ram::PAGE;
 
 /// Most guest instructions of a unit; they are counted in one signed byte.
 pub const MAX_INSTRUCTIONS: usize = 64;
+
+/// The same of one that follows a route.
+pub const MAX_TRACE_INSTRUCTIONS: usize = 120;
+
+/// Most parts of a unit, but for the first.
+const MAX_PARTS: usize = 7;
+
+/// The way that control mostly goes in a page: offsets that it leads to from one part of a unit to the next. Without any the unit
+/// is straight-line code; with some it is what the field calls a trace.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Route {
+    parts: [u16; MAX_PARTS],
+    count: u8,
+}
+
+impl Route {
+    /// The offsets.
+    pub fn parts(&self) -> &[u16] {
+        &self.parts[..self.count.into()]
+    }
+
+    /// Goes on at an offset. Returns whether the route may go farther still.
+    pub fn push(&mut self, part: u16) -> bool {
+        if let Some(place) = self.parts.get_mut(usize::from(self.count)) {
+            *place = part;
+            self.count += 1;
+        }
+        usize::from(self.count) < MAX_PARTS
+    }
+}
 
 /// One guest instruction of a unit.
 #[derive(Clone, Copy)]
@@ -34,6 +65,35 @@ pub struct Guest {
 }
 
 impl Guest {
+    /// An instruction of 64-bit code (`wide`) or of 32 bits, without a unit yet.
+    fn new(instruction: Instruction, op: SoftOp, wide: bool) -> Self {
+        let kind = kind(&instruction, &op, wide);
+        let flags = match kind {
+            Kind::Interpret | Kind::FastCall(_) => FlagUse { reads: FlagSet::all(), ..FlagUse::default() },
+            Kind::Nothing => FlagUse::default(),
+            _ => FlagUse::of(&instruction),
+        };
+        let none = FlagSet::empty();
+        Self { instruction, op, kind, flags, live_after: none, live_taken: none }
+    }
+
+    /// Whether it is a branch to `part`, an offset in its page, that the unit may follow.
+    fn may_lead_to(&self, part: usize) -> bool {
+        let leads = matches!(self.kind, Kind::Branch(target) | Kind::Jump(target) if target == part as i64);
+        leads && self.next_offset() < PAGE as usize
+    }
+
+    /// What it leads to is what follows in its unit: a condition is turned round.
+    fn lead_on(&mut self) {
+        match self.kind {
+            Kind::Branch(_) => {
+                self.instruction.negate_condition_code();
+                self.kind = Kind::Branch(self.next_offset() as i64);
+            }
+            _ => (self.kind, self.flags) = (Kind::Nothing, FlagUse::default()),
+        }
+    }
+
     /// Its offset in the page.
     pub fn offset(&self) -> usize {
         usize::from(self.op.offset)
@@ -54,14 +114,18 @@ impl Guest {
 pub struct Unit {
     /// Its instructions, at least one.
     pub instructions: Vec<Guest>,
-    /// What of the page it depends on: bytes from the first to the second offset. The first are the unit's own.
+    /// What of the page it depends on: bytes from the first to the second offset.
     pub watched: Vec<(usize, usize)>,
     /// It ends in the next page.
     pub crosses: bool,
     /// It is 64-bit code; else code of 32 bits.
     pub wide: bool,
-    /// What is live behind its last instruction, if that does not end it.
+    /// Where control goes behind its last instruction, if that does not end it: an offset from the page's start.
+    pub next: usize,
+    /// What is live there.
     pub live_at_end: FlagSet,
+    /// The way that it was to go.
+    pub route: Route,
 }
 
 impl Unit {
@@ -76,33 +140,47 @@ impl Unit {
 }
 
 /// Finds the unit at `offset` of code that is translated: a whole page, or that with the beginning of the next one, where an
-/// instruction at `offset` goes on.
-pub fn scan(env: &mut SoftEnvironment, mode: Mode, code: &[u8], offset: usize) -> Option<Unit> {
+/// instruction at `offset` goes on. Where a branch leads to the next part of the `route`, the unit does too.
+pub fn scan(
+    env: &mut SoftEnvironment,
+    mode: Mode,
+    code: &[u8],
+    offset: usize,
+    route: Route,
+) -> Option<Unit> {
     let mut decoder = BlockDecoder::<SoftEnvironment>::starting_at(code, mode, offset);
     let crosses = code.len() > PAGE as usize;
     let page = code.get(..PAGE as usize)?;
-    let most = if crosses { 1 } else { MAX_INSTRUCTIONS };
+    let mut parts = route.parts().iter().map(|&part| usize::from(part)).peekable();
+    let most = match parts.peek() {
+        _ if crosses => 1,
+        None => MAX_INSTRUCTIONS,
+        Some(_) => MAX_TRACE_INSTRUCTIONS,
+    };
     let wide = mode.contains(Mode::LONG);
-    let mut instructions = Vec::new();
-    let mut end = offset;
-    while instructions.len() < most {
+    let mut instructions: Vec<Guest> = Vec::new();
+    let mut watched: Vec<(usize, usize)> = Vec::new();
+    let (mut start, mut next) = (offset, offset);
+    while instructions.len() < most && !watched.iter().any(|&(start, end)| (start..end).contains(&next)) {
         let Some((instruction, op)) = decoder.next_instruction(env) else { break };
         let instruction = if wide { instruction } else { as_64_bit_code_has_it(instruction) };
-        let kind = kind(&instruction, &op, wide);
-        end = usize::from(op.offset) + usize::from(op.length);
-        let flags = match kind {
-            Kind::Interpret | Kind::FastCall(_) => FlagUse { reads: FlagSet::all(), ..FlagUse::default() },
-            Kind::Nothing => FlagUse::default(),
-            _ => FlagUse::of(&instruction),
-        };
-        let none = FlagSet::empty();
-        instructions.push(Guest { instruction, op, kind, flags, live_after: none, live_taken: none });
-        if kind.ends() {
+        let mut guest = Guest::new(instruction, op, wide);
+        next = guest.next_offset();
+        if let Some(part) = parts.next_if(|&part| guest.may_lead_to(part)) {
+            guest.lead_on();
+            watched.push((start, next));
+            (start, next) = (part, part);
+            decoder = BlockDecoder::starting_at(code, mode, part);
+        }
+        instructions.push(guest);
+        if guest.kind.ends() {
             break;
         }
     }
+    if start != next {
+        watched.push((start, next));
+    }
     let last = instructions.last()?;
-    let mut watched = vec![(offset, end)];
     let mut look = |target: i64| match usize::try_from(target) {
         Ok(target) if target < page.len() => {
             let (live, seen) = live_at(page, mode, target);
@@ -114,7 +192,7 @@ pub fn scan(env: &mut SoftEnvironment, mode: Mode, code: &[u8], offset: usize) -
     let at_end = match last.kind {
         Kind::Jump(target) | Kind::Call(target) => look(target),
         kind if kind.ends() => FlagSet::all(),
-        _ => look(last.next_offset() as i64),
+        _ => look(next as i64),
     };
     let mut live = at_end;
     for guest in instructions.iter_mut().rev() {
@@ -124,5 +202,5 @@ pub fn scan(env: &mut SoftEnvironment, mode: Mode, code: &[u8], offset: usize) -
         }
         live = guest.live_before();
     }
-    Some(Unit { instructions, watched, crosses, wide, live_at_end: at_end })
+    Some(Unit { instructions, watched, crosses, wide, next, live_at_end: at_end, route })
 }

@@ -9,7 +9,7 @@ use super::SoftVcpu;
 use crate::blocks::Origin;
 use crate::environment::SoftEnvironment;
 use crate::ram::PAGE;
-use crate::translator::{self, Defined, End, Exit, MAX_INSTRUCTIONS, Translated, compare, scan};
+use crate::translator::{self, Defined, End, Exit, MAX_TRACE_INSTRUCTIONS, Translated, compare, scan};
 
 impl SoftVcpu {
     /// Runs the unit of a block of this origin on trial, has the interpreter do the same, and then do it for good. If the
@@ -36,7 +36,7 @@ impl SoftVcpu {
         let (mut done, mut ran) = (0, Ok(()));
         // Where a unit breaks off in its middle, it has counted nothing, or what it left to the interpreter as well.
         let broken_off = instructions == 0 || exit == Exit::Interpret;
-        let limit = if instructions == 0 { MAX_INSTRUCTIONS as u64 } else { instructions };
+        let limit = if instructions == 0 { MAX_TRACE_INSTRUCTIONS as u64 } else { instructions };
         let (mut path, mut code) = (Vec::new(), (before.rip & !(PAGE - 1), page.clone()));
         while done < limit && ran.is_ok() && !(broken_off && ran_to(p, &translated)) {
             if p.cpu.rip & !(PAGE - 1) != code.0 {
@@ -59,7 +59,10 @@ impl SoftVcpu {
         let same_page = (p.cpu.rip ^ before.rip) < PAGE;
         let flags = if exit != Exit::Exception && same_page {
             let unit = match exit {
-                Exit::Interpret => scan(&mut p.env, before.mode, &page, (before.rip % PAGE) as usize),
+                Exit::Interpret => {
+                    let route = p.env.translator.route(unit);
+                    scan(&mut p.env, before.mode, &page, (before.rip % PAGE) as usize, route)
+                }
                 _ => None,
             };
             defined.live(unit.as_ref(), &page, p.cpu.mode, (p.cpu.rip % PAGE) as usize)

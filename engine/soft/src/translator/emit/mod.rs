@@ -249,8 +249,8 @@ impl Emitter<'_> {
                 self.end_shadow();
             }
         }
-        if let Some(last) = unit.instructions.last().filter(|last| !last.kind.ends()) {
-            self.lead_to(last.next_offset() as i64, unit.live_at_end);
+        if unit.instructions.last().is_some_and(|last| !last.kind.ends()) {
+            self.lead_to(unit.next as i64, unit.live_at_end);
         }
         self.cold_parts();
     }
