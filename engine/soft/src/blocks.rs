@@ -12,7 +12,7 @@ use tern_x86::decode::Op;
 use crate::environment::SoftEnvironment;
 use crate::ram::CodePage;
 use crate::tlb::REMEMBERED;
-use crate::translator::Translated;
+use crate::translator::{Route, Translated};
 
 /// The operation type of this engine.
 pub type SoftOp = Op<SoftEnvironment>;
@@ -80,8 +80,8 @@ pub struct Block {
     pub physical: u64,
     /// How often it was executed, roughly, while it was not translated.
     pub heat: u32,
-    /// Where its units mostly lead, as an offset in its page, if one was hot and that is known.
-    pub leads_to: Option<u16>,
+    /// Which way control mostly goes from it on, as far as that is known.
+    pub route: Route,
     /// How often one of its units has run, in lockstep.
     pub runs: u32,
     /// The translated units that begin where it begins, by view of memory.
@@ -113,7 +113,7 @@ impl Block {
             links: [Link { delta: 0, block: std::ptr::null_mut() }; 2],
             physical: 0,
             heat: 0,
-            leads_to: None,
+            route: Route::default(),
             runs: 0,
             units: [Unit::Cold; REMEMBERED],
             plain_units: [Unit::Cold; REMEMBERED],

@@ -16,7 +16,8 @@ use crate::profile::gauge::Work;
 use crate::ram::{PAGE, code_changes};
 use crate::tlb::View;
 use crate::translator::{
-    Accessor, Checks, Entry, Exit, MAX_TRACE_INSTRUCTIONS, Route, Translated, Translator, is_translatable, scan,
+    Accessor, Checks, Entry, Exit, Found, MAX_TRACE_INSTRUCTIONS, Route, Translated, Translator,
+    is_translatable, scan,
 };
 
 /// How much hotter a block becomes when translated code leads to it.
@@ -74,7 +75,7 @@ impl SoftEnvironment {
 
     fn make_unit_of(&mut self, cpu: &Cpu, block: *mut Block, checks: Checks) -> Option<Translated> {
         // SAFETY: `self.blocks` owns it.
-        let (origin, physical, second) = unsafe { ((*block).origin, (*block).physical, (*block).second) };
+        let Block { origin, physical, second, route, .. } = *unsafe { &*block };
         if !is_translatable(cpu.mode) || self.native.room() < MAX_TRACE_INSTRUCTIONS {
             return None;
         }
@@ -91,7 +92,7 @@ impl SoftEnvironment {
                 Some((source, origin))
             }
         };
-        let route = if checks == Checks::Sited { self.route(block) } else { Route::default() };
+        let route = if checks == Checks::Sited { route } else { Route::default() };
         let unit = scan(self, cpu.mode, &bytes, (physical % PAGE) as usize, route)?;
         for &(start, end) in &unit.watched {
             let source = Source { page, offset: start as u64 };
@@ -124,12 +125,35 @@ impl SoftEnvironment {
         let same_page = cpu.rip & !(PAGE - 1) == cpu.gpr[BLOCK];
         let led_to = (self.translated.exit == Exit::Jump && same_page).then_some((cpu.rip % PAGE) as u16);
         if from != 0
-            && let Some((block, old, leads_to)) = self.translator.sample_time(from, led_to)
+            && let Some(Found { block, unit, leads_to, has_sites }) =
+                self.translator.sample_time(from, led_to)
         {
-            // SAFETY: blocks live as long as their units do.
-            unsafe { (*block).leads_to = leads_to };
-            self.translate_anew(cpu, block, old);
+            let grows = leads_to.is_some_and(|part| self.extend_route(block, part));
+            if grows || !has_sites {
+                self.translate_anew(cpu, block, unit);
+            } else {
+                self.translator.settle(unit);
+            }
         }
+    }
+
+    /// Notes that control mostly goes on from a hot block, behind its route so far, at `part` of its page, and behind that as is known
+    /// from there. Returns whether the route is longer for that.
+    fn extend_route(&mut self, block: *mut Block, part: u16) -> bool {
+        // SAFETY: blocks live as long as their units do.
+        let Block { physical, mode, mut route, .. } = *unsafe { &*block };
+        let start = (physical % PAGE) as u16;
+        let behind = self.blocks.find(physical & !(PAGE - 1) | u64::from(part), mode);
+        // SAFETY: as above.
+        let behind = behind.map(|block| unsafe { (*block).route }).unwrap_or_default();
+        // Where control comes back a unit leads on to what it has already.
+        let grows = part != start && route.push(part);
+        for &part in behind.parts().iter().take_while(|&&part| grows && part != start) {
+            route.push(part);
+        }
+        // SAFETY: as above.
+        unsafe { (*block).route = route };
+        grows
     }
 
     #[cold]
@@ -148,27 +172,6 @@ impl SoftEnvironment {
             }
             self.translator.supersede(old, new);
         }
-    }
-
-    /// Which way control mostly goes from a hot block on, as far as that is known, and until it comes back.
-    fn route(&self, block: *mut Block) -> Route {
-        let mut route = Route::default();
-        // SAFETY: `self.blocks` owns it, and all that it finds.
-        let (physical, mode) = unsafe { ((*block).physical, (*block).mode) };
-        let mut from = block;
-        while let Some(part) = unsafe { (*from).leads_to } {
-            let start = physical & !(PAGE - 1) | u64::from(part);
-            // A unit that leads to its own beginning does so without being told.
-            let comes_back = start == physical || route.parts().contains(&part);
-            if comes_back && from == block || !route.push(part) || comes_back {
-                break;
-            }
-            match self.blocks.find(start, mode) {
-                Some(block) => from = block,
-                None => break,
-            }
-        }
-        route
     }
 
     /// Whether the run of translated code from `block` that begins now is checked against the interpreter: in lockstep, the

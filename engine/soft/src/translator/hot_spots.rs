@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 /// So many samples make a unit hot.
-const MANY: u32 = 3;
+const MANY: usize = 3;
 
 /// A unit that is found less often than once in so many samples is not hot.
 const SELDOM: u64 = 48;
@@ -18,13 +18,11 @@ const REMEMBERED: usize = 1024;
 /// Samples of one unit.
 #[derive(Debug, Clone, Copy)]
 struct Samples {
-    count: u32,
+    count: usize,
     /// How many samples there were of all units at the first.
     began: u64,
-    /// Where it led at the last of them that count for that.
-    leads_to: Option<u16>,
-    /// How many more have led there than elsewhere.
-    agree: u32,
+    /// Where it led at each.
+    led_to: [Option<u16>; MANY],
 }
 
 /// A unit that most of the time is spent in.
@@ -49,23 +47,18 @@ impl HotSpots {
         if self.units.len() >= REMEMBERED {
             self.units.clear();
         }
-        let first = Samples { count: 0, began: self.taken, leads_to: led_to, agree: 0 };
+        let first = Samples { count: 0, began: self.taken, led_to: [None; MANY] };
         let samples = self.units.entry(unit).or_insert(first);
-        if self.taken - samples.began > u64::from(samples.count) * SELDOM {
+        if self.taken - samples.began > samples.count as u64 * SELDOM {
             *samples = first;
         }
+        samples.led_to[samples.count] = led_to;
         samples.count += 1;
-        if samples.leads_to == led_to {
-            samples.agree += 1;
-        } else if samples.agree > 0 {
-            samples.agree -= 1;
-        } else {
-            samples.leads_to = led_to;
-        }
-        let Samples { count, leads_to, agree, .. } = *samples;
-        (count >= MANY).then(|| {
+        let led_to = samples.led_to;
+        (samples.count == MANY).then(|| {
             self.units.remove(&unit);
-            Hot { leads_to: leads_to.filter(|_| agree > 0) }
+            let is_most = |to: &Option<u16>| 2 * led_to.iter().filter(|other| *other == to).count() > MANY;
+            Hot { leads_to: led_to.into_iter().find(is_most).flatten() }
         })
     }
 
@@ -84,6 +77,21 @@ mod tests {
         let mut spots = HotSpots::default();
         let found: Vec<bool> = (0..5).map(|_| spots.sample(16, None).is_some()).collect();
         assert_eq!(found, [false, false, true, false, false]);
+    }
+
+    #[test]
+    fn where_a_unit_leads_is_where_it_was_found_to_lead_mostly() {
+        for (led_to, leads_to) in [
+            ([Some(7), Some(7), Some(7)], Some(7)),
+            ([Some(7), Some(9), Some(9)], Some(9)),
+            ([Some(9), Some(9), None], Some(9)),
+            ([None, None, Some(9)], None),
+            ([Some(7), Some(8), Some(9)], None),
+        ] {
+            let mut spots = HotSpots::default();
+            let hot = led_to.map(|led_to| spots.sample(16, led_to));
+            assert_eq!(hot, [None, None, Some(Hot { leads_to })], "{led_to:?}");
+        }
     }
 
     #[test]

@@ -110,8 +110,23 @@ struct Made {
     block: *mut Block,
     checks: Checks,
     route: Route,
+    /// It is not translated anew because of the time that is spent in it.
+    is_settled: bool,
     /// It is written down for perf.
     is_known: bool,
+}
+
+/// A unit that most of the time is spent in.
+#[derive(Debug, Clone, Copy)]
+pub struct Found {
+    /// Its block.
+    pub block: *mut Block,
+    /// The unit.
+    pub unit: Translated,
+    /// Where it mostly leads, as an offset in its page, if that is known.
+    pub leads_to: Option<u16>,
+    /// Its accesses have sites.
+    pub has_sites: bool,
 }
 
 /// One processor's translated code.
@@ -127,7 +142,10 @@ pub struct Translator {
     /// What was done so far.
     pub counters: Counters,
     restless: Restless,
+    /// Units that get sites.
     hot_spots: HotSpots,
+    /// Of those, units that get longer.
+    hot_traces: HotSpots,
     /// The units, in the order in which they were made.
     units: Vec<Made>,
     tools: Tools,
@@ -158,6 +176,7 @@ impl Translator {
             counters: Counters::default(),
             restless: Restless::default(),
             hot_spots: HotSpots::default(),
+            hot_traces: HotSpots::default(),
             units: Vec::new(),
             tools: Tools::default(),
             jitdump,
@@ -188,6 +207,7 @@ impl Translator {
         self.operations.clear();
         self.units.clear();
         self.hot_spots.forget();
+        self.hot_traces.forget();
         self.restless.forget();
         self.counters.evictions += 1;
     }
@@ -221,7 +241,15 @@ impl Translator {
         let code = emit::emit(tools, unit, target, stubs, sites, &is_restless, operations)?;
         let sizes = (code.split, code.bytes.len() - code.split);
         let placed = self.cache.append(code)?;
-        self.units.push(Made { placed, sizes, block, checks, route: unit.route, is_known: false });
+        self.units.push(Made {
+            placed,
+            sizes,
+            block,
+            checks,
+            route: unit.route,
+            is_settled: false,
+            is_known: false,
+        });
         self.counters.translations += 1;
         Some(Translated(placed.hot))
     }
@@ -258,31 +286,39 @@ impl Translator {
         self.restless.sample(instruction, instructions).then_some((block, Translated(hot)))
     }
 
-    /// Notes that time was up in a unit, whose cold code at `from` said so, as it led to an offset in its page. Returns its block, the
-    /// unit, and where that mostly leads, if it is to be translated anew because most of the time is spent there.
-    pub fn sample_time(
-        &mut self,
-        from: u64,
-        led_to: Option<u16>,
-    ) -> Option<(*mut Block, Translated, Option<u16>)> {
+    /// Notes that time was up in a unit, whose cold code at `from` said so, as it led to an offset in its page. Says which unit it is if most
+    /// of the time is spent there, and it is not settled yet.
+    pub fn sample_time(&mut self, from: u64, led_to: Option<u16>) -> Option<Found> {
         let unit = self.unit_of(from)?;
         let first = !std::mem::replace(&mut unit.is_known, true);
         let unit = *unit;
         if first {
             self.write_down(&unit);
         }
-        let Made { placed: Placed { hot, .. }, block, checks, .. } = unit;
-        if checks == Checks::Sited {
+        let Made { placed: Placed { hot, .. }, block, checks, is_settled, .. } = unit;
+        let has_sites = checks == Checks::Sited;
+        let spots = if has_sites { &mut self.hot_traces } else { &mut self.hot_spots };
+        if is_settled {
             return None;
         }
-        let Hot { leads_to } = self.hot_spots.sample(hot, led_to)?;
-        Some((block, Translated(hot), leads_to))
+        let Hot { leads_to } = spots.sample(hot, led_to)?;
+        Some(Found { block, unit: Translated(hot), leads_to, has_sites })
+    }
+
+    /// A unit is as good as it gets: it need not be found any more.
+    pub fn settle(&mut self, Translated(hot): Translated) {
+        if let Ok(n) = self.number_of(hot) {
+            self.units[n].is_settled = true;
+        }
+    }
+
+    fn number_of(&self, hot: u32) -> Result<usize, usize> {
+        self.units.binary_search_by_key(&hot, |unit| unit.placed.hot)
     }
 
     /// The route of a unit.
     pub fn route(&self, Translated(hot): Translated) -> Route {
-        let found = self.units.binary_search_by_key(&hot, |unit| unit.placed.hot);
-        found.map(|n| self.units[n].route).unwrap_or_default()
+        self.number_of(hot).map(|n| self.units[n].route).unwrap_or_default()
     }
 
     /// The unit whose cold code has a call before the address `from`. With that the unit may end, and its neighbour begin.
@@ -392,7 +428,15 @@ mod tests {
         for (hot, cold) in [(1000, 3000), (1100, 2900)] {
             let placed = Placed { hot, cold };
             let block = std::ptr::null_mut();
-            let made = Made { placed, sizes: (100, 100), block, checks: Checks::Grouped, is_known: false };
+            let made = Made {
+                placed,
+                sizes: (100, 100),
+                block,
+                checks: Checks::Grouped,
+                route: Route::default(),
+                is_settled: false,
+                is_known: false,
+            };
             translator.units.push(made);
         }
         let start = translator.cache.at(0) as u64;

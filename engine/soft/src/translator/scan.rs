@@ -37,13 +37,14 @@ impl Route {
         &self.parts[..self.count.into()]
     }
 
-    /// Goes on at an offset. Returns whether the route may go farther still.
+    /// Goes on at an offset. Returns whether it is longer for that: it may lead there already, or be full.
     pub fn push(&mut self, part: u16) -> bool {
-        if let Some(place) = self.parts.get_mut(usize::from(self.count)) {
-            *place = part;
+        let grows = self.parts().len() < MAX_PARTS && !self.parts().contains(&part);
+        if grows {
+            self.parts[usize::from(self.count)] = part;
             self.count += 1;
         }
-        usize::from(self.count) < MAX_PARTS
+        grows
     }
 }
 
@@ -141,13 +142,7 @@ impl Unit {
 
 /// Finds the unit at `offset` of code that is translated: a whole page, or that with the beginning of the next one, where an
 /// instruction at `offset` goes on. Where a branch leads to the next part of the `route`, the unit does too.
-pub fn scan(
-    env: &mut SoftEnvironment,
-    mode: Mode,
-    code: &[u8],
-    offset: usize,
-    route: Route,
-) -> Option<Unit> {
+pub fn scan(env: &mut SoftEnvironment, mode: Mode, code: &[u8], offset: usize, route: Route) -> Option<Unit> {
     let mut decoder = BlockDecoder::<SoftEnvironment>::starting_at(code, mode, offset);
     let crosses = code.len() > PAGE as usize;
     let page = code.get(..PAGE as usize)?;
@@ -203,4 +198,18 @@ pub fn scan(
         live = guest.live_before();
     }
     Some(Unit { instructions, watched, crosses, wide, next, live_at_end: at_end, route })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_goes_nowhere_twice_and_not_on_for_ever() {
+        let mut route = Route::default();
+        assert!(route.push(5) && !route.push(5) && route.push(0));
+        let more = (1000..).take_while(|&part| route.push(part)).count();
+        assert_eq!((route.parts().len(), more), (MAX_PARTS, MAX_PARTS - 2));
+        assert_eq!(route.parts()[..3], [5, 0, 1000]);
+    }
 }
