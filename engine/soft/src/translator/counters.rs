@@ -9,6 +9,8 @@ pub struct Counters {
     pub translations: u64,
     /// Units made again: most of the time is spent there, or an access turned out to be restless.
     pub retranslations: u64,
+    /// Of these, units that follow a route.
+    pub traces: u64,
     /// How often all translated code was dropped.
     pub evictions: u64,
     /// How often translated code gave control back, by [`Exit`].
@@ -37,6 +39,7 @@ impl Counters {
         [
             ("translations", self.translations),
             ("retranslations", self.retranslations),
+            ("traces", self.traces),
             ("evictions", self.evictions),
             ("left-for-jump", jump),
             ("left-for-link", link + plain),

@@ -251,6 +251,7 @@ impl Translator {
             is_known: false,
         });
         self.counters.translations += 1;
+        self.counters.traces += u64::from(!unit.route.parts().is_empty());
         Some(Translated(placed.hot))
     }
 

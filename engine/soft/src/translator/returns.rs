@@ -44,7 +44,7 @@ struct Entry {
 #[repr(C)]
 pub struct ReturnCache {
     entries: [Entry; ENTRIES],
-    /// What leads on from address 0. No instruction pointer is never returned to, so that empty entries hold this one.
+    /// What leads on from address 0, which empty entries hold: there is no instruction pointer that nothing returns to.
     nowhere: *const u8,
 }
 

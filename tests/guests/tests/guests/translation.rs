@@ -52,7 +52,7 @@ fn the_statistics_tell_what_the_translator_did() {
     assert!(count("tlb-hits") > instructions / 20 && count("tlb-hits") < instructions, "{told}");
     assert!(count("tlb-misses") < count("tlb-hits") / 20, "{told}");
     assert!(told["tlb-hit-rate"].as_f64().unwrap() > 0.95, "{told}");
-    for name in ["translations", "retranslations", "evictions", "tlb-misses", "left-to-interpret"] {
+    for name in ["translations", "retranslations", "traces", "evictions", "tlb-misses", "left-to-interpret"] {
         end.expect_errors(&[name]);
     }
     for name in ["ms-translated-code", "ms-slow-path", "ms-interpreter", "ms-translator"] {
