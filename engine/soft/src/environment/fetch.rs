@@ -13,6 +13,7 @@ use crate::blocks::{Block, MAX_OPS, Origin, SoftOp};
 use crate::host;
 use crate::ram::{PAGE, RamPage};
 use crate::translator::Jumps;
+use crate::translator::MAX_TRACE_INSTRUCTIONS;
 
 /// Bytes of one page that a block may take.
 const MAX_BYTES: usize = 1024;
@@ -123,7 +124,9 @@ impl SoftEnvironment {
 
     /// Drops all decoded code if another block might not find room. No block may be running.
     fn make_room(&mut self) {
-        if self.blocks.is_full() || self.native.room() < MAX_OPS || std::mem::take(&mut self.must_drop_code) {
+        const { assert!(MAX_OPS <= MAX_TRACE_INSTRUCTIONS) };
+        let is_full = self.blocks.is_full() || self.native.room() < MAX_TRACE_INSTRUCTIONS;
+        if is_full || std::mem::take(&mut self.must_drop_code) {
             self.drop_code();
         }
     }
@@ -243,9 +246,13 @@ impl SoftEnvironment {
         let code: *const _ = source.page.code;
         let version = self.ram.decode_begins(source.page.code, source.offset, decoded.len() as u64);
         let mut now = [0; MAX_BYTES];
-        let now = &mut now[..decoded.len()];
-        source.read(now);
-        Origin::new(code, if now == decoded { version } else { version.wrapping_sub(1) })
+        let mut parts = (0..).step_by(MAX_BYTES).zip(decoded.chunks(MAX_BYTES));
+        let is_the_same = parts.all(|(at, part)| {
+            let now = &mut now[..part.len()];
+            Source { offset: source.offset + at, ..source }.read(now);
+            now == part
+        });
+        Origin::new(code, if is_the_same { version } else { version.wrapping_sub(1) })
     }
 
     /// Decodes up to `most` operations; the second value is how many bytes they take.

@@ -152,7 +152,7 @@ impl SoftEnvironment {
         translated.gauge = Arc::as_ptr(&gauge);
         translated.attention = mailbox.attention_flag();
         let translator = Translator::new(interrupts.processors(), hot_code, jitdump)?;
-        translated.lead_nowhere(translator.nowhere());
+        translated.set_code_at_zero(translator.code_at_zero());
         Ok(Self {
             ram,
             instruction_sets: abilities.instruction_sets,

@@ -16,7 +16,7 @@ use crate::profile::gauge::Work;
 use crate::ram::{PAGE, code_changes};
 use crate::tlb::View;
 use crate::translator::{
-    Accessor, Checks, Entry, Exit, Found, MAX_TRACE_INSTRUCTIONS, Route, Translated, Translator,
+    Accessor, Checks, Entry, Exit, HotUnit, MAX_TRACE_INSTRUCTIONS, Route, Translated, Translator,
     is_translatable, scan,
 };
 
@@ -106,6 +106,11 @@ impl SoftEnvironment {
                 return None;
             }
         }
+        if checks == Checks::Sited {
+            // What cannot be followed is not tried again.
+            // SAFETY: as above.
+            unsafe { (*block).route = unit.route };
+        }
         self.translator.translate(&unit, block, physical, self.view, checks)
     }
 
@@ -125,53 +130,66 @@ impl SoftEnvironment {
         let same_page = cpu.rip & !(PAGE - 1) == cpu.gpr[BLOCK];
         let led_to = (self.translated.exit == Exit::Jump && same_page).then_some((cpu.rip % PAGE) as u16);
         if from != 0
-            && let Some(Found { block, unit, leads_to, has_sites }) =
-                self.translator.sample_time(from, led_to)
+            && let Some(found) = self.translator.sample_time(from, led_to)
         {
-            let grows = leads_to.is_some_and(|part| self.extend_route(block, part));
-            if grows || !has_sites {
-                self.translate_anew(cpu, block, unit);
-            } else {
-                self.translator.settle(unit);
-            }
+            self.improve(cpu, found);
         }
     }
 
-    /// Notes that control mostly goes on from a hot block, behind its route so far, at `part` of its page, and behind that as is known
-    /// from there. Returns whether the route is longer for that.
-    fn extend_route(&mut self, block: *mut Block, part: u16) -> bool {
+    /// Translates a unit anew that most of the time is spent in, if that can make it better.
+    #[cold]
+    fn improve(&mut self, cpu: &Cpu, HotUnit { block, unit, leads_to, has_sites }: HotUnit) {
+        // SAFETY: blocks live as long as their units do.
+        let (known, now) = unsafe { ((*block).route, (*block).units[self.view as usize]) };
+        if now != Unit::Translated(unit) {
+            return;
+        }
+        let wanted = leads_to.map_or(known, |part| self.longer_route(block, part));
+        let mut last = unit;
+        if !has_sites || wanted.is_longer_than(known) {
+            // SAFETY: as above.
+            unsafe { (*block).route = wanted };
+            last = self.translate_anew(cpu, block, unit).unwrap_or(unit);
+        }
+        // SAFETY: as above.
+        if has_sites && !unsafe { (*block).route }.is_longer_than(known) {
+            self.translator.settle(last);
+        }
+    }
+
+    /// The route of a block that mostly leads, behind what is known of it, to `part` of its page, and on from there as is known of that.
+    fn longer_route(&self, block: *mut Block, part: u16) -> Route {
         // SAFETY: blocks live as long as their units do.
         let Block { physical, mode, mut route, .. } = *unsafe { &*block };
         let start = (physical % PAGE) as u16;
         let behind = self.blocks.find(physical & !(PAGE - 1) | u64::from(part), mode);
         // SAFETY: as above.
         let behind = behind.map(|block| unsafe { (*block).route }).unwrap_or_default();
-        // Where control comes back a unit leads on to what it has already.
-        let grows = part != start && route.push(part);
-        for &part in behind.parts().iter().take_while(|&&part| grows && part != start) {
-            route.push(part);
+        for &part in std::iter::once(&part).chain(behind.parts()) {
+            // Where control comes back a unit leads on to what it has already.
+            if part == start || !route.push(part) {
+                break;
+            }
         }
-        // SAFETY: as above.
-        unsafe { (*block).route = route };
-        grows
+        route
     }
 
     #[cold]
-    fn translate_anew(&mut self, cpu: &Cpu, block: *mut Block, old: Translated) {
+    fn translate_anew(&mut self, cpu: &Cpu, block: *mut Block, old: Translated) -> Option<Translated> {
         // SAFETY: blocks live as long as their units do.
         let (current, known) = unsafe { ((*block).origin.is_current(), (*block).units[self.view as usize]) };
         if !current || known != Unit::Translated(old) || !self.translator.has_room() {
-            return;
+            return None;
         }
-        if let Some(new) = self.make_unit(cpu, block, Checks::Sited) {
-            // SAFETY: as above.
-            unsafe {
-                (*block).units[self.view as usize] = Unit::Translated(new);
-                // In lockstep it is looked at as closely as if it were the first.
-                (*block).runs = 0;
-            }
-            self.translator.supersede(old, new);
+        let new = self.make_unit(cpu, block, Checks::Sited)?;
+        // SAFETY: as above.
+        unsafe {
+            (*block).units[self.view as usize] = Unit::Translated(new);
+            // In lockstep it is looked at as closely as if it were the first.
+            (*block).runs = 0;
         }
+        self.translator.supersede(old, new);
+        Some(new)
     }
 
     /// Whether the run of translated code from `block` that begins now is checked against the interpreter: in lockstep, the

@@ -193,7 +193,8 @@ pub const fn group(number: usize) -> GroupPlace {
 }
 
 impl RunState {
-    /// Nothing loaded and empty jump tables, in zeroed memory at `place`.
+    /// Nothing loaded and empty jump tables, in zeroed memory at `place`. What a return to address 0 leads to is still to be said
+    /// ([`RunState::set_code_at_zero`]).
     ///
     /// # Safety
     /// There is room for it, zeroed, aligned and nobody else's.
@@ -208,11 +209,11 @@ impl RunState {
         state.supervisor_ac.make_empty();
     }
 
-    /// Where returns to address 0 are led ([`super::stubs::Stubs::nowhere`]), which must be said before code runs.
-    pub fn lead_nowhere(&mut self, nowhere: *const u8) {
-        self.user.returns.make_empty(nowhere);
-        self.supervisor.returns.make_empty(nowhere);
-        self.supervisor_ac.returns.make_empty(nowhere);
+    /// Where returns to address 0 are led ([`super::stubs::Stubs::leave_for`]), which must be said before code runs.
+    pub fn set_code_at_zero(&mut self, code: *const u8) {
+        self.user.returns.make_empty(code);
+        self.supervisor.returns.make_empty(code);
+        self.supervisor_ac.returns.make_empty(code);
     }
 
     /// Takes the arithmetic flags over from the processor.

@@ -3,6 +3,9 @@
 //! Whenever time is up, the unit that ran then is noted. What is found there often gets code that is better, and larger:
 //! its accesses to memory have sites of their own. There are few sites and they cost something to forget, so that not all
 //! code can have them; the large programs that spend a little time in each of thousands of units are faster without.
+//!
+//! It is noted as well where the unit led to then. What mostly goes one way gets code that follows it ([`super::scan::Route`]), and
+//! is found again while there is farther to follow.
 
 use std::collections::HashMap;
 
@@ -28,7 +31,7 @@ struct Samples {
 /// A unit that most of the time is spent in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hot {
-    /// Where it mostly leads, as an offset in its page, if that is known and not behind itself or to another page.
+    /// Where it mostly leads, as an offset in its page, if it mostly leads to one place there.
     pub leads_to: Option<u16>,
 }
 

@@ -110,6 +110,8 @@ struct Made {
     block: *mut Block,
     checks: Checks,
     route: Route,
+    /// The unit that leads here, as it was the same code before.
+    supersedes: Option<Translated>,
     /// It is not translated anew because of the time that is spent in it.
     is_settled: bool,
     /// It is written down for perf.
@@ -118,7 +120,7 @@ struct Made {
 
 /// A unit that most of the time is spent in.
 #[derive(Debug, Clone, Copy)]
-pub struct Found {
+pub struct HotUnit {
     /// Its block.
     pub block: *mut Block,
     /// The unit.
@@ -144,8 +146,8 @@ pub struct Translator {
     restless: Restless,
     /// Units that get sites.
     hot_spots: HotSpots,
-    /// Of those, units that get longer.
-    hot_traces: HotSpots,
+    /// Of those, units that may get longer.
+    hot_sited: HotSpots,
     /// The units, in the order in which they were made.
     units: Vec<Made>,
     tools: Tools,
@@ -176,7 +178,7 @@ impl Translator {
             counters: Counters::default(),
             restless: Restless::default(),
             hot_spots: HotSpots::default(),
-            hot_traces: HotSpots::default(),
+            hot_sited: HotSpots::default(),
             units: Vec::new(),
             tools: Tools::default(),
             jitdump,
@@ -207,7 +209,7 @@ impl Translator {
         self.operations.clear();
         self.units.clear();
         self.hot_spots.forget();
-        self.hot_traces.forget();
+        self.hot_sited.forget();
         self.restless.forget();
         self.counters.evictions += 1;
     }
@@ -247,6 +249,7 @@ impl Translator {
             block,
             checks,
             route: unit.route,
+            supersedes: None,
             is_settled: false,
             is_known: false,
         });
@@ -289,7 +292,7 @@ impl Translator {
 
     /// Notes that time was up in a unit, whose cold code at `from` said so, as it led to an offset in its page. Says which unit it is if most
     /// of the time is spent there, and it is not settled yet.
-    pub fn sample_time(&mut self, from: u64, led_to: Option<u16>) -> Option<Found> {
+    pub fn sample_time(&mut self, from: u64, led_to: Option<u16>) -> Option<HotUnit> {
         let unit = self.unit_of(from)?;
         let first = !std::mem::replace(&mut unit.is_known, true);
         let unit = *unit;
@@ -298,12 +301,13 @@ impl Translator {
         }
         let Made { placed: Placed { hot, .. }, block, checks, is_settled, .. } = unit;
         let has_sites = checks == Checks::Sited;
-        let spots = if has_sites { &mut self.hot_traces } else { &mut self.hot_spots };
-        if is_settled {
+        let spots = if has_sites { &mut self.hot_sited } else { &mut self.hot_spots };
+        // What is checked one by one is so for where it works on, not for what it is.
+        if is_settled || checks == Checks::Single {
             return None;
         }
         let Hot { leads_to } = spots.sample(hot, led_to)?;
-        Some(Found { block, unit: Translated(hot), leads_to, has_sites })
+        Some(HotUnit { block, unit: Translated(hot), leads_to, has_sites })
     }
 
     /// A unit is as good as it gets: it need not be found any more.
@@ -331,10 +335,18 @@ impl Translator {
     }
 
     /// Leads whoever enters `old` to `new`, which is the same code translated anew. `old` may have called: its first call lies behind
-    /// the bytes that are replaced, as the check before it is longer than they are.
+    /// the bytes that are replaced, as the check before it is longer than they are. So do its landings, which are still returned to.
     pub fn supersede(&mut self, old: Translated, new: Translated) {
         self.counters.retranslations += 1;
-        self.cache.replace_by_jump(old.0 + emit::LINK_ENTRY, new.0 + emit::LINK_ENTRY);
+        // Those before it, too: whoever still enters them jumps once.
+        let mut before = Some(old);
+        while let Some(Translated(hot)) = before {
+            self.cache.replace_by_jump(hot + emit::LINK_ENTRY, new.0 + emit::LINK_ENTRY);
+            before = self.number_of(hot).ok().and_then(|n| self.units[n].supersedes);
+        }
+        if let Ok(n) = self.number_of(new.0) {
+            self.units[n].supersedes = Some(old);
+        }
     }
 
     /// Where links enter the unit that jumps by table enter at `code`.
@@ -364,9 +376,9 @@ impl Translator {
         self.cache.redirect(jump, target + emit::LINK_ENTRY);
     }
 
-    /// Where returns to address 0 are led, see [`RunState::lead_nowhere`].
-    pub fn nowhere(&self) -> *const u8 {
-        self.cache.at(self.stubs.nowhere)
+    /// Where returns to address 0 are led, see [`RunState::set_code_at_zero`].
+    pub fn code_at_zero(&self) -> *const u8 {
+        self.cache.at(self.stubs.leave_for)
     }
 
     /// How to run translated code from a unit on.
@@ -435,6 +447,7 @@ mod tests {
                 block,
                 checks: Checks::Grouped,
                 route: Route::default(),
+                supersedes: None,
                 is_settled: false,
                 is_known: false,
             };

@@ -45,19 +45,19 @@ struct Entry {
 pub struct ReturnCache {
     entries: [Entry; ENTRIES],
     /// What leads on from address 0, which empty entries hold: there is no instruction pointer that nothing returns to.
-    nowhere: *const u8,
+    code_at_zero: *const u8,
 }
 
 impl ReturnCache {
-    /// Forgets all calls. A return to address 0 is led to `nowhere` ([`super::stubs::Stubs::nowhere`]) from now on.
-    pub fn make_empty(&mut self, nowhere: *const u8) {
-        self.nowhere = nowhere;
+    /// Forgets all calls. A return to address 0 is led to `code_at_zero` ([`super::stubs::Stubs::leave_for`]) from now on.
+    pub fn make_empty(&mut self, code_at_zero: *const u8) {
+        self.code_at_zero = code_at_zero;
         self.forget();
     }
 
     /// Forgets all calls.
     pub fn forget(&mut self) {
-        self.entries = [Entry { rip: 0, landing: self.nowhere }; ENTRIES];
+        self.entries = [Entry { rip: 0, landing: self.code_at_zero }; ENTRIES];
     }
 }
 

@@ -14,11 +14,13 @@ use crate::blocks::SoftOp;
 use crate::environment::SoftEnvironment;
 use crate::ram::PAGE;
 
-/// Most guest instructions of a unit; they are counted in one signed byte.
-pub const MAX_INSTRUCTIONS: usize = 64;
-
-/// The same of one that follows a route.
+/// Most guest instructions of a unit that follows no route.
+const MAX_INSTRUCTIONS: usize = 64;
+/// Most guest instructions of any unit; they are counted in one signed byte.
 pub const MAX_TRACE_INSTRUCTIONS: usize = 120;
+
+const _: () =
+    assert!(MAX_INSTRUCTIONS <= MAX_TRACE_INSTRUCTIONS && MAX_TRACE_INSTRUCTIONS <= i8::MAX as usize);
 
 /// Most parts of a unit, but for the first.
 const MAX_PARTS: usize = 7;
@@ -35,6 +37,11 @@ impl Route {
     /// The offsets.
     pub fn parts(&self) -> &[u16] {
         &self.parts[..self.count.into()]
+    }
+
+    /// Whether it has more parts than another one.
+    pub fn is_longer_than(&self, other: Self) -> bool {
+        self.count > other.count
     }
 
     /// Goes on at an offset. Returns whether it is longer for that: it may lead there already, or be full.
@@ -125,7 +132,7 @@ pub struct Unit {
     pub next: usize,
     /// What is live there.
     pub live_at_end: FlagSet,
-    /// The way that it was to go.
+    /// The way that it goes.
     pub route: Route,
 }
 
@@ -141,17 +148,19 @@ impl Unit {
 }
 
 /// Finds the unit at `offset` of code that is translated: a whole page, or that with the beginning of the next one, where an
-/// instruction at `offset` goes on. Where a branch leads to the next part of the `route`, the unit does too.
+/// instruction at `offset` goes on. Where a branch leads to the next part of the `route`, the unit does too, as far as there are such
+/// branches.
 pub fn scan(env: &mut SoftEnvironment, mode: Mode, code: &[u8], offset: usize, route: Route) -> Option<Unit> {
     let mut decoder = BlockDecoder::<SoftEnvironment>::starting_at(code, mode, offset);
     let crosses = code.len() > PAGE as usize;
     let page = code.get(..PAGE as usize)?;
-    let mut parts = route.parts().iter().map(|&part| usize::from(part)).peekable();
+    let mut parts = route.parts().iter().copied().peekable();
     let most = match parts.peek() {
         _ if crosses => 1,
         None => MAX_INSTRUCTIONS,
         Some(_) => MAX_TRACE_INSTRUCTIONS,
     };
+    let mut route = Route::default();
     let wide = mode.contains(Mode::LONG);
     let mut instructions: Vec<Guest> = Vec::new();
     let mut watched: Vec<(usize, usize)> = Vec::new();
@@ -161,11 +170,12 @@ pub fn scan(env: &mut SoftEnvironment, mode: Mode, code: &[u8], offset: usize, r
         let instruction = if wide { instruction } else { as_64_bit_code_has_it(instruction) };
         let mut guest = Guest::new(instruction, op, wide);
         next = guest.next_offset();
-        if let Some(part) = parts.next_if(|&part| guest.may_lead_to(part)) {
+        if let Some(part) = parts.next_if(|&part| guest.may_lead_to(part.into())) {
             guest.lead_on();
+            route.push(part);
             watched.push((start, next));
-            (start, next) = (part, part);
-            decoder = BlockDecoder::starting_at(code, mode, part);
+            (start, next) = (part.into(), part.into());
+            decoder = BlockDecoder::starting_at(code, mode, next);
         }
         instructions.push(guest);
         if guest.kind.ends() {

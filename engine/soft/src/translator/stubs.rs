@@ -44,7 +44,7 @@ pub struct Stubs {
     /// by whether it writes. Returns with the host address in R10.
     pub table_miss: [u32; 2],
     /// Jumped to with the instruction pointer in R10: [`Exit::Jump`].
-    pub nowhere: u32,
+    pub leave_for: u32,
     /// Called with an operation's address in R11: the interpreter executes it.
     pub operation: u32,
     /// Jumped to with an operation's address in R11: the interpreter executes it, and control goes where it leads.
@@ -79,7 +79,7 @@ impl Stubs {
         stubs.enter = add(&enter)?;
         stubs.jump = add(&|a| leave_at_offset(a, Exit::Jump, leave))?;
         stubs.interpret = add(&|a| leave_at_offset(a, Exit::Interpret, leave))?;
-        stubs.nowhere = add(&|a| leave_at_rip(a, Exit::Jump, leave))?;
+        stubs.leave_for = add(&|a| leave_at_rip(a, Exit::Jump, leave))?;
         for (stub, exit) in [(&mut stubs.link, Exit::Link), (&mut stubs.plain, Exit::Plain)] {
             *stub = add(&|a| {
                 a.pop(R11);

@@ -24,6 +24,7 @@ impl SoftVcpu {
         let p = &mut *self.p;
         let before = p.cpu.clone();
         let entry = p.env.entry(&p.cpu, unit, false);
+        let route = p.env.translator.route(unit);
         let page = p.env.code_page(&mut p.cpu).unwrap_or_default();
         p.env.begin_trial();
         // SAFETY: the processor is on its stage, and nothing refers to it; the unit is current, as its block is.
@@ -59,10 +60,7 @@ impl SoftVcpu {
         let same_page = (p.cpu.rip ^ before.rip) < PAGE;
         let flags = if exit != Exit::Exception && same_page {
             let unit = match exit {
-                Exit::Interpret => {
-                    let route = p.env.translator.route(unit);
-                    scan(&mut p.env, before.mode, &page, (before.rip % PAGE) as usize, route)
-                }
+                Exit::Interpret => scan(&mut p.env, before.mode, &page, (before.rip % PAGE) as usize, route),
                 _ => None,
             };
             defined.live(unit.as_ref(), &page, p.cpu.mode, (p.cpu.rip % PAGE) as usize)

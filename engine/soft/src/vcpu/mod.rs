@@ -46,7 +46,7 @@ const fn less(instructions: u64) -> u64 {
     instructions.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - SIXTEENTH)
 }
 
-/// What an exception, or a part of a repeated instruction, counts for in that.
+/// What an exception, or a part of a repeated instruction, counts for in [`POLL_INTERVAL`].
 const STOP_WEIGHT: u64 = 64;
 
 /// Something whose delivery to the guest was interrupted by a question to the machine.

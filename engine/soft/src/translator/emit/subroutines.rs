@@ -58,7 +58,8 @@ impl Emitter<'_> {
         self.a.lea(to, to, guest.next_offset() as i32);
     }
 
-    /// Emits where the call lands that returns, apart from where it goes on to its callee. Flags and R10 are lost.
+    /// Emits the landing, if there is one, and the host's call around it. What follows goes on to the callee. Nothing is lost on the way
+    /// there; at the landing flags and R10 are.
     fn land(&mut self, guest: &Guest, landing: Option<Label>) {
         let Some(landing) = landing else { return };
         let over = self.a.label();

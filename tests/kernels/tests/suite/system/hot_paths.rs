@@ -172,3 +172,28 @@ fn a_way_that_comes_back_to_its_middle_goes_on_there() {
         g.expect(r9, 2 * seldom)
     });
 }
+
+#[test]
+fn a_long_loop_of_long_instructions_is_nothing_special() {
+    const LENGTH: u32 = 130;
+    long(|g| {
+        // MOV RAX, imm64 and INC R8D; then DEC ECX, JNZ to the start, JMP RBX.
+        let mut code = Vec::new();
+        for n in 0..LENGTH {
+            code.extend([0x48, 0xb8, n as u8, 2, 3, 4, 5, 6, 7, 8]);
+        }
+        code.extend([0x41, 0xff, 0xc0, 0xff, 0xc9, 0x0f, 0x85]);
+        code.extend((-(code.len() as i32) - 4).to_le_bytes());
+        code.extend([0xff, 0xe3]);
+        g.put_bytes(frame(0), code);
+        let mut back = g.create_label();
+        g.xor(r8d, r8d)?;
+        g.lea(rbx, ptr(back))?;
+        g.mov(ecx, HOT)?;
+        g.mov(rdx, frame(0))?;
+        g.jmp(rdx)?;
+        g.place(&mut back)?;
+        g.expect(r8, HOT.into())?;
+        g.expect(rax, 0x0807_0605_0403_0200 | u64::from(LENGTH - 1))
+    });
+}
