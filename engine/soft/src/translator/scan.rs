@@ -155,12 +155,8 @@ pub fn scan(env: &mut SoftEnvironment, mode: Mode, code: &[u8], offset: usize, r
     let crosses = code.len() > PAGE as usize;
     let page = code.get(..PAGE as usize)?;
     let mut parts = route.parts().iter().copied().peekable();
-    let most = match parts.peek() {
-        _ if crosses => 1,
-        None => MAX_INSTRUCTIONS,
-        Some(_) => MAX_TRACE_INSTRUCTIONS,
-    };
     let mut route = Route::default();
+    let mut most = if crosses { 1 } else { MAX_INSTRUCTIONS };
     let wide = mode.contains(Mode::LONG);
     let mut instructions: Vec<Guest> = Vec::new();
     let mut watched: Vec<(usize, usize)> = Vec::new();
@@ -173,6 +169,7 @@ pub fn scan(env: &mut SoftEnvironment, mode: Mode, code: &[u8], offset: usize, r
         if let Some(part) = parts.next_if(|&part| guest.may_lead_to(part.into())) {
             guest.lead_on();
             route.push(part);
+            most = MAX_TRACE_INSTRUCTIONS;
             watched.push((start, next));
             (start, next) = (part.into(), part.into());
             decoder = BlockDecoder::starting_at(code, mode, next);

@@ -175,12 +175,15 @@ fn a_way_that_comes_back_to_its_middle_goes_on_there() {
 
 #[test]
 fn a_long_loop_of_long_instructions_is_nothing_special() {
-    const LENGTH: u32 = 130;
+    const PARTS: [u8; 2] = [12, 120];
     long(|g| {
-        // MOV RAX, imm64 and INC R8D; then DEC ECX, JNZ to the start, JMP RBX.
+        // Each part is MOV RAX, imm64 many times, and a JMP to what follows. Then INC R8D, DEC ECX, JNZ to the start, JMP RBX.
         let mut code = Vec::new();
-        for n in 0..LENGTH {
-            code.extend([0x48, 0xb8, n as u8, 2, 3, 4, 5, 6, 7, 8]);
+        for part in PARTS {
+            for n in 1..=part {
+                code.extend([0x48, 0xb8, n, 2, 3, 4, 5, 6, 7, 8]);
+            }
+            code.extend([0xeb, 0]);
         }
         code.extend([0x41, 0xff, 0xc0, 0xff, 0xc9, 0x0f, 0x85]);
         code.extend((-(code.len() as i32) - 4).to_le_bytes());
@@ -194,6 +197,6 @@ fn a_long_loop_of_long_instructions_is_nothing_special() {
         g.jmp(rdx)?;
         g.place(&mut back)?;
         g.expect(r8, HOT.into())?;
-        g.expect(rax, 0x0807_0605_0403_0200 | u64::from(LENGTH - 1))
+        g.expect(rax, 0x0807_0605_0403_0200 | u64::from(PARTS[1]))
     });
 }
