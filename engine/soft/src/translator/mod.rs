@@ -317,6 +317,7 @@ impl Translator {
         }
     }
 
+    /// Which of the units begins at this offset of the code memory.
     fn number_of(&self, hot: u32) -> Result<usize, usize> {
         self.units.binary_search_by_key(&hot, |unit| unit.placed.hot)
     }

@@ -21,14 +21,13 @@ impl Emitter<'_> {
             self.pointer(R11, R11, displacement);
             self.a.store(frame::LEADS_TO, R11);
         }
-        let landing = self.push_return(guest);
-        self.land(guest, landing);
+        self.push_return(guest);
         self.go(target);
     }
 
-    /// Pushes the address behind the instruction, before control goes to where the frame says, and notes where it is returned to:
-    /// at the landing, if there is to be one. Flags are lost.
-    fn push_return(&mut self, guest: &Guest) -> Option<Label> {
+    /// Pushes the address behind the instruction, before control goes to where the frame says, notes where it is returned to, and emits
+    /// the landing there, and the host's call around it. What follows goes on to the callee. Flags are lost.
+    fn push_return(&mut self, guest: &Guest) {
         let word = self.word();
         let moved = -(word as i32);
         let (memory, site) = self.stack(guest, R9, moved, true, FlagSet::empty());
@@ -38,37 +37,29 @@ impl Emitter<'_> {
         self.pointer(R9, R9, moved);
         // Other pages are the jump table's.
         let lands = self.target.linked && guest.next_offset() < PAGE as usize;
-        let landing = lands.then(|| self.a.label());
         if self.target.several_processors {
             self.look_for_code(Accessor::jumping(word), memory.after_moving(moved), site);
             if lands {
                 self.load_return_address(guest, free);
             }
         }
-        if let Some(landing) = landing {
+        if lands {
+            let (landing, over) = (self.a.label(), self.a.label());
             let other = if free == R10 { R11 } else { R10 };
             frame::jump_table(self.target.view).returns.note(&mut self.a, free, other, landing);
+            self.a.call(over);
+            self.a.place(landing);
+            enter_page(&mut self.a);
+            self.go(guest.next_offset() as i64);
+            self.a.place(over);
+            self.a.lea(RSP, RSP, 8);
         }
-        landing
     }
 
     /// The address behind the instruction into a register. Flags are kept.
     fn load_return_address(&mut self, guest: &Guest, to: Host) {
         self.a.load(to, frame::PAGE_BASE);
         self.a.lea(to, to, guest.next_offset() as i32);
-    }
-
-    /// Emits the landing, if there is one, and the host's call around it. What follows goes on to the callee. Nothing is lost on the way
-    /// there; at the landing flags and R10 are.
-    fn land(&mut self, guest: &Guest, landing: Option<Label>) {
-        let Some(landing) = landing else { return };
-        let over = self.a.label();
-        self.a.call(over);
-        self.a.place(landing);
-        enter_page(&mut self.a);
-        self.go(guest.next_offset() as i64);
-        self.a.place(over);
-        self.a.lea(RSP, RSP, 8);
     }
 
     /// CALL of what a register or memory holds.
@@ -82,8 +73,7 @@ impl Emitter<'_> {
         self.look_up_or_interpret(guest);
         self.a.store(frame::LEADS_TO, R10);
         self.a.store(frame::CALLED, R11);
-        let landing = self.push_return(guest);
-        self.land(guest, landing);
+        self.push_return(guest);
         self.a.load(R10, frame::LEADS_TO);
         self.a.jmp_frame(frame::CALLED);
     }
