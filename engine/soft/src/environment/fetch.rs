@@ -12,8 +12,7 @@ use super::SoftEnvironment;
 use crate::blocks::{Block, MAX_OPS, Origin, SoftOp};
 use crate::host;
 use crate::ram::{PAGE, RamPage};
-use crate::translator::Jumps;
-use crate::translator::MAX_TRACE_INSTRUCTIONS;
+use crate::translator::{Jumps, MAX_TRACE_INSTRUCTIONS};
 
 /// Bytes of one page that a block may take.
 const MAX_BYTES: usize = 1024;

@@ -127,11 +127,12 @@ impl SoftEnvironment {
     /// that it mostly goes.
     pub fn sample_time(&mut self, cpu: &Cpu) {
         let from = std::mem::take(&mut self.translated.timed);
+        if from == 0 {
+            return;
+        }
         let same_page = cpu.rip & !(PAGE - 1) == cpu.gpr[BLOCK];
         let led_to = (self.translated.exit == Exit::Jump && same_page).then_some((cpu.rip % PAGE) as u16);
-        if from != 0
-            && let Some(found) = self.translator.sample_time(from, led_to)
-        {
+        if let Some(found) = self.translator.sample_time(from, led_to) {
             self.improve(cpu, found);
         }
     }

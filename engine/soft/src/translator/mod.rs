@@ -300,12 +300,12 @@ impl Translator {
             self.write_down(&unit);
         }
         let Made { placed: Placed { hot, .. }, block, checks, is_settled, .. } = unit;
-        let has_sites = checks == Checks::Sited;
-        let spots = if has_sites { &mut self.hot_sited } else { &mut self.hot_spots };
         // What is checked one by one is so for where it works on, not for what it is.
         if is_settled || checks == Checks::Single {
             return None;
         }
+        let has_sites = checks == Checks::Sited;
+        let spots = if has_sites { &mut self.hot_sited } else { &mut self.hot_spots };
         let Hot { leads_to } = spots.sample(hot, led_to)?;
         Some(HotUnit { block, unit: Translated(hot), leads_to, has_sites })
     }

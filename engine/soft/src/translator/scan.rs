@@ -155,7 +155,7 @@ pub fn scan(env: &mut SoftEnvironment, mode: Mode, code: &[u8], offset: usize, r
     let crosses = code.len() > PAGE as usize;
     let page = code.get(..PAGE as usize)?;
     let mut parts = route.parts().iter().copied().peekable();
-    let mut route = Route::default();
+    let mut followed = Route::default();
     let mut most = if crosses { 1 } else { MAX_INSTRUCTIONS };
     let wide = mode.contains(Mode::LONG);
     let mut instructions: Vec<Guest> = Vec::new();
@@ -168,7 +168,7 @@ pub fn scan(env: &mut SoftEnvironment, mode: Mode, code: &[u8], offset: usize, r
         next = guest.next_offset();
         if let Some(part) = parts.next_if(|&part| guest.may_lead_to(part.into())) {
             guest.lead_on();
-            route.push(part);
+            followed.push(part);
             most = MAX_TRACE_INSTRUCTIONS;
             watched.push((start, next));
             (start, next) = (part.into(), part.into());
@@ -204,7 +204,7 @@ pub fn scan(env: &mut SoftEnvironment, mode: Mode, code: &[u8], offset: usize, r
         }
         live = guest.live_before();
     }
-    Some(Unit { instructions, watched, crosses, wide, next, live_at_end: at_end, route })
+    Some(Unit { instructions, watched, crosses, wide, next, live_at_end: at_end, route: followed })
 }
 
 #[cfg(test)]

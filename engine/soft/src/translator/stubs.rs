@@ -18,6 +18,8 @@ const VOLATILE: [Host; 8] = [RAX, RCX, RDX, RSI, RDI, R8, R9, R10];
 const KEPT: [Host; 6] = [RBX, RBP, Host(12), Host(13), Host(14), Host(15)];
 
 /// Translated code's entry. `frame` is the processor's address, `code` where to begin.
+///
+/// Calling it is as unsafe as [`super::run`], whose callers promise what it needs.
 pub type Enter = unsafe extern "sysv64" fn(frame: *mut u8, code: *const u8);
 
 /// Where each stub is, as an offset in the code cache.

@@ -127,7 +127,7 @@ impl Emitter<'_> {
     }
 
     /// Where an indirect branch leads into R10. Flags are lost.
-    pub fn indirect_target(&mut self, guest: &Guest) {
+    fn indirect_target(&mut self, guest: &Guest) {
         let instruction = &guest.instruction;
         if instruction.op0_kind() == iced_x86::OpKind::Register {
             let number = instruction.op0_register().full_register().number();
@@ -144,21 +144,25 @@ impl Emitter<'_> {
         }
     }
 
-    /// The interpreter executes the branch where the table does not know its target.
-    pub fn look_up_or_interpret(&mut self, guest: &Guest) {
+    /// The address of the code where an indirect branch leads into R11, and the instruction pointer into R10. The interpreter executes
+    /// the branch where the table does not know that. Returns whether translated code goes on at all.
+    pub fn look_up_indirect(&mut self, guest: &Guest) -> bool {
+        self.spare_flags(FlagSet::all());
+        if !self.target.linked {
+            self.interpret(guest);
+            return false;
+        }
+        self.charge_before(guest);
+        self.indirect_target(guest);
         self.look_up(Otherwise::interpret(guest.offset()));
+        true
     }
 
     /// JMP to what a register or memory holds.
     pub fn jump_indirect(&mut self, guest: &Guest) {
-        self.spare_flags(FlagSet::all());
-        if !self.target.linked {
-            return self.interpret(guest);
+        if self.look_up_indirect(guest) {
+            self.a.jmp_register(R11);
         }
-        self.charge_before(guest);
-        self.indirect_target(guest);
-        self.look_up_or_interpret(guest);
-        self.a.jmp_register(R11);
     }
 
     /// Leaves an instruction, and what follows it, to the interpreter. The flags are spared.

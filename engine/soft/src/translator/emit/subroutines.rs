@@ -64,13 +64,9 @@ impl Emitter<'_> {
 
     /// CALL of what a register or memory holds.
     pub fn call_indirect(&mut self, guest: &Guest) {
-        self.spare_flags(FlagSet::all());
-        if !self.target.linked {
-            return self.interpret(guest);
+        if !self.look_up_indirect(guest) {
+            return;
         }
-        self.charge_before(guest);
-        self.indirect_target(guest);
-        self.look_up_or_interpret(guest);
         self.a.store(frame::LEADS_TO, R10);
         self.a.store(frame::CALLED, R11);
         self.push_return(guest);
