@@ -212,6 +212,18 @@ pub(crate) struct RunArguments {
     )]
     pub translation: TranslationChoice,
 
+    /// Memory that the engine `soft` may take for translated code, of all processors together, but at least 1M for each; decoded code
+    /// may take as much again. Less means that code is translated again and again [default: 256M, and 8M for each of more than 32
+    /// processors]
+    #[arg(
+        long,
+        value_name = "SIZE",
+        value_parser = size::parse_code_cache,
+        help_heading = "Machine",
+        hide_short_help = true
+    )]
+    pub code_cache: Option<u64>,
+
     /// Write what the engine `soft` translates to the file jit-PID.dump here, for perf: `perf record -k mono tern run --jitdump`,
     /// then `perf inject --jit -i perf.data -o perf.jit.data` and `perf report -i perf.jit.data`. Implies that engine
     #[arg(long, help_heading = "Machine", hide_short_help = true)]

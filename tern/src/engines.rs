@@ -40,14 +40,34 @@ pub(crate) enum TranslationChoice {
     Verify,
 }
 
-/// The software engine that treats hot code so, and tells of its work so. It is there as long as this process.
-fn soft(translation: TranslationChoice, profile: Profile) -> &'static dyn Engine {
-    let translation = match translation {
-        TranslationChoice::On => Translation::On,
-        TranslationChoice::Off => Translation::Off,
-        TranslationChoice::Verify => Translation::Verified,
-    };
-    Box::leak(Box::new(SoftEngine::new(translation).profiled(profile)))
+/// How the software engine is to work, where it does.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SoftOptions {
+    pub translation: TranslationChoice,
+    /// Bytes, if not as usual.
+    pub code_cache: Option<u64>,
+    pub profile: Profile,
+}
+
+impl SoftOptions {
+    /// Whether no other engine can do that.
+    fn need_soft(self) -> bool {
+        self.translation != TranslationChoice::On || self.profile.is_dumped
+    }
+
+    /// The software engine that works so. It is there as long as this process.
+    fn engine(self) -> &'static dyn Engine {
+        let engine = SoftEngine::new(match self.translation {
+            TranslationChoice::On => Translation::On,
+            TranslationChoice::Off => Translation::Off,
+            TranslationChoice::Verify => Translation::Verified,
+        });
+        let engine = match self.code_cache {
+            Some(bytes) => engine.with_code_cache(usize::try_from(bytes).unwrap_or(usize::MAX)),
+            None => engine,
+        };
+        Box::leak(Box::new(engine.profiled(self.profile)))
+    }
 }
 
 /// An engine, and why it is not a faster one.
@@ -61,13 +81,9 @@ pub(crate) struct Chosen {
 ///
 /// # Errors
 /// It cannot run here, or none can.
-pub(crate) fn choose(
-    choice: EngineChoice,
-    translation: TranslationChoice,
-    profile: Profile,
-) -> Result<Chosen, Failure> {
-    let soft = soft(translation, profile);
-    if translation != TranslationChoice::On || profile.is_dumped {
+pub(crate) fn choose(choice: EngineChoice, options: SoftOptions) -> Result<Chosen, Failure> {
+    let soft = options.engine();
+    if options.need_soft() {
         return ready(soft);
     }
     match choice {
@@ -174,6 +190,10 @@ mod tests {
 
     use super::*;
 
+    const USUAL: SoftOptions =
+        SoftOptions { translation: TranslationChoice::On, code_cache: None, profile: NO_PROFILE };
+    const NO_PROFILE: Profile = Profile { is_sampled: false, counts_hits: false, is_dumped: false };
+
     struct Absent;
 
     impl Engine for Absent {
@@ -212,7 +232,7 @@ mod tests {
         for (choice, engine) in ENGINES {
             let name = choice.to_possible_value().unwrap();
             assert_eq!(engine.name(), name.get_name());
-            match (choose(choice, TranslationChoice::On, Profile::default()), engine.probe()) {
+            match (choose(choice, USUAL), engine.probe()) {
                 (Ok(chosen), Availability::Available(_)) => assert_eq!(chosen.engine.name(), engine.name()),
                 (Err(_), Availability::Unavailable { .. }) => {}
                 _ => panic!("{}: chosen and probed differ", engine.name()),
@@ -232,14 +252,14 @@ mod tests {
 
     #[test]
     fn a_slower_engine_says_in_one_line_why_it_was_chosen() {
-        let chosen = fastest(&[&Absent, soft(TranslationChoice::On, Profile::default())]).unwrap();
+        let chosen = fastest(&[&Absent, USUAL.engine()]).unwrap();
         assert_eq!(chosen.engine.name(), "soft");
         let note = chosen.note.unwrap();
         assert_eq!(
             note,
             "using the engine 'soft': 'kvm' cannot run here, there is no /dev/kvm (see `tern engines`)"
         );
-        assert!(fastest(&[soft(TranslationChoice::On, Profile::default())]).unwrap().note.is_none());
+        assert!(fastest(&[USUAL.engine()]).unwrap().note.is_none());
         assert!(fastest(&[&Absent]).is_err());
     }
 }

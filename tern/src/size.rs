@@ -3,6 +3,7 @@
 //! A unit is required, because a bare number means bytes to some tools and mebibytes to others. Units
 //! are powers of 1024.
 
+use tern_soft::SoftEngine;
 use tern_vmm::config::{HostPages, LEAST_MEMORY as LEAST, MOST_CPUS, MOST_MEMORY as MOST};
 
 /// What a page is on this architecture; guest memory comes in these.
@@ -37,6 +38,19 @@ pub(crate) fn parse(text: &str) -> Result<u64, String> {
         .ok()
         .and_then(|number| number.checked_mul(1 << shift))
         .ok_or_else(|| "that is more than any computer has".to_owned())
+}
+
+/// Reads how much memory translated code may take.
+///
+/// # Errors
+/// A text for the user, with an example of what works.
+pub(crate) fn parse_code_cache(text: &str) -> Result<u64, String> {
+    match parse(text)? {
+        size if size < SoftEngine::LEAST_CODE_CACHE as u64 => {
+            Err("translated code needs 1M at least".to_owned())
+        }
+        size => Ok(size),
+    }
 }
 
 /// Reads the size of a disk.

@@ -19,11 +19,6 @@ pub type SoftOp = Op<SoftEnvironment>;
 
 /// Most operations of a block.
 pub const MAX_OPS: usize = 64;
-/// What all processors of a machine together may keep before they drop everything and decode anew, in operations: about
-/// 200 MiB.
-const CAPACITY: usize = 5 << 20;
-/// What one processor may keep in any case.
-const LEAST_CAPACITY: usize = 1 << 18;
 /// What a block itself takes, in operations.
 const BLOCK_WEIGHT: usize = 5;
 
@@ -155,9 +150,9 @@ fn key(physical: u64, mode: Mode) -> u64 {
 }
 
 impl Blocks {
-    /// No blocks, of a machine with `cpus` processors.
-    pub fn new(cpus: usize) -> Self {
-        let capacity = (CAPACITY / cpus.max(1)).max(LEAST_CAPACITY);
+    /// No blocks, which may take about so many bytes.
+    pub fn new(bytes: usize) -> Self {
+        let capacity = bytes / size_of::<SoftOp>();
         Self { map: HashMap::default(), all: Vec::new(), operations: 0, capacity }
     }
 

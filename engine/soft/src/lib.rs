@@ -11,12 +11,14 @@
 //! | `tlb` | from linear pages to host addresses |
 //! | `ram` | guest memory in the host, and which of it was decoded |
 //! | `host` | the host instructions that access guest memory |
+//! | `executable` | memory for generated code |
 //! | `translator` | hot code as host code |
 //! | `stage` | where a processor lies, so that translated code finds it |
 //! | `native` | vector and x87 instructions, executed by the host's own units |
 //! | `profile/` | where time goes: samples of what processors are at, translated code for perf |
 //! | `interrupts` | interrupt controllers and interval timer, shared by the processors |
 //! | `doorbells`, `wiring` | events out of the guest, and into it |
+//! | `time`, `random` | clocks that the guest reads, and RDRAND |
 //! | `rendezvous` | making every processor forget which pages it may write, for the log of written pages |
 //!
 //! `unsafe` appears where guest memory, decoded blocks and native code are reached by address.
@@ -25,6 +27,7 @@
 mod blocks;
 mod doorbells;
 mod environment;
+mod executable;
 mod host;
 mod interrupts;
 mod native;
@@ -90,6 +93,23 @@ struct HotCode {
     after: u32,
     /// Translated, it counts the checks of memory accesses that find their page.
     counts_hits: bool,
+    /// What all processors of a machine together may keep of translated code, in bytes, if that is not as usual.
+    code_cache: Option<usize>,
+}
+
+impl HotCode {
+    /// What one processor of `cpus` may keep of translated code, in bytes: a multiple of the page size. It may keep as much of decoded
+    /// code.
+    fn share(self, cpus: usize) -> usize {
+        const USUAL: usize = 256 << 20;
+        const LEAST_USUAL: usize = 8 << 20;
+        let share = match self.code_cache {
+            Some(all) => all / cpus.max(1),
+            None => (USUAL / cpus.max(1)).max(LEAST_USUAL),
+        };
+        // Jumps reach 2 GiB.
+        share.clamp(SoftEngine::LEAST_CODE_CACHE, 1 << 30).next_multiple_of(ram::PAGE as usize)
+    }
 }
 
 /// The software engine.
@@ -109,11 +129,23 @@ impl SoftEngine {
     /// Executions after which code is hot, unless a test wants it otherwise.
     const HOT: u32 = 24;
 
+    /// What a processor may keep of translated code in any case, in bytes.
+    pub const LEAST_CODE_CACHE: usize = 1 << 20;
+
     /// The engine that treats hot code so.
     #[must_use]
     pub const fn new(translation: Translation) -> Self {
         let profile = Profile { is_sampled: false, counts_hits: false, is_dumped: false };
-        Self { hot_code: HotCode { translation, after: Self::HOT, counts_hits: false }, profile }
+        let hot_code = HotCode { translation, after: Self::HOT, counts_hits: false, code_cache: None };
+        Self { hot_code, profile }
+    }
+
+    /// The same, whose machines may keep so many bytes of translated code, all their processors together, and as many of decoded code;
+    /// but a processor [`SoftEngine::LEAST_CODE_CACHE`] in any case. What does not find room makes all of it be dropped and
+    /// made anew.
+    #[must_use]
+    pub const fn with_code_cache(self, bytes: usize) -> Self {
+        Self { hot_code: HotCode { code_cache: Some(bytes), ..self.hot_code }, ..self }
     }
 
     /// The same, which tells of its work.
@@ -134,18 +166,21 @@ impl SoftEngine {
         Self { hot_code: HotCode { after: 1, ..self.hot_code }, ..self }
     }
 
-    /// The engine that treats hot code as the environment's `TERN_TRANSLATION` says (`on`, `off` or `verify`): how tests run
-    /// in each of the three ways.
+    /// The engine that treats hot code as the environment's `TERN_TRANSLATION` says: how tests run in each of the ways. These are
+    /// `on` and `off`; and, for tests too short to have hot code, `eager`, which is `on` from the first execution on, and `verify`,
+    /// which is so, too.
     ///
     /// # Panics
     /// The variable says something else.
     #[must_use]
     pub fn from_environment() -> Self {
         let Ok(name) = std::env::var("TERN_TRANSLATION") else { return Self::default() };
-        let translation = Translation::by_name(&name);
-        Self::new(
-            translation.unwrap_or_else(|| panic!("TERN_TRANSLATION is on, off or verify, not '{name}'")),
-        )
+        match Translation::by_name(&name) {
+            Some(Translation::Verified) => Self::new(Translation::Verified).eager(),
+            Some(translation) => Self::new(translation),
+            None if name == "eager" => Self::default().eager(),
+            None => panic!("TERN_TRANSLATION is on, off, verify or eager, not '{name}'"),
+        }
     }
 }
 
@@ -190,3 +225,18 @@ impl Engine for SoftEngine {
 }
 
 use vm::SoftVm;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processors_share_what_a_machine_may_keep_of_code() {
+        let share = |engine: SoftEngine, cpus| engine.hot_code.share(cpus);
+        let usual = SoftEngine::default();
+        assert_eq!([1, 4, 64].map(|cpus| share(usual, cpus) >> 20), [256, 64, 8]);
+        let small = usual.with_code_cache(6 << 20);
+        assert_eq!([1, 4, 64].map(|cpus| share(small, cpus) >> 10), [6144, 1536, 1024]);
+        assert_eq!(share(usual.with_code_cache(usize::MAX), 1), 1 << 30);
+    }
+}

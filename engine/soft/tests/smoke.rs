@@ -78,9 +78,44 @@ fn no_memory_of_the_process_can_be_written_and_executed() {
     vcpu.run(VmEntry::Resume).unwrap();
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
     let rights = |line: &str| line.split_whitespace().nth(1).unwrap().to_owned();
-    let translated: Vec<_> =
-        maps.lines().filter(|line| line.contains("tern-translated")).map(rights).collect();
-    assert!(translated.contains(&"r-xs".to_owned()) && translated.contains(&"rw-s".to_owned()), "{maps}");
+    let code: Vec<_> = maps.lines().filter(|line| line.contains("tern-code")).map(rights).collect();
+    assert!(code.contains(&"r-xs".to_owned()) && code.contains(&"rw-s".to_owned()), "{maps}");
     let both: Vec<_> = maps.lines().filter(|line| rights(line).starts_with("rwx")).collect();
     assert!(both.is_empty(), "{both:?}");
+}
+
+/// Has this thread refused memory that is executed, for what is new and for what it has.
+fn refuse_executable_memory() {
+    use seccompiler::{BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition};
+    use seccompiler::{SeccompFilter, SeccompRule, TargetArch};
+    let exec = libc::PROT_EXEC as u64;
+    let rights = |argument| {
+        let is_exec =
+            SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(exec), exec)
+                .unwrap();
+        vec![SeccompRule::new(vec![is_exec]).unwrap()]
+    };
+    let rules = [
+        (libc::SYS_mmap, rights(2)),
+        (libc::SYS_mprotect, rights(2)),
+        (libc::SYS_pkey_mprotect, rights(2)),
+        (libc::SYS_memfd_create, Vec::new()),
+    ];
+    let refusal = SeccompAction::Errno(libc::EPERM.cast_unsigned());
+    let filter = SeccompFilter::new(rules.into(), SeccompAction::Allow, refusal, TargetArch::x86_64).unwrap();
+    seccompiler::apply_filter(&BpfProgram::try_from(filter).unwrap()).unwrap();
+}
+
+#[test]
+fn instructions_that_are_executed_natively_are_met_for_the_first_time_under_a_system_call_filter() {
+    // fninit; fld1; fadd st0, st0; fistp word [0x7000]; mov al, [0x7000]; out 0xf4, al
+    let code = [0xdb, 0xe3, 0xd9, 0xe8, 0xd8, 0xc0, 0xdf, 0x1e, 0, 0x70, 0xa0, 0, 0x70, 0xe6, 0xf4];
+    let test = move || {
+        let (mut vcpu, _) = real_mode(&code);
+        refuse_executable_memory();
+        let out = vcpu.run(VmEntry::Resume).unwrap();
+        assert_eq!(out, VmExit::PortOut { port: 0xf4, size: 1, data: 2 });
+    };
+    // The filter is this thread's alone.
+    std::thread::spawn(test).join().unwrap();
 }

@@ -33,6 +33,9 @@ const ALL_AND_PLAIN: [&str; 3] = ["--no-fail-fast", "--color", "never"];
 /// The ways to treat hot code: as it is meant, always interpreted, and in lockstep.
 pub(crate) const TRANSLATIONS: [&str; 3] = ["on", "off", "verify"];
 
+/// As [`TRANSLATIONS`], for code that runs too seldom to become hot: it is from its first execution on.
+const EAGER: &str = "eager";
+
 /// Names one of them for the tests.
 const TRANSLATION: &str = "TERN_TRANSLATION";
 
@@ -58,8 +61,9 @@ pub(crate) fn test(quick: bool) -> ExitCode {
     }
     tally += counted(workspace_tests());
     for how in &TRANSLATIONS[1..] {
-        tally += counted(tests_by_translation(how));
+        tally += counted(small_machines(how, Extent::Short));
     }
+    tally += counted(small_machines(EAGER, Extent::All));
     if !quick {
         tally += counted(guest_tests(TRANSLATIONS[0], Extent::Short));
         tally += counted(rig_tests(Extent::Short));
@@ -74,7 +78,7 @@ pub(crate) fn on_kvm(extent: Extent) -> ExitCode {
 
 /// Runs what runs on `soft` with hot code treated in one way, and prints the count.
 pub(crate) fn by_translation(how: &str, extent: Extent) -> ExitCode {
-    let mut tally = counted(tests_by_translation(how));
+    let mut tally = counted(small_machines(how, Extent::All));
     tally += counted(guest_tests(how, extent));
     summed_up(tally)
 }
@@ -103,12 +107,17 @@ fn workspace_tests() -> Result<Tally> {
     run_tests(step::cargo("test").args(WORKSPACE).args(ALL_AND_PLAIN), Shown::Sections)
 }
 
-/// Small kernels and single instructions, with hot code treated so.
-fn tests_by_translation(how: &str) -> Result<Tally> {
-    step::announce(&format!("running small kernels and single instructions with translation '{how}'"));
+/// What has its machines in the tests' own process, with hot code treated so: small kernels and single instructions; what goes from
+/// engine to engine takes longer.
+fn small_machines(how: &str, extent: Extent) -> Result<Tally> {
+    step::announce(&format!("running small machines with translation '{how}'"));
+    let mut packages = vec!["tern-test-kernels", "tern-test-boundary"];
+    // Single instructions are always translated, if any code is.
+    packages.extend((how != EAGER).then_some("tern-differential"));
+    packages.extend((extent == Extent::All).then_some("tern-test-transfer"));
     let mut tests = step::cargo("test");
-    let packages = ["--package", "tern-test-kernels", "--package", "tern-differential"];
-    run_tests(tests.args(packages).args(ALL_AND_PLAIN).env(TRANSLATION, how), Shown::Sections)
+    tests.args(packages.iter().flat_map(|package| ["--package", package]));
+    run_tests(tests.args(ALL_AND_PLAIN).env(TRANSLATION, how), Shown::Sections)
 }
 
 /// Real guests in the release build, with hot code treated so. They see to it themselves that no more of them run at a time than the

@@ -122,7 +122,7 @@ impl SoftEnvironment {
     }
 
     /// Drops all decoded code if another block might not find room. No block may be running.
-    fn make_room(&mut self) {
+    pub fn make_room(&mut self) {
         const { assert!(MAX_OPS <= MAX_TRACE_INSTRUCTIONS) };
         let is_full = self.blocks.is_full() || self.native.room() < MAX_TRACE_INSTRUCTIONS;
         if is_full || std::mem::take(&mut self.must_drop_code) {

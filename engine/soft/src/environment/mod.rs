@@ -130,7 +130,7 @@ pub struct SoftEnvironment {
     /// How often the guest has waited in a loop.
     pauses: u32,
     /// How often code had been written when jump tables were looked at last.
-    code_changes: u64,
+    pub(crate) code_changes: u64,
 }
 
 // SAFETY: `block_end` is only meaningful while a block runs, on one thread; everything else is `Send` by itself.
@@ -161,7 +161,7 @@ impl SoftEnvironment {
             view: View::Supervisor,
             watching: false,
             watch_hits: 0,
-            blocks: Blocks::new(interrupts.processors()),
+            blocks: Blocks::new(hot_code.share(interrupts.processors())),
             interrupts,
             mailbox,
             doorbells,

@@ -54,7 +54,7 @@ impl SoftEnvironment {
     #[inline(never)]
     fn translate(&mut self, cpu: &Cpu, block: *mut Block) -> Option<Translated> {
         if !self.translator.has_room() {
-            self.must_drop_code = true;
+            self.must_drop_code();
             return None;
         }
         let unit = self.make_unit(cpu, block, Checks::Grouped).map_or(Unit::Untranslatable, Unit::Translated);
@@ -64,6 +64,12 @@ impl SoftEnvironment {
             Unit::Translated(unit) => Some(unit),
             _ => None,
         }
+    }
+
+    /// There is no room: all code is dropped as soon as none runs, and what is hot by then is translated.
+    fn must_drop_code(&mut self) {
+        self.must_drop_code = true;
+        self.unchained = true;
     }
 
     fn make_unit(&mut self, cpu: &Cpu, block: *mut Block, checks: Checks) -> Option<Translated> {
@@ -93,7 +99,10 @@ impl SoftEnvironment {
             }
         };
         let route = if checks == Checks::Sited { route } else { Route::default() };
-        let unit = scan(self, cpu.mode, &bytes, (physical % PAGE) as usize, route)?;
+        let (start, version) = (physical & !(PAGE - 1), origin.version());
+        let accesses_devices =
+            |env: &Self, offset: usize| env.translator.accesses_devices((start + offset as u64, version));
+        let unit = scan(self, cpu.mode, &bytes, (physical % PAGE) as usize, route, accesses_devices)?;
         for &(start, end) in &unit.watched {
             let source = Source { page, offset: start as u64 };
             // If somebody is writing there, the block is stale.
@@ -119,6 +128,16 @@ impl SoftEnvironment {
     pub fn sample_miss(&mut self, cpu: &Cpu, accessor: Accessor, from: u64) {
         let instructions = self.statistics.instructions + self.translated.instructions();
         if let Some((block, old)) = self.translator.sample_miss(accessor, from, instructions) {
+            self.translate_anew(cpu, block, old);
+        }
+    }
+
+    /// A translated instruction's access, by cold code that called from `from`, is a device's: if it often is, its unit is translated
+    /// anew.
+    #[cold]
+    pub fn note_device(&mut self, cpu: &Cpu, accessor: Accessor, from: u64) {
+        let instructions = self.statistics.instructions + self.translated.instructions();
+        if let Some((block, old)) = self.translator.note_device(accessor, from, instructions) {
             self.translate_anew(cpu, block, old);
         }
     }
@@ -206,14 +225,19 @@ impl SoftEnvironment {
         *runs <= FIRST_RUNS || runs.is_multiple_of(sampled)
     }
 
-    /// The bytes of the page of RAM that holds the code at the present instruction pointer.
+    /// The bytes of the page of RAM that holds the code at the present instruction pointer; and of the next page, if there is one, as many
+    /// as an instruction may have there.
     pub fn code_page(&mut self, cpu: &mut Cpu) -> Option<Vec<u8>> {
         let rip = cpu.linear_rip();
         let physical = self.fetch_address(cpu, rip).ok()?;
+        let next = self.possible_fetch_address(cpu, next_page(cpu, rip));
         let ram = Arc::clone(&self.ram);
-        let page = ram.page(physical)?;
         let mut bytes = vec![0; PAGE as usize];
-        Source { page, offset: 0 }.read(&mut bytes);
+        Source { page: ram.page(physical)?, offset: 0 }.read(&mut bytes);
+        if let Some(page) = next.and_then(|next| ram.page(next)) {
+            bytes.resize(PAGE as usize + MAX_INSTRUCTION_LENGTH, 0);
+            Source { page, offset: 0 }.read(&mut bytes[PAGE as usize..]);
+        }
         Some(bytes)
     }
 
@@ -333,7 +357,7 @@ impl SoftEnvironment {
             Unit::Translated(unit) => return Some(unit),
             Unit::Untranslatable => return None,
             Unit::Cold if !self.translator.has_room() => {
-                self.must_drop_code = true;
+                self.must_drop_code();
                 return None;
             }
             Unit::Cold => {}

@@ -19,7 +19,7 @@
 //! | file | what is in it |
 //! |---|---|
 //! | `stub` | the code of one stub |
-//! | `code_memory` | where stubs live: never writable and executable at once |
+//! | `code_memory` | where stubs live |
 //! | `exceptions` | SSE exceptions that the guest did not mask |
 //! | `host` | what the host's processor must have |
 //!
@@ -81,9 +81,6 @@ pub enum PrepareError {
     /// There is no 64-bit encoding of the instruction.
     #[error("the instruction has no encoding in 64-bit code")]
     NotEncodable(#[from] iced_x86::IcedError),
-    /// The host refused to change the protection of the code memory.
-    #[error("cannot write code memory for vector instructions")]
-    Host(#[from] io::Error),
 }
 
 /// The stubs of one vCPU thread.
@@ -99,7 +96,7 @@ impl NativeUnit {
     /// An empty unit.
     ///
     /// # Errors
-    /// The host gives no memory that may become executable.
+    /// The host gives no memory that may be executed.
     pub fn new() -> io::Result<Self> {
         Ok(Self { memory: CodeMemory::new(CODE_SIZE)?, stubs: Vec::new(), known: HashMap::new() })
     }
@@ -126,7 +123,7 @@ impl NativeUnit {
         if let Some(&id) = self.known.get(code.as_slice()) {
             return Ok(id);
         }
-        let Some(offset) = self.memory.append(&code)? else {
+        let Some(offset) = self.memory.append(&code) else {
             return Err(PrepareError::Full);
         };
         // Every stub takes at least a byte of the code memory, whose size is far below 4 GiB.

@@ -10,10 +10,10 @@ use tern_x86::environment::Processor;
 use tern_x86::state::SegmentRegister;
 
 use super::frame::{Exit, Vectors};
-use super::restless::SAMPLED;
+use super::frequent::SAMPLED;
 use crate::blocks::SoftOp;
 use crate::environment::{Answer, SoftEnvironment, finish};
-use crate::ram::{CodePage, PAGE};
+use crate::ram::{CodePage, PAGE, code_changes};
 use crate::tlb::{ALL_SITES, Extent, Hit};
 
 /// Who accesses memory, as translated code tells with a question about it: where in the page the instruction is, which site it has and
@@ -138,7 +138,7 @@ pub unsafe extern "sysv64" fn miss(
     } else {
         p.env.translator.counters.misses += 1;
     }
-    match ask(p, linear, accessor, write != 0) {
+    match ask(p, linear, accessor, write != 0, from) {
         Some(hit) => {
             p.env.tlb.fill_site(accessor.site(), accessor.extent(), linear, hit);
             1
@@ -147,19 +147,30 @@ pub unsafe extern "sysv64" fn miss(
     }
 }
 
-/// Where an access hits; `None` to leave.
-fn ask(p: &mut Processor<SoftEnvironment>, linear: u64, accessor: Accessor, write: bool) -> Option<Hit> {
-    match p.env.find_page(&mut p.cpu, linear, accessor, write) {
+/// Where an access hits; `None` to leave. It was asked for at `from`.
+fn ask(
+    p: &mut Processor<SoftEnvironment>,
+    linear: u64,
+    accessor: Accessor,
+    write: bool,
+    from: u64,
+) -> Option<Hit> {
+    let exit = match p.env.find_page(&mut p.cpu, linear, accessor, write) {
         Answer::Hit(hit) => return Some(hit),
         // What a group's members do one by one is the interpreter's to find out.
-        _ if accessor.is_group() => leave(p, Exit::Interpret, accessor.offset()),
-        Answer::Interpret => leave(p, Exit::Interpret, accessor.offset()),
-        Answer::Stop(stop) => leave(p, stop.into(), accessor.offset()),
-    }
+        Answer::Stop(stop) if !accessor.is_group() => stop.into(),
+        Answer::Device => {
+            p.env.note_device(&p.cpu, accessor, from);
+            Exit::Interpret
+        }
+        Answer::Interpret | Answer::Stop(_) => Exit::Interpret,
+    };
+    leave(p, exit, accessor.offset());
     None
 }
 
-/// The table does not know the page of an access without a site at `linear`. Returns its host address; or `u64::MAX` to leave.
+/// The table does not know the page of an access without a site at `linear`; `from` is where that was found out. Returns its host
+/// address; or `u64::MAX` to leave.
 ///
 /// # Safety
 /// As [`miss`].
@@ -168,11 +179,12 @@ pub unsafe extern "sysv64" fn table_miss(
     linear: u64,
     accessor: u64,
     write: u64,
+    from: u64,
 ) -> u64 {
     // SAFETY: the caller's promise.
     let p = unsafe { &mut *p };
     p.env.translator.counters.misses += 1;
-    let Some(hit) = ask(p, linear, Accessor(accessor as u32), write != 0) else { return u64::MAX };
+    let Some(hit) = ask(p, linear, Accessor(accessor as u32), write != 0, from) else { return u64::MAX };
     p.env.translated.note_written(hit.code);
     hit.host
 }
@@ -203,8 +215,11 @@ pub unsafe extern "sysv64" fn operation(
         Ok(()) => {
             p.env.forget_answers();
             p.env.translated.update_usable(&p.cpu);
+            // It may have taken long, or have done something to interrupts or to code.
             let goes_on = !p.env.block_end.is_null()
                 && !p.env.unchained
+                && !p.env.mailbox.attention()
+                && code_changes() == p.env.code_changes
                 && before == (p.env.translated.usable(), p.cpu.mode);
             if !goes_on {
                 leave(p, Exit::Jump, u64::from(op.offset) + u64::from(op.length));

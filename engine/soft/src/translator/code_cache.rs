@@ -1,8 +1,4 @@
-//! Memory for translated code: mapped twice, once to write and once to execute, so that no mapping is ever both.
-//!
-//! Nothing but two mappings at the start is needed from the host, so translated code also grows and is patched under a
-//! system call filter. That one mapping executes what the other has just written relies on processors telling changed code by its
-//! physical address, as they do. Code is appended until the memory is full; then all of it but the stubs at its start is dropped.
+//! Memory for translated code: appended to until it is full; then all of it but the stubs at its start is dropped.
 //!
 //! ```text
 //!  stubs │ what often runs ──▶      free      ◀── what seldom runs
@@ -12,16 +8,12 @@
 //! so whenever another large page of the host is full of that, the host is asked to move it into one. If it does not, nothing is lost.
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::ptr::NonNull;
 
 use super::assembler::{Code, Fixup, Value};
+use crate::executable::{ExecutableMemory, LARGE_PAGE};
 
 /// Code starts at multiples of this.
 const ALIGNMENT: usize = 16;
-
-/// What one entry of the host's TLB leads to where the host has moved the code together.
-const LARGE_PAGE: usize = 2 << 20;
 
 /// Where code was put: offsets in the code memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,9 +27,7 @@ pub struct Placed {
 /// An area that holds code.
 #[derive(Debug)]
 pub struct CodeCache {
-    writable: NonNull<u8>,
-    executable: NonNull<u8>,
-    size: usize,
+    memory: ExecutableMemory,
     /// Where the free memory begins.
     used: usize,
     /// Where it ends.
@@ -46,33 +36,13 @@ pub struct CodeCache {
     kept: usize,
 }
 
-// SAFETY: the mappings belong to this value alone and are not tied to a thread; changing them takes `&mut self`.
-unsafe impl Send for CodeCache {}
-
 impl CodeCache {
     /// Reserves `size` bytes, a multiple of the page size; pages take host memory only once they are used.
     ///
     /// # Errors
     /// The host gives no memory that may be executed.
     pub fn new(size: usize) -> io::Result<Self> {
-        // SAFETY: the name is a C string.
-        let file = unsafe { libc::memfd_create(c"tern-translated".as_ptr(), libc::MFD_CLOEXEC) };
-        if file < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: the descriptor is new and nobody else's.
-        let file = unsafe { OwnedFd::from_raw_fd(file) };
-        let length = libc::off_t::try_from(size).map_err(io::Error::other)?;
-        // SAFETY: it is an open file.
-        if unsafe { libc::ftruncate(file.as_raw_fd(), length) } != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        let writable = map(&file, size, libc::PROT_READ | libc::PROT_WRITE)?;
-        let executable = map(&file, size, libc::PROT_READ | libc::PROT_EXEC).inspect_err(|_| {
-            // SAFETY: the mapping was just made with this size, and nothing uses it.
-            unsafe { libc::munmap(writable.as_ptr().cast(), size) };
-        })?;
-        Ok(Self { writable, executable, size, used: 0, cold: size, kept: 0 })
+        Ok(Self { memory: ExecutableMemory::new(size)?, used: 0, cold: size, kept: 0 })
     }
 
     /// Bytes that can still be appended.
@@ -82,7 +52,7 @@ impl CodeCache {
 
     /// Bytes that hold code.
     pub const fn used(&self) -> usize {
-        self.size - self.free()
+        self.memory.size() - self.free()
     }
 
     /// Keeps what there is now when the rest is dropped.
@@ -93,7 +63,7 @@ impl CodeCache {
     /// Drops all code but what is kept. It stays executable until it is overwritten, but nobody may enter it any more.
     pub const fn clear(&mut self) {
         self.used = self.kept;
-        self.cold = self.size;
+        self.cold = self.memory.size();
     }
 
     /// Adds code and returns where its two parts begin; `None` if it does not fit.
@@ -105,13 +75,8 @@ impl CodeCache {
         if end > cold_start {
             return None;
         }
-        // SAFETY: both ranges lie in the mapping, which nothing else writes; `code` is not in it, and no code that is
-        // entered lies there.
-        unsafe {
-            let memory = self.writable.as_ptr();
-            std::ptr::copy_nonoverlapping(hot.as_ptr(), memory.add(start), hot.len());
-            std::ptr::copy_nonoverlapping(cold.as_ptr(), memory.add(cold_start), cold.len());
-        }
+        self.memory.write(start, hot);
+        self.memory.write(cold_start, cold);
         let full = self.used / LARGE_PAGE..end / LARGE_PAGE;
         (self.used, self.cold) = (end, cold_start);
         let place = |offset: usize| match offset.checked_sub(code.split) {
@@ -127,21 +92,12 @@ impl CodeCache {
             };
             self.write(at, value as u32);
         }
-        full.for_each(|page| self.collapse(page));
+        full.for_each(|page| self.memory.collapse(page));
         Some(Placed { hot: u32::try_from(start).ok()?, cold: u32::try_from(cold_start).ok()? })
     }
 
-    /// Has the host move the code's large page of this number into one of its own.
-    fn collapse(&self, page: usize) {
-        let start = self.executable.as_ptr().wrapping_add(page * LARGE_PAGE);
-        // SAFETY: it is part of the mapping, whose bytes stay what they are.
-        unsafe { libc::madvise(start.cast(), LARGE_PAGE, libc::MADV_COLLAPSE) };
-    }
-
     fn write(&mut self, at: usize, value: u32) {
-        assert!(at + 4 <= self.size, "code lies in the mapping");
-        // SAFETY: the four bytes lie in the mapping; nothing executes there while `self` is borrowed mutably.
-        unsafe { self.writable.as_ptr().add(at).cast::<u32>().write_unaligned(value.to_le()) };
+        self.memory.write(at, &value.to_le_bytes());
     }
 
     /// Makes the four-byte distance at offset `at` lead to offset `target`. The processor's own thread does this, between two runs of
@@ -155,52 +111,13 @@ impl CodeCache {
     /// code that is replaced is not being executed.
     pub fn replace_by_jump(&mut self, at: u32, target: u32) {
         self.redirect(at + 1, target);
-        // SAFETY: `redirect` made sure that the byte behind it lies in the mapping.
-        unsafe { self.writable.as_ptr().add(at as usize).write(0xe9) };
+        self.memory.write(at as usize, &[0xe9]);
     }
 
     /// The address at which the code at `offset` is executed.
     #[inline]
     pub fn at(&self, offset: u32) -> *const u8 {
-        self.executable.as_ptr().wrapping_add(offset as usize)
-    }
-}
-
-/// Maps the file at a multiple of [`LARGE_PAGE`].
-fn map(file: &OwnedFd, size: usize, protection: libc::c_int) -> io::Result<NonNull<u8>> {
-    let reserved = size + LARGE_PAGE;
-    let private = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-    // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
-    let start = unsafe { libc::mmap(std::ptr::null_mut(), reserved, libc::PROT_NONE, private, -1, 0) };
-    if start == libc::MAP_FAILED {
-        return Err(io::Error::last_os_error());
-    }
-    let before = (start as usize).next_multiple_of(LARGE_PAGE) - start as usize;
-    // SAFETY: the new mapping replaces a part of the reserved one, the rest of which goes; nothing else knows either.
-    unsafe {
-        let wanted = start.byte_add(before);
-        let shared = libc::MAP_SHARED | libc::MAP_FIXED;
-        let mapped = libc::mmap(wanted, size, protection, shared, file.as_raw_fd(), 0);
-        let error = io::Error::last_os_error();
-        if mapped == libc::MAP_FAILED {
-            libc::munmap(start, reserved);
-            return Err(error);
-        }
-        if before > 0 {
-            libc::munmap(start, before);
-        }
-        libc::munmap(wanted.byte_add(size), reserved - before - size);
-        NonNull::new(mapped.cast()).ok_or_else(|| io::ErrorKind::OutOfMemory.into())
-    }
-}
-
-impl Drop for CodeCache {
-    fn drop(&mut self) {
-        // SAFETY: both mappings were made by `new` with this size, and with `self` goes the last use of them.
-        unsafe {
-            libc::munmap(self.writable.as_ptr().cast(), self.size);
-            libc::munmap(self.executable.as_ptr().cast(), self.size);
-        }
+        self.memory.at(offset)
     }
 }
 
@@ -262,36 +179,13 @@ mod tests {
         assert_eq!(call(&cache, first) as usize, placed.len() - 1);
     }
 
-    /// Has this thread refused whatever changes what memory is for.
-    fn refuse_to_change_memory() {
-        use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
-        let calls = [
-            libc::SYS_mmap,
-            libc::SYS_mremap,
-            libc::SYS_mprotect,
-            libc::SYS_pkey_mprotect,
-            libc::SYS_madvise,
-            libc::SYS_memfd_create,
-        ];
-        let rules = calls.into_iter().map(|call| (call, Vec::new())).collect();
-        let refusal = SeccompAction::Errno(libc::EPERM.cast_unsigned());
-        let filter = SeccompFilter::new(rules, SeccompAction::Allow, refusal, TargetArch::x86_64);
-        let program = BpfProgram::try_from(filter.expect("it is one")).expect("it can be one");
-        seccompiler::apply_filter(&program).expect("filters may be set");
-    }
-
     #[test]
     fn code_grows_and_is_patched_under_a_system_call_filter() {
         let test = || {
             let mut cache = CodeCache::new(2 * LARGE_PAGE).expect("executable memory");
             let mut bytes = returns(1);
             bytes.resize(60_000, 0xcc);
-            refuse_to_change_memory();
-            // SAFETY: nothing is mapped.
-            let refused = unsafe {
-                libc::mmap(std::ptr::null_mut(), 1, 0, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0)
-            };
-            assert_eq!(refused, libc::MAP_FAILED);
+            crate::executable::refuse_to_change_memory();
             let first = append(&mut cache, &bytes, &[]).expect("fits");
             let mut last = first;
             for value in 2..60 {

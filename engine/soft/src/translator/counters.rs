@@ -7,7 +7,7 @@ use super::frame::Exit;
 pub struct Counters {
     /// Units made.
     pub translations: u64,
-    /// Units made again: most of the time is spent there, or an access turned out to be restless.
+    /// Units made again: most of the time is spent there, or an access turned out to be restless, or a device's.
     pub retranslations: u64,
     /// Of these, units that follow a route.
     pub traces: u64,

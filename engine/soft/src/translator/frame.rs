@@ -25,8 +25,8 @@ use tern_x86::state::{Cr0, Cr4, FpuState, Msrs, Mxcsr, PendingEvent, Rflags, Seg
 
 use super::assembler::{Assembler, Label, NOT_EQUAL, R10, R11};
 use super::fast_call::FastCalls;
+use super::frequent::SAMPLED;
 use super::jumps::{self, JumpTable, Jumps};
-use super::restless::SAMPLED;
 use super::returns::ReturnPlace;
 use super::x87;
 use crate::environment::SoftEnvironment;

@@ -26,7 +26,7 @@
 //! | `fast_call` | SYSCALL and SYSRET |
 //! | `hot_spots` | in which units most of the time is spent |
 //! | `sites` | which site of the TLB an instruction has there |
-//! | `restless` | which of them has none |
+//! | `frequent` | which of them has none, and which accesses are devices' |
 //! | `jumps` | from instruction pointers to host code |
 //! | `returns` | from calls to their returns |
 //! | `frame` | what translated code shares with Rust |
@@ -48,11 +48,11 @@ mod emit;
 mod fast_call;
 mod flags;
 mod frame;
+mod frequent;
 mod groups;
 mod hot_spots;
 mod jumps;
 mod kinds;
-mod restless;
 mod returns;
 mod scan;
 mod sites;
@@ -85,15 +85,11 @@ use calls::{Operation, Operations};
 use code_cache::{CodeCache, Placed};
 pub use emit::Checks;
 use emit::{Target, Tools};
+use frequent::{Address, Frequent};
 use hot_spots::{Hot, HotSpots};
-use restless::Restless;
 use sites::Sites;
 use stubs::{Enter, Stubs};
 
-/// What all processors of a machine together may keep of translated code, in bytes.
-const CAPACITY: usize = 256 << 20;
-/// What one processor may keep in any case.
-const LEAST_CAPACITY: usize = 8 << 20;
 /// What a unit may take in the worst case.
 const MOST: usize = 64 << 10;
 
@@ -143,7 +139,10 @@ pub struct Translator {
     counts_hits: bool,
     /// What was done so far.
     pub counters: Counters,
-    restless: Restless,
+    /// Accesses without sites.
+    restless: Frequent,
+    /// Accesses of devices.
+    of_devices: Frequent,
     /// Units that get sites.
     hot_spots: HotSpots,
     /// Of those, units that may get longer.
@@ -164,8 +163,7 @@ impl Translator {
     /// The host gives no memory that may be executed.
     pub fn new(cpus: usize, hot_code: HotCode, jitdump: SharedJitDump) -> io::Result<Self> {
         let HotCode { translation, counts_hits, .. } = hot_code;
-        let capacity = (CAPACITY / cpus.max(1)).max(LEAST_CAPACITY).next_multiple_of(PAGE as usize);
-        let mut cache = CodeCache::new(capacity)?;
+        let mut cache = CodeCache::new(hot_code.share(cpus))?;
         let stubs = Stubs::new(&mut cache, counts_hits).ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(Self {
             cache,
@@ -176,7 +174,8 @@ impl Translator {
             translation,
             counts_hits,
             counters: Counters::default(),
-            restless: Restless::default(),
+            restless: Frequent::default(),
+            of_devices: Frequent::default(),
             hot_spots: HotSpots::default(),
             hot_sited: HotSpots::default(),
             units: Vec::new(),
@@ -211,6 +210,7 @@ impl Translator {
         self.hot_spots.forget();
         self.hot_sited.forget();
         self.restless.forget();
+        self.of_devices.forget();
         self.counters.evictions += 1;
     }
 
@@ -283,11 +283,36 @@ impl Translator {
         from: u64,
         instructions: u64,
     ) -> Option<(*mut Block, Translated)> {
+        let (address, found) = self.accessing(accessor, from)?;
+        self.restless.note(address, instructions).then_some(found)
+    }
+
+    /// Notes that the access of `accessor` is a device's. Otherwise as [`Translator::sample_miss`].
+    pub fn note_device(
+        &mut self,
+        accessor: Accessor,
+        from: u64,
+        instructions: u64,
+    ) -> Option<(*mut Block, Translated)> {
+        // In lockstep devices are the interpreter's in any case.
+        if self.is_verified() {
+            return None;
+        }
+        let (address, found) = self.accessing(accessor, from)?;
+        self.of_devices.note(address, instructions).then_some(found)
+    }
+
+    /// Whether the accesses of the instruction at this address are often a device's.
+    pub fn accesses_devices(&self, address: Address) -> bool {
+        self.of_devices.has(address)
+    }
+
+    /// The instruction of `accessor`, by cold code that called from `from`; and its unit.
+    fn accessing(&mut self, accessor: Accessor, from: u64) -> Option<(Address, (*mut Block, Translated))> {
         let Made { placed: Placed { hot, .. }, block, .. } = *self.unit_of(from)?;
         // SAFETY: blocks live as long as their units do.
         let (physical, version) = unsafe { ((*block).physical, (*block).origin.version()) };
-        let instruction = (physical & !(PAGE - 1) | accessor.offset(), version);
-        self.restless.sample(instruction, instructions).then_some((block, Translated(hot)))
+        Some((((physical & !(PAGE - 1)) + accessor.offset(), version), (block, Translated(hot))))
     }
 
     /// Notes that time was up in a unit, whose cold code at `from` said so, as it led to an offset in its page. Says which unit it is if most
@@ -435,7 +460,8 @@ mod tests {
 
     #[test]
     fn an_address_behind_a_units_last_call_is_not_its_neighbours() {
-        let hot_code = HotCode { translation: Translation::On, after: 1, counts_hits: false };
+        let hot_code =
+            HotCode { translation: Translation::On, after: 1, counts_hits: false, code_cache: None };
         let mut translator =
             Translator::new(1, hot_code, SharedJitDump::default()).expect("executable memory");
         // Cold code goes down: the second unit's ends where the first one's begins.

@@ -85,6 +85,16 @@ impl Guest {
         Self { instruction, op, kind, flags, live_after: none, live_taken: none }
     }
 
+    /// The interpreter executes its operation.
+    fn interpret(&mut self) {
+        if self.kind.ends() {
+            self.kind = Kind::Interpret;
+            self.flags = FlagUse { reads: FlagSet::all(), ..FlagUse::default() };
+        } else {
+            self.kind = Kind::Operation;
+        }
+    }
+
     /// Whether it is a branch to `part`, an offset in its page, that the unit may follow.
     fn may_lead_to(&self, part: usize) -> bool {
         let leads = matches!(self.kind, Kind::Branch(target) | Kind::Jump(target) if target == part as i64);
@@ -149,8 +159,15 @@ impl Unit {
 
 /// Finds the unit at `offset` of code that is translated: a whole page, or that with the beginning of the next one, where an
 /// instruction at `offset` goes on. Where a branch leads to the next part of the `route`, the unit does too, as far as there are such
-/// branches.
-pub fn scan(env: &mut SoftEnvironment, mode: Mode, code: &[u8], offset: usize, route: Route) -> Option<Unit> {
+/// branches. Of each instruction, by its offset, `accesses_devices` says whether it often does that.
+pub fn scan(
+    env: &mut SoftEnvironment,
+    mode: Mode,
+    code: &[u8],
+    offset: usize,
+    route: Route,
+    accesses_devices: impl Fn(&SoftEnvironment, usize) -> bool,
+) -> Option<Unit> {
     let mut decoder = BlockDecoder::<SoftEnvironment>::starting_at(code, mode, offset);
     let crosses = code.len() > PAGE as usize;
     let page = code.get(..PAGE as usize)?;
@@ -165,6 +182,9 @@ pub fn scan(env: &mut SoftEnvironment, mode: Mode, code: &[u8], offset: usize, r
         let Some((instruction, op)) = decoder.next_instruction(env) else { break };
         let instruction = if wide { instruction } else { as_64_bit_code_has_it(instruction) };
         let mut guest = Guest::new(instruction, op, wide);
+        if accesses_devices(env, guest.offset()) {
+            guest.interpret();
+        }
         next = guest.next_offset();
         if let Some(part) = parts.next_if(|&part| guest.may_lead_to(part.into())) {
             guest.lead_on();

@@ -410,6 +410,8 @@ fn table_miss(a: &mut Assembler, write: bool, leave_half: u32) {
     a.mov(RSI, R10);
     a.mov(RDX, R11);
     a.mov_immediate(RCX, u64::from(write));
+    // Where this was called from.
+    a.load(R8, 0);
     call_rust(a, calls::table_miss as *const () as usize, RETURN, |a, _| leave_if_refused(a, leave_half));
     load_volatile_but_r10(a, RETURN);
     a.ret();

@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
+use iced_x86::{Instruction, OpKind};
 use tern_x86::cpu::{Cpu, Mode};
 use tern_x86::decode;
 use tern_x86::exception::Exception;
@@ -135,13 +136,21 @@ impl Defined {
         Self(FlagSet::all())
     }
 
-    /// After one more instruction; `None` if it depends on flags that are not, so that there is nothing to agree about.
+    /// After one more instruction; `None` if it depends on flags that are not, or what it computes is not defined, so that there is
+    /// nothing to agree about.
     pub fn after(self, bytes: &[u8], cpu: &Cpu) -> Option<Self> {
         use iced_x86::Mnemonic as M;
         let Some(instruction) = decode::decode(bytes, cpu.mode) else { return Some(self) };
         let set = FlagSet::from_bits_truncate;
         if !self.0.contains(set(instruction.rflags_read())) {
             return None;
+        }
+        match shift_count(&instruction, cpu) {
+            // It leaves the flags as they are.
+            Some(0) => return Some(self),
+            // A double shift of 16 bits by more: its result is undefined.
+            Some(17..) if is_narrow_double_shift(&instruction) => return None,
+            _ => {}
         }
         let mut undefined = set(instruction.rflags_undefined());
         let mut defined =
@@ -182,6 +191,31 @@ impl Defined {
         }
         bits
     }
+}
+
+/// By how much an instruction shifts or rotates, if it does.
+fn shift_count(instruction: &Instruction, cpu: &Cpu) -> Option<u8> {
+    use iced_x86::Mnemonic as M;
+    let shifts = matches!(
+        instruction.mnemonic(),
+        M::Shl | M::Sal | M::Shr | M::Sar | M::Rol | M::Ror | M::Rcl | M::Rcr | M::Shld | M::Shrd
+    );
+    let last = instruction.op_count().checked_sub(1).filter(|_| shifts)?;
+    let count = match instruction.op_kind(last) {
+        OpKind::Register => cpu.gpr[1] as u8,
+        _ => instruction.immediate(last) as u8,
+    };
+    // The first operand is what is shifted.
+    let is_wide = match instruction.op0_kind() {
+        OpKind::Register => instruction.op0_register().size() == 8,
+        _ => instruction.memory_size().size() == 8,
+    };
+    Some(count & if is_wide { 63 } else { 31 })
+}
+
+/// Whether it is SHLD or SHRD of 16 bits.
+fn is_narrow_double_shift(instruction: &Instruction) -> bool {
+    instruction.op_count() == 3 && instruction.op1_register().size() == 2
 }
 
 /// How an execution ended.

@@ -24,6 +24,7 @@ impl SoftVcpu {
     /// Translated code works on the processor by its address. So nothing here keeps a reference to it while such code may run:
     /// each use borrows it anew from its stage.
     pub(super) fn run_blocks(&mut self) -> Result<(), Stop> {
+        self.p.env.make_room();
         self.p.env.unchained = false;
         self.p.env.translated.window = self.window;
         let mut block = self.block()?;
@@ -89,8 +90,12 @@ impl SoftVcpu {
     /// Whether the run loop must look at something before execution goes on.
     #[inline(always)]
     fn must_look(&self) -> bool {
-        let env = &self.p.env;
-        env.unchained || env.mailbox.attention() || env.statistics.instructions >= self.next_poll
+        let Processor { cpu, env } = &*self.p;
+        env.unchained
+            || env.mailbox.attention()
+            || env.statistics.instructions >= self.next_poll
+            // Translated code was left behind STI.
+            || cpu.pending.interrupt_shadow
     }
 
     /// Runs translated code from `unit`, which is at the present instruction pointer and may be remembered for it.

@@ -25,7 +25,7 @@ impl SoftVcpu {
         let before = p.cpu.clone();
         let entry = p.env.entry(&p.cpu, unit, false);
         let route = p.env.translator.route(unit);
-        let page = p.env.code_page(&mut p.cpu).unwrap_or_default();
+        let code_bytes = p.env.code_page(&mut p.cpu).unwrap_or_default();
         p.env.begin_trial();
         // SAFETY: the processor is on its stage, and nothing refers to it; the unit is current, as its block is.
         let (exit, instructions) = unsafe { translator::run(self.p.top(), entry, i32::MAX) };
@@ -38,7 +38,7 @@ impl SoftVcpu {
         // Where a unit breaks off in its middle, it has counted nothing, or what it left to the interpreter as well.
         let broken_off = instructions == 0 || exit == Exit::Interpret;
         let limit = if instructions == 0 { MAX_TRACE_INSTRUCTIONS as u64 } else { instructions };
-        let (mut path, mut code) = (Vec::new(), (before.rip & !(PAGE - 1), page.clone()));
+        let (mut path, mut code) = (Vec::new(), (before.rip & !(PAGE - 1), code_bytes.clone()));
         while done < limit && ran.is_ok() && !(broken_off && ran_to(p, &translated)) {
             if p.cpu.rip & !(PAGE - 1) != code.0 {
                 code = (p.cpu.rip & !(PAGE - 1), p.env.code_page(&mut p.cpu).unwrap_or_default());
@@ -58,12 +58,16 @@ impl SoftVcpu {
         let interpreted = end(p, ran == Err(Stop::Exception));
         // What is dead where control leaves its page is not known.
         let same_page = (p.cpu.rip ^ before.rip) < PAGE;
+        let page = code_bytes.get(..PAGE as usize).unwrap_or_default();
         let flags = if exit != Exit::Exception && same_page {
             let unit = match exit {
-                Exit::Interpret => scan(&mut p.env, before.mode, &page, (before.rip % PAGE) as usize, route),
+                Exit::Interpret => {
+                    let offset = (before.rip % PAGE) as usize;
+                    scan(&mut p.env, before.mode, page, offset, route, |_, _| false)
+                }
                 _ => None,
             };
-            defined.live(unit.as_ref(), &page, p.cpu.mode, (p.cpu.rip % PAGE) as usize)
+            defined.live(unit.as_ref(), page, p.cpu.mode, (p.cpu.rip % PAGE) as usize)
         } else {
             Rflags::empty()
         };

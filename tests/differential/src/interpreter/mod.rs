@@ -48,7 +48,6 @@ impl Interpreter {
         let cpu_model = CpuModel::by_name("host").context("there is no model 'host'")?;
         let config = VmConfig { cpu_model, cpus: 1, clock: Arc::new(Clock::new()) };
         let engine = SoftEngine::from_environment();
-        // Lockstep would compare what is undefined as well.
         let engine = if translates() { engine.eager() } else { engine };
         let vm = engine.create_vm(&config, memory.clone())?;
         let vcpu = vm.create_vcpu(0)?;

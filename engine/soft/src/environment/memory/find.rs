@@ -15,7 +15,9 @@ use crate::translator::Accessor;
 pub enum Answer {
     /// RAM, and the table knows it now.
     Hit(Hit),
-    /// A device, two pages, or RAM that must be asked about every time: the interpreter's.
+    /// A device.
+    Device,
+    /// Two pages, or RAM that must be asked about every time: the interpreter's.
     Interpret,
     /// It is not permitted.
     Stop(Stop),
@@ -38,6 +40,7 @@ impl SoftEnvironment {
                     None => Answer::Interpret,
                 }
             }
+            Ok((Place::Device(_), None)) => Answer::Device,
             Ok(_) => Answer::Interpret,
             Err(stop) => Answer::Stop(stop),
         }

@@ -74,7 +74,7 @@ impl Hardware {
             op.set_memory_displ_size(8);
         }
         let (code, length) = harness(&op);
-        let offset = self.memory.append(&code).expect("writable").expect("fits");
+        let offset = self.memory.append(&code).expect("fits");
         Harness { entry: self.memory.at(offset), length }
     }
 

@@ -51,7 +51,7 @@ impl Emitter<'_> {
         }
     }
 
-    /// STI before an instruction that surely executes, or faults: `plain`. What waits for it is the run loop's.
+    /// STI before an instruction that surely executes, or faults: `plain`. What waits for it, or has just come, is the run loop's.
     pub fn sti(&mut self, guest: &Guest, plain: bool) {
         self.spare_flags(FlagSet::all());
         if !plain || !self.target.linked {
@@ -60,6 +60,9 @@ impl Emitter<'_> {
         let at = self.a.label();
         self.require_cpl0(guest);
         self.a.cmp_byte_zero(frame::WINDOW);
+        self.a.jcc(NOT_EQUAL, at);
+        self.a.load(R10, frame::ATTENTION);
+        self.a.cmp_byte_at_zero(R10);
         self.a.jcc(NOT_EQUAL, at);
         self.cold.push(Cold::Interpret { at, offset: guest.offset(), count: self.count });
         self.a.or_byte(frame::SYSTEM_FLAGS + 1, INTERRUPTS);

@@ -5,6 +5,7 @@ mod breakpoints;
 mod delivery;
 mod faults;
 mod floating_point;
+mod hot;
 mod nmi;
 mod shadow;
 mod single_step;

@@ -222,6 +222,65 @@ fn another_processors_change_counts_after_serialisation() {
 }
 
 #[test]
+fn another_processors_change_of_hot_code_counts_after_serialisation() {
+    const ROUNDS: i32 = 300;
+    /// Calls in a round: enough for the function to be hot before it is changed again.
+    const CALLS: u32 = 200;
+    long_with(2, |g| {
+        g.put_bytes(frame(0), FUNCTION);
+        // The other processor answers with how many of its calls were not answered as the first one was.
+        g.on_others(|g| {
+            let (mut again, mut wait, mut call) = (g.create_label(), g.create_label(), g.create_label());
+            g.mov(r13d, frame(0) as u32)?;
+            g.mov(ebp, 1)?;
+            g.place(&mut again)?;
+            g.place(&mut wait)?;
+            g.pause()?;
+            g.cmp(dword_ptr(READY), ebp)?;
+            g.jne(wait)?;
+            g.xor(eax, eax)?;
+            g.cpuid()?;
+            g.call(r13)?;
+            g.mov(edi, eax)?;
+            g.xor(esi, esi)?;
+            g.mov(ecx, CALLS)?;
+            g.place(&mut call)?;
+            g.call(r13)?;
+            g.xor(eax, edi)?;
+            g.or(esi, eax)?;
+            g.dec(ecx)?;
+            g.jnz(call)?;
+            g.mov(dword_ptr(ANSWER + 4), edi)?;
+            g.mov(dword_ptr(ANSWER + 8), esi)?;
+            g.mov(dword_ptr(ANSWER), ebp)?;
+            g.inc(ebp)?;
+            g.cmp(ebp, ROUNDS)?;
+            g.jbe(again)
+        })?;
+        g.start_others(1)?;
+        let (mut again, mut wait) = (g.create_label(), g.create_label());
+        g.xor(r12d, r12d)?;
+        g.mov(ebx, 1)?;
+        g.place(&mut again)?;
+        g.mov(eax, ebx)?;
+        g.not(eax)?;
+        g.mov(dword_ptr(frame(0) + 1), eax)?;
+        g.mov(dword_ptr(READY), ebx)?;
+        g.place(&mut wait)?;
+        g.pause()?;
+        g.cmp(dword_ptr(ANSWER), ebx)?;
+        g.jne(wait)?;
+        g.xor(eax, dword_ptr(ANSWER + 4))?;
+        g.or(r12d, eax)?;
+        g.or(r12d, dword_ptr(ANSWER + 8))?;
+        g.inc(ebx)?;
+        g.cmp(ebx, ROUNDS)?;
+        g.jbe(again)?;
+        g.expect(r12, 0)
+    });
+}
+
+#[test]
 fn code_that_is_changed_while_another_processor_runs_it_is_the_old_or_the_new() {
     // The immediate is aligned, so that it changes as a whole. What is seen never goes back.
     const LAST: u32 = 20_000;
