@@ -36,7 +36,8 @@ pub(crate) enum TranslationChoice {
     On,
     /// All code is interpreted
     Off,
-    /// Hot code is translated, and the interpreter checks it: stops at the first difference
+    /// Hot code is translated, and the interpreter checks the first runs of each piece and samples of the later ones: stops at the first
+    /// difference
     Verify,
 }
 

@@ -28,8 +28,8 @@ pub(crate) struct Unit {
 pub(crate) enum Group {
     /// The processor's integer unit and memory.
     Integer,
-    /// Floating point.
-    Float,
+    /// Its wide registers: floating point, vectors, copies.
+    Wide,
     /// What a kernel does for programs.
     Kernel,
 }
@@ -39,7 +39,7 @@ impl Group {
     pub fn name(self) -> &'static str {
         match self {
             Self::Integer => "integer",
-            Self::Float => "float",
+            Self::Wide => "wide",
             Self::Kernel => "kernel",
         }
     }
@@ -68,12 +68,7 @@ pub(crate) const ROWS: [Row; 14] = [
         group: Group::Integer,
         prepare: compute::memory::chase,
     },
-    Row {
-        name: "memcpy",
-        unit: nanoseconds("ns/KiB"),
-        group: Group::Integer,
-        prepare: compute::memory::copy,
-    },
+    Row { name: "memcpy", unit: nanoseconds("ns/KiB"), group: Group::Wide, prepare: compute::memory::copy },
     Row {
         name: "sha256",
         unit: nanoseconds("ns/byte"),
@@ -86,13 +81,8 @@ pub(crate) const ROWS: [Row; 14] = [
         group: Group::Integer,
         prepare: compute::hash::deflate,
     },
-    Row {
-        name: "matmul",
-        unit: nanoseconds("ns/step"),
-        group: Group::Float,
-        prepare: compute::float::matmul,
-    },
-    Row { name: "x87", unit: nanoseconds("ns/step"), group: Group::Float, prepare: compute::float::x87 },
+    Row { name: "matmul", unit: nanoseconds("ns/step"), group: Group::Wide, prepare: compute::float::matmul },
+    Row { name: "x87", unit: nanoseconds("ns/step"), group: Group::Wide, prepare: compute::float::x87 },
     Row { name: "syscall", unit: MICROSECONDS, group: Group::Kernel, prepare: system::syscall },
     Row { name: "fault", unit: MICROSECONDS, group: Group::Kernel, prepare: system::fault },
     Row { name: "fork", unit: MILLISECONDS, group: Group::Kernel, prepare: system::fork },

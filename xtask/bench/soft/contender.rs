@@ -12,14 +12,20 @@ use crate::console::{INIT, PROMPT};
 /// The name of Tern itself: all others are compared to it.
 pub(crate) const TERN: &str = "tern";
 
+/// QEMU without virtualization hardware, by the name it has in the table.
+pub(crate) const TCG: &str = "qemu-tcg";
+
+/// The host itself, by the name it has in the table.
+pub(crate) const NATIVE: &str = "native";
+
 /// The tiny guest's memory, in MiB.
 pub(crate) const MEMORY: u32 = 512;
 
 /// Who takes part; Tern is the first.
 pub(crate) const CONTENDERS: [Contender; 3] = [
     Contender { name: TERN, kind: Kind::Guest, command: |files| tern("soft", files) },
-    Contender { name: "qemu-tcg", kind: Kind::Guest, command: |files| Ok(qemu("tcg", "max", files)) },
-    Contender { name: "native", kind: Kind::Host, command: native },
+    Contender { name: TCG, kind: Kind::Guest, command: |files| Ok(qemu("tcg", "max", files)) },
+    Contender { name: NATIVE, kind: Kind::Host, command: native },
 ];
 
 /// A program whose standard input and output are a shell's.

@@ -30,15 +30,13 @@ const PACK: &str = "rm -rf \"$1\"/var/cache/apt/* \"$1\"/var/lib/apt/lists/*; ln
     cd \"$1\" && find . -xdev -not -path ./initrd.cpio -print0 | sort -z \
     | cpio --null --create --format=newc --reproducible --quiet >initrd.cpio";
 
-/// The only row of this guest.
+/// The name of the only row of this guest.
+pub(crate) const LOGIN: &str = "Debian 13 to login";
+
+/// That row.
 pub(crate) fn workload() -> Workload {
     let [login] = Ready::Login.marks() else { unreachable!("one line tells of a login") };
-    Workload {
-        name: "Debian 13 to login".into(),
-        unit: "s".into(),
-        group: Group::Boot,
-        source: Source::Boot(login),
-    }
+    Workload { name: LOGIN.into(), unit: "s".into(), group: Group::Boot, source: Source::Boot(login) }
 }
 
 /// The guest, from the cache or built now, which takes the network and most of a minute.

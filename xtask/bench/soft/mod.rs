@@ -67,7 +67,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
 
-    /// Measure only this row, by the name it has in the table, or only this group of them (boot, integer, float, kernel,
+    /// Measure only this row, by the name it has in the table, or only this group of them (boot, integer, wide, kernel,
     /// shell, real); may be repeated
     #[arg(long, value_name = "NAME")]
     row: Vec<String>,
@@ -108,7 +108,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let workloads: Vec<_> = parts.into_iter().flat_map(|part| part.workloads).collect();
     let names: Vec<_> = contenders.iter().map(|contender| contender.name).collect();
     let summary = Summary::new(&names, &workloads, &samples);
-    let promises = promise::judge(&summary);
+    let promises = promise::judge(&summary, options.row.is_empty());
     match options.output {
         Form::Text => print!("{}", report::text(&summary, &promises)),
         Form::Json => println!("{:#}", report::json(&summary, &promises)),

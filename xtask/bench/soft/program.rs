@@ -66,7 +66,7 @@ fn listed(line: &str) -> Result<Workload> {
     let [name, unit, group] = words[..] else { bail!("{NAME} lists what cannot be read: {line:?}") };
     let group = match group {
         "integer" => Group::Integer,
-        "float" => Group::Float,
+        "wide" => Group::Wide,
         "kernel" => Group::Kernel,
         other => bail!("{NAME} lists '{name}' in a group that is not known: '{other}'"),
     };

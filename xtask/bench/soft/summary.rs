@@ -160,7 +160,7 @@ pub(crate) mod tests {
     #[test]
     fn a_round_that_failed_is_told_and_not_counted() {
         let rounds = [Outcome::Value(1.0), failed(), Outcome::Value(3.0)];
-        let summary = summary(vec![row("a", Group::Float, &[&rounds, &[]])]);
+        let summary = summary(vec![row("a", Group::Wide, &[&rounds, &[]])]);
         assert_eq!(summary.rows[0].median(0), Some(2.0));
         let failures: Vec<_> = summary.failures().map(|(row, name, round, _)| (row, name, round)).collect();
         assert_eq!(failures, [("a", "tern", 2)]);

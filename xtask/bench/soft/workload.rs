@@ -20,7 +20,7 @@ pub(crate) struct Workload {
 pub(crate) enum Group {
     Boot,
     Integer,
-    Float,
+    Wide,
     Kernel,
     Shell,
     Real,
@@ -44,7 +44,8 @@ pub(crate) enum Source {
 }
 
 /// The groups over whose rows a mean is made.
-pub(crate) const SUMMED_UP: [Group; 4] = [Group::Integer, Group::Kernel, Group::Shell, Group::Disk];
+pub(crate) const SUMMED_UP: [Group; 5] =
+    [Group::Integer, Group::Wide, Group::Kernel, Group::Shell, Group::Disk];
 
 impl Group {
     /// In tables and JSON.
@@ -52,7 +53,7 @@ impl Group {
         match self {
             Self::Boot => "boot",
             Self::Integer => "integer",
-            Self::Float => "float",
+            Self::Wide => "wide",
             Self::Kernel => "kernel",
             Self::Shell => "shell",
             Self::Real => "real",
@@ -61,6 +62,9 @@ impl Group {
     }
 }
 
+/// The name of the row with the time to the first process.
+pub(crate) const INITIALISED: &str = "boot to init";
+
 /// The name of the row with the time to the prompt.
 pub(crate) const BOOT: &str = "boot to prompt";
 
@@ -68,7 +72,7 @@ pub(crate) const BOOT: &str = "boot to prompt";
 pub(crate) fn boot() -> Vec<Workload> {
     use crate::console::{INIT, PROMPT};
     let row = |name: &str, text| seconds(name, Group::Boot, Source::Boot(text));
-    vec![row("boot to init", INIT), row(BOOT, PROMPT)]
+    vec![row(INITIALISED, INIT), row(BOOT, PROMPT)]
 }
 
 /// The shell commands.
