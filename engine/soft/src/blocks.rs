@@ -80,14 +80,14 @@ pub struct Block {
     /// How often one of its units has run, in lockstep.
     pub runs: u32,
     /// The translated units that begin where it begins, by view of memory.
-    pub units: [Unit; REMEMBERED],
+    pub units: [UnitState; REMEMBERED],
     /// The same without groups of accesses.
-    pub plain_units: [Unit; REMEMBERED],
+    pub plain_units: [UnitState; REMEMBERED],
 }
 
 /// What became of a block's translation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unit {
+pub enum UnitState {
     /// It was not tried.
     Cold,
     /// It is not possible.
@@ -110,8 +110,8 @@ impl Block {
             heat: 0,
             route: Route::default(),
             runs: 0,
-            units: [Unit::Cold; REMEMBERED],
-            plain_units: [Unit::Cold; REMEMBERED],
+            units: [UnitState::Cold; REMEMBERED],
+            plain_units: [UnitState::Cold; REMEMBERED],
         }
     }
 }

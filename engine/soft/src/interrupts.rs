@@ -75,7 +75,7 @@ impl Mailbox {
         }
     }
 
-    /// Whether anything waits; cheap enough for every block.
+    /// Whether anything waits; cheap enough for every block, and for every operation that translated code leaves to the interpreter.
     #[inline(always)]
     pub fn attention(&self) -> bool {
         self.attention.load(Ordering::Relaxed)

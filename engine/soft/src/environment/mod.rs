@@ -102,7 +102,8 @@ pub struct SoftEnvironment {
     fetch: fetch::FetchCache,
     /// Of code of level 3 and of other levels: moves on whenever translations of it change; part of every jump's context.
     epochs: [u64; 2],
-    /// A translation changed since the last look: the running block's successors must be looked up anew.
+    /// Since the last look something happened that no code may go on behind without one: a translation of addresses changed, code was
+    /// dropped or is to be, or the interpreter left something for the run loop.
     pub(crate) unchained: bool,
     /// The operation behind the running block's last; moved forward to stop after the present one.
     pub(crate) block_end: *const SoftOp,

@@ -11,7 +11,7 @@ use tern_x86::state::{Activity, Rflags};
 use super::fetch::{Source, next_page};
 use super::unit_cache::UnitKey;
 use super::{SoftEnvironment, breakpoints_enabled};
-use crate::blocks::{Block, Unit};
+use crate::blocks::{Block, UnitState};
 use crate::profile::gauge::Work;
 use crate::ram::{PAGE, code_changes};
 use crate::tlb::View;
@@ -41,9 +41,9 @@ impl SoftEnvironment {
         // SAFETY: `self.blocks` owns it.
         let Block { units, heat: so_far, .. } = unsafe { &mut *block };
         match units.get(view)? {
-            Unit::Translated(unit) => Some(*unit),
-            Unit::Untranslatable => None,
-            Unit::Cold => {
+            UnitState::Translated(unit) => Some(*unit),
+            UnitState::Untranslatable => None,
+            UnitState::Cold => {
                 *so_far = so_far.saturating_add(heat);
                 if *so_far < self.hot_after { None } else { self.translate(cpu, block) }
             }
@@ -57,11 +57,13 @@ impl SoftEnvironment {
             self.must_drop_code();
             return None;
         }
-        let unit = self.make_unit(cpu, block, Checks::Grouped).map_or(Unit::Untranslatable, Unit::Translated);
+        let unit = self
+            .make_unit(cpu, block, Checks::Grouped)
+            .map_or(UnitState::Untranslatable, UnitState::Translated);
         // SAFETY: `self.blocks` owns it, and nothing was dropped meanwhile.
         unsafe { (*block).units[self.view as usize] = unit };
         match unit {
-            Unit::Translated(unit) => Some(unit),
+            UnitState::Translated(unit) => Some(unit),
             _ => None,
         }
     }
@@ -161,7 +163,7 @@ impl SoftEnvironment {
     fn improve(&mut self, cpu: &Cpu, HotUnit { block, unit, leads_to, has_sites }: HotUnit) {
         // SAFETY: blocks live as long as their units do.
         let (known, now) = unsafe { ((*block).route, (*block).units[self.view as usize]) };
-        if now != Unit::Translated(unit) {
+        if now != UnitState::Translated(unit) {
             return;
         }
         let wanted = leads_to.map_or(known, |part| self.longer_route(block, part));
@@ -198,13 +200,13 @@ impl SoftEnvironment {
     fn translate_anew(&mut self, cpu: &Cpu, block: *mut Block, old: Translated) -> Option<Translated> {
         // SAFETY: blocks live as long as their units do.
         let (current, known) = unsafe { ((*block).origin.is_current(), (*block).units[self.view as usize]) };
-        if !current || known != Unit::Translated(old) || !self.translator.has_room() {
+        if !current || known != UnitState::Translated(old) || !self.translator.has_room() {
             return None;
         }
         let new = self.make_unit(cpu, block, Checks::Sited)?;
         // SAFETY: as above.
         unsafe {
-            (*block).units[self.view as usize] = Unit::Translated(new);
+            (*block).units[self.view as usize] = UnitState::Translated(new);
             // In lockstep it is looked at as closely as if it were the first.
             (*block).runs = 0;
         }
@@ -354,17 +356,17 @@ impl SoftEnvironment {
         let view = self.view as usize;
         // SAFETY: `self.blocks` owns it.
         match *unsafe { (*block).plain_units.get(view) }? {
-            Unit::Translated(unit) => return Some(unit),
-            Unit::Untranslatable => return None,
-            Unit::Cold if !self.translator.has_room() => {
+            UnitState::Translated(unit) => return Some(unit),
+            UnitState::Untranslatable => return None,
+            UnitState::Cold if !self.translator.has_room() => {
                 self.must_drop_code();
                 return None;
             }
-            Unit::Cold => {}
+            UnitState::Cold => {}
         }
         let unit = self.make_unit(cpu, block, Checks::Single);
         // SAFETY: as above, and nothing was dropped meanwhile.
-        unsafe { (*block).plain_units[view] = unit.map_or(Unit::Untranslatable, Unit::Translated) };
+        unsafe { (*block).plain_units[view] = unit.map_or(UnitState::Untranslatable, UnitState::Translated) };
         unit
     }
 

@@ -76,12 +76,12 @@ pub enum Kind {
     /// The interpreter executes its operation, and translated code goes on.
     Operation,
     /// The interpreter executes its operation, which may lead anywhere: nothing of the unit follows.
-    Interpret,
+    Transfer,
 }
 
 impl Kind {
     /// Whether it surely is complete, or faults, before control can leave.
-    pub const fn is_plain(self) -> bool {
+    pub const fn surely_completes(self) -> bool {
         matches!(
             self,
             Self::Copy
@@ -110,7 +110,7 @@ impl Kind {
                 | Self::CallIndirect
                 | Self::Return(_)
                 | Self::FastCall(_)
-                | Self::Interpret
+                | Self::Transfer
         )
     }
 }
@@ -118,14 +118,14 @@ impl Kind {
 /// What is done for an instruction, whose operation this is, in 64-bit code (`wide`) or in code of 32 bits.
 pub fn kind(instruction: &Instruction, op: &SoftOp, wide: bool) -> Kind {
     if instruction.is_invalid() {
-        return Kind::Interpret;
+        return Kind::Transfer;
     }
     if let Some(kind) = control(instruction, wide).or_else(|| system(instruction, wide)) {
         return kind;
     }
     let ends = OpFlags::SETS_RIP | OpFlags::ENDS_BLOCK | OpFlags::CHECK_INTERRUPTS;
     if op.flags.intersects(ends) {
-        return Kind::Interpret;
+        return Kind::Transfer;
     }
     if !wide && !has_flat_address(instruction) {
         return Kind::Operation;
@@ -233,7 +233,7 @@ fn control(instruction: &Instruction, wide: bool) -> Option<Kind> {
         M::Ret => match instruction.code() {
             Code::Retnq | Code::Retnd => Kind::Return(0),
             Code::Retnq_imm16 | Code::Retnd_imm16 => Kind::Return(instruction.immediate16()),
-            _ => Kind::Interpret,
+            _ => Kind::Transfer,
         },
         M::Push if !wide && !has_flat_address(instruction) => Kind::Operation,
         M::Push => match instruction.code() {
@@ -261,7 +261,7 @@ fn system(instruction: &Instruction, wide: bool) -> Option<Kind> {
         Code::Sysretq if wide => Kind::FastCall(FastCall::Return),
         Code::Rdtsc | Code::Rdtscp => Kind::TimeStamp,
         // They change the view of memory.
-        Code::Stac | Code::Clac => Kind::Interpret,
+        Code::Stac | Code::Clac => Kind::Transfer,
         _ => return None,
     })
 }

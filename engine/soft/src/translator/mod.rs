@@ -230,7 +230,7 @@ impl Translator {
     ) -> Option<Translated> {
         let first = &unit.instructions[0];
         let linked = self.translation == Translation::On;
-        if self.translation == Translation::Off || first.kind == kinds::Kind::Interpret && !linked {
+        if self.translation == Translation::Off || first.kind == kinds::Kind::Transfer && !linked {
             return None;
         }
         let Self { several_processors, counts_hits, .. } = *self;

@@ -77,7 +77,7 @@ impl Guest {
     fn new(instruction: Instruction, op: SoftOp, wide: bool) -> Self {
         let kind = kind(&instruction, &op, wide);
         let flags = match kind {
-            Kind::Interpret | Kind::FastCall(_) => FlagUse { reads: FlagSet::all(), ..FlagUse::default() },
+            Kind::Transfer | Kind::FastCall(_) => FlagUse { reads: FlagSet::all(), ..FlagUse::default() },
             Kind::Nothing => FlagUse::default(),
             _ => FlagUse::of(&instruction),
         };
@@ -88,7 +88,7 @@ impl Guest {
     /// The interpreter executes its operation.
     fn interpret(&mut self) {
         if self.kind.ends() {
-            self.kind = Kind::Interpret;
+            self.kind = Kind::Transfer;
             self.flags = FlagUse { reads: FlagSet::all(), ..FlagUse::default() };
         } else {
             self.kind = Kind::Operation;

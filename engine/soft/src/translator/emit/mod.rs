@@ -272,13 +272,13 @@ impl Emitter<'_> {
             Kind::CallIndirect => self.call_indirect(guest),
             Kind::Return(drop) => self.return_near(guest, drop),
             Kind::System => self.system(guest),
-            Kind::Sti => self.sti(guest, next.is_some_and(|next| next.kind.is_plain())),
+            Kind::Sti => self.sti(guest, next.is_some_and(|next| next.kind.surely_completes())),
             Kind::PushFlags => self.push_flags(guest),
             Kind::TimeStamp => self.time_stamp(guest),
             Kind::BitString => self.bit_string(guest),
             Kind::Operation => self.operation(guest),
             Kind::FastCall(call) => self.fast_call(guest, call),
-            Kind::Interpret => {
+            Kind::Transfer => {
                 self.spare_flags(FlagSet::all());
                 self.transfer(guest);
             }
