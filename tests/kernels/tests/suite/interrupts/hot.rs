@@ -156,7 +156,7 @@ fn one_instruction_accesses_a_device_and_memory_by_turns() {
 
 #[test]
 fn a_stack_in_a_device_is_one() {
-    // The task priority register keeps what is pushed there, and what is popped is that. So the code becomes what accesses a device.
+    // The task priority register keeps what is pushed there, and what is popped is that.
     const TPR: u64 = LOCAL_APIC + apic::TPR as u64;
     long(|g| {
         apic::enable(g)?;
