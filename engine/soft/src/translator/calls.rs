@@ -3,10 +3,12 @@
 //! Each function gets the processor as translated code left it. Of the general registers, those that Rust keeps across
 //! calls may still be in host registers; only [`operation`] and [`transfer`] find all of them in the processor.
 
+use tern_engine::ExitKind;
 use tern_x86::cpu::Cpu;
 use tern_x86::cpu::word::BLOCK;
-use tern_x86::decode::MAX_INSTRUCTION_LENGTH;
+use tern_x86::decode::{MAX_INSTRUCTION_LENGTH, OpFlags};
 use tern_x86::environment::Processor;
+use tern_x86::exec::transfer::deliver_exception;
 use tern_x86::state::SegmentRegister;
 
 use super::frame::{Exit, Vectors};
@@ -115,8 +117,23 @@ fn leave(p: &mut Processor<SoftEnvironment>, exit: Exit, offset: u64) {
     p.env.translated.exit = exit;
 }
 
-/// A site does not know the page at `linear`, or does not remember it; `from` is where that was found out. Returns 1 if it does
-/// now, 0 to leave.
+/// What came of a question for a page.
+#[repr(C)]
+pub struct Reply {
+    /// The answer, or what says that there is none.
+    answer: u64,
+    /// Where there is none, the code of the handler that goes on; null to leave.
+    handler: *const u8,
+}
+
+impl Reply {
+    const fn found(answer: u64) -> Self {
+        Self { answer, handler: std::ptr::null() }
+    }
+}
+
+/// A site does not know the page at `linear`, or does not remember it; `from` is where that was found out. Answers 1 if it does
+/// now, else 0.
 ///
 /// # Safety
 /// `p` is the processor that runs, and no reference to it is in use.
@@ -126,7 +143,7 @@ pub unsafe extern "sysv64" fn miss(
     accessor: u64,
     write: u64,
     from: u64,
-) -> u64 {
+) -> Reply {
     // SAFETY: the caller's promise.
     let p = unsafe { &mut *p };
     let accessor = Accessor(accessor as u32);
@@ -139,24 +156,24 @@ pub unsafe extern "sysv64" fn miss(
         p.env.translator.counters.misses += 1;
     }
     match ask(p, linear, accessor, write != 0, from) {
-        Some(hit) => {
+        Ok(hit) => {
             p.env.tlb.fill_site(accessor.site(), accessor.extent(), linear, hit);
-            1
+            Reply::found(1)
         }
-        None => 0,
+        Err(handler) => Reply { answer: 0, handler },
     }
 }
 
-/// Where an access hits; `None` to leave. It was asked for at `from`.
+/// Where an access hits; or where an exception's handler goes on, null to leave. It was asked for at `from`.
 fn ask(
     p: &mut Processor<SoftEnvironment>,
     linear: u64,
     accessor: Accessor,
     write: bool,
     from: u64,
-) -> Option<Hit> {
+) -> Result<Hit, *const u8> {
     let exit = match p.env.find_page(&mut p.cpu, linear, accessor, write) {
-        Answer::Hit(hit) => return Some(hit),
+        Answer::Hit(hit) => return Ok(hit),
         // What a group's members do one by one is the interpreter's to find out.
         Answer::Stop(stop) if !accessor.is_group() => stop.into(),
         Answer::Device => {
@@ -166,11 +183,47 @@ fn ask(
         Answer::Interpret | Answer::Stop(_) => Exit::Interpret,
     };
     leave(p, exit, accessor.offset());
-    None
+    Err(if exit == Exit::Exception { enter_handler(p) } else { std::ptr::null() })
 }
 
-/// The table does not know the page of an access without a site at `linear`; `from` is where that was found out. Returns its host
-/// address; or `u64::MAX` to leave.
+/// Delivers the exception that translated code is to be left for, and returns the code of its handler; null to leave. In lockstep that
+/// is the interpreter's.
+fn enter_handler(p: &mut Processor<SoftEnvironment>) -> *const u8 {
+    if p.env.translator.is_verified() {
+        return std::ptr::null();
+    }
+    let exception = p.cpu.exception;
+    p.cpu.flags = p.env.translated.unpack_flags();
+    if deliver_exception(p, exception).is_err() {
+        // Its stack is in a device that must be asked: the run loop begins once more.
+        p.cpu.exception = exception;
+        return std::ptr::null();
+    }
+    p.env.statistics.count(ExitKind::Exception);
+    p.env.translated.charge_exception();
+    go_on(p, OpFlags::CHECK_INTERRUPTS)
+}
+
+/// The code at the instruction pointer, where translated code goes on behind something with these flags; null to leave.
+fn go_on(p: &mut Processor<SoftEnvironment>, flags: OpFlags) -> *const u8 {
+    p.env.forget_answers();
+    let Some(code) = p.env.next_code(&mut p.cpu, flags) else {
+        p.env.translated.exit = Exit::Jump;
+        // Whoever runs the processor looks at everything.
+        p.env.unchained = true;
+        return std::ptr::null();
+    };
+    p.env.translated.update_usable(&p.cpu);
+    // The code that goes on loads them if it needs them.
+    p.env.translated.vectors_loaded = Vectors::None;
+    if !p.env.translated.x87_usable {
+        p.env.translated.put_back_x87(&mut p.cpu);
+    }
+    code
+}
+
+/// The table does not know the page of an access without a site at `linear`; `from` is where that was found out. Answers with its
+/// host address, or `u64::MAX`.
 ///
 /// # Safety
 /// As [`miss`].
@@ -180,13 +233,17 @@ pub unsafe extern "sysv64" fn table_miss(
     accessor: u64,
     write: u64,
     from: u64,
-) -> u64 {
+) -> Reply {
     // SAFETY: the caller's promise.
     let p = unsafe { &mut *p };
     p.env.translator.counters.misses += 1;
-    let Some(hit) = ask(p, linear, Accessor(accessor as u32), write != 0, from) else { return u64::MAX };
-    p.env.translated.note_written(hit.code);
-    hit.host
+    match ask(p, linear, Accessor(accessor as u32), write != 0, from) {
+        Ok(hit) => {
+            p.env.translated.note_written(hit.code);
+            Reply::found(hit.host)
+        }
+        Err(handler) => Reply { answer: u64::MAX, handler },
+    }
 }
 
 /// The interpreter executes an operation. Returns 0 to go on behind it, 1 to leave.
@@ -256,23 +313,13 @@ pub unsafe extern "sysv64" fn transfer(
     match ran {
         Ok(()) => {
             finish(&mut p.cpu, op);
-            p.env.forget_answers();
-            if let Some(code) = p.env.next_code(&mut p.cpu, op.flags) {
-                p.env.translated.update_usable(&p.cpu);
-                // The code that goes on loads them if it needs them.
-                p.env.translated.vectors_loaded = Vectors::None;
-                if !p.env.translated.x87_usable {
-                    p.env.translated.put_back_x87(&mut p.cpu);
-                }
-                return code;
-            }
-            p.env.translated.exit = Exit::Jump;
-            // Whoever runs the processor looks at everything.
-            p.env.unchained = true;
+            go_on(p, op.flags)
         }
-        Err(stop) => leave(p, stop.into(), u64::from(op.offset)),
+        Err(stop) => {
+            leave(p, stop.into(), u64::from(op.offset));
+            std::ptr::null()
+        }
     }
-    std::ptr::null()
 }
 
 /// Returns 1 if the host's x87 registers are the guest's now, 0 if they cannot be.

@@ -34,6 +34,7 @@ use crate::profile::gauge::Gauge;
 use crate::ram::CodePage;
 use crate::stage;
 use crate::tlb::{REMEMBERED, View, place};
+use crate::vcpu::STOP_WEIGHT;
 
 type P = Processor<SoftEnvironment>;
 
@@ -228,6 +229,12 @@ impl RunState {
         let low = u64::from(self.flags >> 8) & LOW_FLAGS as u64;
         let bits = low | u64::from(self.flags & 1) << OVERFLOW_SHIFT;
         LazyFlags::from_bits(Rflags::from_bits_truncate(bits))
+    }
+
+    /// An exception was delivered: it is one instruction, and as much work as many.
+    pub const fn charge_exception(&mut self) {
+        self.budget -= STOP_WEIGHT as i32;
+        self.granted -= STOP_WEIGHT as i32 - 1;
     }
 
     /// Guest instructions since translated code was entered.

@@ -390,6 +390,7 @@ fn miss(a: &mut Assembler, Asker { view, write, group, counts_hits }: Asker, lea
     a.load(R8, 0);
     call_rust(a, calls::miss as *const () as usize, RETURN, |a, _| {
         let found = a.label();
+        enter_handler(a);
         a.cmp_immediate(RAX, 0);
         a.jcc(NOT_EQUAL, found);
         a.lea(RSP, RSP, RETURN);
@@ -417,9 +418,24 @@ fn table_miss(a: &mut Assembler, write: bool, leave_half: u32) {
     a.ret();
 }
 
+/// Goes on in the handler that a [`calls::Reply`] has, if it has one. RSP is at a return address below the processor; the vector
+/// registers are not loaded then.
+fn enter_handler(a: &mut Assembler) {
+    const RETURN: i32 = 8;
+    let none = a.label();
+    a.cmp_immediate(RDX, 0);
+    a.jcc(EQUAL, none);
+    a.lea(RSP, RSP, RETURN);
+    a.store(frame::CALLED, RDX);
+    load_volatile_but_r10(a, 0);
+    a.jmp_frame(frame::CALLED);
+    a.place(none);
+}
+
 /// Moves the answer to R10; if it is -1, leaves.
 fn leave_if_refused(a: &mut Assembler, leave_half: u32) {
     const RETURN: i32 = 8;
+    enter_handler(a);
     a.mov(R10, RAX);
     let found = a.label();
     a.cmp_immediate(R10, -1);

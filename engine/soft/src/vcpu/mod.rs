@@ -47,7 +47,7 @@ const fn less(instructions: u64) -> u64 {
 }
 
 /// What an exception, or a part of a repeated instruction, counts for in [`POLL_INTERVAL`].
-const STOP_WEIGHT: u64 = 64;
+pub const STOP_WEIGHT: u64 = 64;
 
 /// Something whose delivery to the guest was interrupted by a question to the machine.
 #[derive(Debug, Clone, Copy)]

@@ -2,9 +2,10 @@
 
 use iced_x86::code_asm::*;
 use tern_chipset::layout::IO_APIC;
-use tern_engine::Statistics;
+use tern_engine::{ExitKind, Statistics};
 use tern_soft::{Profile, SoftEngine, Translation};
 use tern_test_kernels::engines;
+use tern_test_kernels::expect::vector::PF;
 use tern_test_kernels::guest::Emit;
 use tern_test_kernels::long::*;
 use tern_test_kernels::run::{Setup, run_on};
@@ -81,6 +82,37 @@ fn hot_code_accesses_devices_without_being_left() {
     assert!(count(&statistics, "left-to-interpret") < Some(FEW), "{statistics:?}");
     assert!(count(&statistics, "interpreter-calls") > Some((ROUNDS - 100).into()), "{statistics:?}");
     assert!(count(&statistics, "retranslations") < Some(FEW), "{statistics:?}");
+}
+
+#[test]
+fn hot_code_goes_on_in_the_handler_of_a_page_fault() {
+    if is_for_another_engine() {
+        return;
+    }
+    let statistics = statistics(false, |g| {
+        let mut behind = g.create_label();
+        g.handler(PF, |g| {
+            g.add(rsp, 8)?;
+            g.mov(qword_ptr(rsp), rsi)?;
+            g.iretq()
+        })?;
+        g.lea(rsi, ptr(behind))?;
+        g.mov(rbx, WINDOW)?;
+        g.rounds(ROUNDS, |g| {
+            g.inc(rdi)?;
+            g.mov(rax, qword_ptr(rbx))?;
+            g.place(&mut behind)?;
+            g.dec(rdi)
+        })
+    });
+    let exceptions = statistics.exits[ExitKind::Exception as usize];
+    assert!((u64::from(ROUNDS)..u64::from(ROUNDS) + FEW).contains(&exceptions), "{statistics:?}");
+    for name in ["left-by-exception", "left-for-link", "left-to-interpret"] {
+        assert!(count(&statistics, name) < Some(FEW), "{name}: {statistics:?}");
+    }
+    // Each is one instruction, of seven, IRET and its handler included; and time is looked at sooner for it.
+    assert!(statistics.instructions < 12 * u64::from(ROUNDS), "{statistics:?}");
+    assert!(count(&statistics, "left-for-jump") > Some(u64::from(ROUNDS) / 1000), "{statistics:?}");
 }
 
 #[test]
