@@ -187,9 +187,9 @@ fn ask(
 }
 
 /// Delivers the exception that translated code is to be left for, and returns the code of its handler; null to leave. In lockstep that
-/// is the interpreter's.
+/// is the interpreter's; and outside of long mode, where it may be a task's, which has all registers of its own.
 fn enter_handler(p: &mut Processor<SoftEnvironment>) -> *const u8 {
-    if p.env.translator.is_verified() {
+    if p.env.translator.is_verified() || !p.cpu.long_mode() {
         return std::ptr::null();
     }
     let exception = p.cpu.exception;

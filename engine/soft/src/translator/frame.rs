@@ -231,7 +231,8 @@ impl RunState {
         LazyFlags::from_bits(Rflags::from_bits_truncate(bits))
     }
 
-    /// An exception was delivered: it is one instruction, and as much work as many.
+    /// An exception was delivered: it is one instruction, and as much work as [`STOP_WEIGHT`] of them. By how much the grant is less
+    /// then, time is to be looked at sooner.
     pub const fn charge_exception(&mut self) {
         self.budget -= STOP_WEIGHT as i32;
         self.granted -= STOP_WEIGHT as i32 - 1;

@@ -10,11 +10,15 @@ use std::collections::{HashMap, HashSet};
 /// One of so many misses is looked at.
 pub const SAMPLED: i32 = 100;
 
+/// One of so many devices' accesses is looked at. It should take more than a few: what copies to memory now and then, too, would do that
+/// by the interpreter from then on.
+pub const SAMPLED_DEVICES: u32 = 16;
+
 /// So many finds in a short time are often.
 const MANY: u32 = 3;
 
-/// A find that comes less often than once in so many guest instructions costs little: a miss of 2048 instructions, of which one in
-/// [`SAMPLED`] is found.
+/// A find that comes less often than once in so many guest instructions costs little: it is one of a hundred misses, each of which may
+/// come once in 2048.
 const SELDOM: u64 = 2048 * SAMPLED as u64;
 
 /// How many instructions are remembered at a time.

@@ -85,7 +85,7 @@ use calls::{Operation, Operations};
 use code_cache::{CodeCache, Placed};
 pub use emit::Checks;
 use emit::{Target, Tools};
-use frequent::{Address, Frequent};
+use frequent::{Address, Frequent, SAMPLED_DEVICES};
 use hot_spots::{Hot, HotSpots};
 use sites::Sites;
 use stubs::{Enter, Stubs};
@@ -143,6 +143,8 @@ pub struct Translator {
     restless: Frequent,
     /// Accesses of devices.
     of_devices: Frequent,
+    /// How many devices' accesses translated code was left for.
+    device_accesses: u32,
     /// Units that get sites.
     hot_spots: HotSpots,
     /// Of those, units that may get longer.
@@ -176,6 +178,7 @@ impl Translator {
             counters: Counters::default(),
             restless: Frequent::default(),
             of_devices: Frequent::default(),
+            device_accesses: 0,
             hot_spots: HotSpots::default(),
             hot_sited: HotSpots::default(),
             units: Vec::new(),
@@ -287,7 +290,7 @@ impl Translator {
         self.restless.note(address, instructions).then_some(found)
     }
 
-    /// Notes that the access of `accessor` is a device's. Otherwise as [`Translator::sample_miss`].
+    /// Samples that the access of `accessor` is a device's. Otherwise as [`Translator::sample_miss`].
     pub fn note_device(
         &mut self,
         accessor: Accessor,
@@ -295,7 +298,8 @@ impl Translator {
         instructions: u64,
     ) -> Option<(*mut Block, Translated)> {
         // In lockstep devices are the interpreter's in any case.
-        if self.is_verified() {
+        self.device_accesses = self.device_accesses.wrapping_add(1);
+        if self.is_verified() || !self.device_accesses.is_multiple_of(SAMPLED_DEVICES) {
             return None;
         }
         let (address, found) = self.accessing(accessor, from)?;

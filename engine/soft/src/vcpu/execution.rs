@@ -108,6 +108,8 @@ impl SoftVcpu {
         let (exit, instructions) = unsafe { translator::run(self.p.top(), entry, budget) };
         let p = &mut *self.p;
         p.env.statistics.instructions += instructions.max(1);
+        let exceptions = u64::from(budget.abs_diff(p.env.translated.granted));
+        self.next_poll = self.next_poll.saturating_sub(exceptions);
         p.env.translator.counters.exit(exit);
         p.env.sample_time(&p.cpu);
         match exit {

@@ -12,6 +12,7 @@ mod place;
 mod slow;
 
 pub use find::Answer;
+use place::judge_canonical;
 
 use tern_x86::cpu::{Cpu, Word};
 use tern_x86::exception::Stop;
@@ -210,7 +211,7 @@ impl SoftEnvironment {
         let access = Access::explicit(cpu, AccessKind::Read);
         if linear % PAGE + bytes.len() as u64 > PAGE {
             // All of it is judged before any of it is read.
-            self.places(cpu, segment, linear, bytes.len() as u64, access)?;
+            judge_canonical(cpu, segment, linear, bytes.len() as u64)?;
         }
         for (n, chunk) in (0u64..).zip(bytes.chunks_mut(8)) {
             let at = linear.wrapping_add(8 * n);

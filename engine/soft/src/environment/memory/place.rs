@@ -19,6 +19,28 @@ pub(super) enum Place {
     Device(u64),
 }
 
+/// Where an access of `size` bytes begins, and where its second page does if it crosses a boundary; or an exception if not all of that
+/// is canonical.
+pub(super) fn judge_canonical(
+    cpu: &mut Cpu,
+    segment: SegmentRegister,
+    linear: u64,
+    size: u64,
+) -> Result<(u64, Option<u64>), Stop> {
+    // Compatibility code's own addresses have 32 bits already; those of its system structures have 64.
+    let wrap = if cpu.long_mode() { u64::MAX } else { 0xffff_ffff };
+    let first = linear & wrap;
+    let crosses = linear % PAGE + size > PAGE;
+    let second = crosses.then(|| (linear & !(PAGE - 1)).wrapping_add(PAGE) & wrap);
+    if cpu.long_mode() && !(canonical(first) && second.is_none_or(canonical)) {
+        return Err(cpu.raise(match segment {
+            SegmentRegister::Ss => Exception::stack(0),
+            _ => Exception::general_protection(0),
+        }));
+    }
+    Ok((first, second))
+}
+
 impl SoftEnvironment {
     /// Where an access of `size` bytes leads: its first page, and its second if it crosses a boundary.
     pub(super) fn places(
@@ -32,8 +54,6 @@ impl SoftEnvironment {
         if self.watching {
             self.watch_hits |= data_breakpoints_hit(cpu, linear, size, access.kind == AccessKind::Write);
         }
-        // Compatibility code's own addresses have 32 bits already; those of its system structures have 64.
-        let wrap = if cpu.long_mode() { u64::MAX } else { 0xffff_ffff };
         if self.view == View::AlignedUser
             && access.user
             && matches!(size, 2 | 4 | 8 | 16)
@@ -41,21 +61,11 @@ impl SoftEnvironment {
         {
             return Err(cpu.raise(Exception::with_code(Vector::Ac, 0)));
         }
-        let crosses = linear % PAGE + size > PAGE;
-        let next = (linear & !(PAGE - 1)).wrapping_add(PAGE) & wrap;
         // All of an address is judged before any of it is translated.
-        if cpu.long_mode() && (!canonical(linear & wrap) || crosses && !canonical(next)) {
-            return Err(cpu.raise(match segment {
-                SegmentRegister::Ss => Exception::stack(0),
-                _ => Exception::general_protection(0),
-            }));
-        }
-        let first = self.place(cpu, linear & wrap, access)?;
-        if !crosses {
-            return Ok((first, None));
-        }
-        let second = self.place(cpu, next, access)?;
-        Ok((first, Some(second)))
+        let (first, second) = judge_canonical(cpu, segment, linear, size)?;
+        let first = self.place(cpu, first, access)?;
+        let second = second.map(|second| self.place(cpu, second, access)).transpose()?;
+        Ok((first, second))
     }
 
     fn place(&mut self, cpu: &mut Cpu, linear: u64, access: Access) -> Result<Place, Stop> {

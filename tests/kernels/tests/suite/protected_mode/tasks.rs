@@ -2,7 +2,7 @@
 
 use iced_x86::code_asm::*;
 use tern_test_kernels::expect::fault;
-use tern_test_kernels::expect::vector::{GP, NP, TS};
+use tern_test_kernels::expect::vector::{GP, NP, PF, TS};
 use tern_test_kernels::protected::{
     CODE_SELECTOR, DATA, DATA_SELECTOR, GDT, Protected, TSS, TSS_SELECTOR, descriptor, gate, protected,
 };
@@ -118,6 +118,76 @@ fn a_task_gate_takes_an_exception_with_its_error_code_to_another_task() {
         g.mov(fs, eax)?;
         g.expect_memory(DATA, 0x100)?;
         g.expect_memory(OTHER + ESP, OTHER_STACK)
+    });
+}
+
+#[test]
+fn page_faults_of_hot_code_go_to_another_task_with_all_registers_as_they_were() {
+    const ROOT: u32 = DATA + 0x6000;
+    /// Page table entries: present, writable, of 4 MiB.
+    const LARGE: u32 = 1 | 2 | 0x80;
+    const PSE: u32 = 1 << 4;
+    const PG: u32 = 1 << 31;
+    const WINDOW: u32 = 0x4000_0000;
+    /// Offsets in a TSS.
+    const CR3: u32 = 0x1c;
+    const EBX: u32 = 0x34;
+    const ROUNDS: u32 = 300;
+    protected(|g| {
+        let mut start = g.create_label();
+        let entry = g.out_of_line(|g| {
+            g.set_label(&mut start)?;
+            g.pop(dword_ptr(DATA))?;
+            // The faulting instruction is skipped.
+            g.add(dword_ptr(TSS + EIP), 2)?;
+            g.mov(eax, dword_ptr(TSS + EBX))?;
+            g.xor(eax, 0x55aa)?;
+            g.or(dword_ptr(DATA + 4), eax)?;
+            g.inc(dword_ptr(DATA + 8))?;
+            g.mov(ebx, 0x99)?;
+            g.mov(ebp, 0x98)?;
+            g.cmp(ebx, ebx)?;
+            g.iretd()?;
+            // Where it is entered again.
+            g.jmp(start)
+        })?;
+        let address = g.address(entry);
+        put_task(g, address);
+        g.put(OTHER + CR3, ROOT.to_le_bytes());
+        g.put(ROOT, LARGE.to_le_bytes());
+        g.put(ROOT + 4, (0x40_0000 | LARGE).to_le_bytes());
+        g.put_gate(PF, gate(free(0), 0, TASK_GATE, 0));
+        g.mov(dword_ptr(TSS + CR3), ROOT)?;
+        g.mov(eax, PSE)?;
+        g.mov(cr4, eax)?;
+        g.mov(eax, ROOT)?;
+        g.mov(cr3, eax)?;
+        g.mov(eax, cr0)?;
+        g.or(eax, PG)?;
+        g.mov(cr0, eax)?;
+        g.mov(ebx, 0x55aa)?;
+        g.mov(ebp, 0x1234)?;
+        g.mov(edx, WINDOW)?;
+        g.xor(edi, edi)?;
+        g.mov(ecx, ROUNDS)?;
+        let mut again = g.create_label();
+        g.set_label(&mut again)?;
+        g.stc()?;
+        g.mov(eax, dword_ptr(edx))?;
+        g.sbb(eax, eax)?;
+        g.inc(eax)?;
+        g.or(edi, eax)?;
+        g.mov(eax, ebx)?;
+        g.xor(eax, 0x55aa)?;
+        g.or(edi, eax)?;
+        g.mov(eax, ebp)?;
+        g.xor(eax, 0x1234)?;
+        g.or(edi, eax)?;
+        g.dec(ecx)?;
+        g.jnz(again)?;
+        g.expect(edi, 0)?;
+        g.expect_memory(DATA + 4, 0)?;
+        g.expect_memory(DATA + 8, ROUNDS)
     });
 }
 
