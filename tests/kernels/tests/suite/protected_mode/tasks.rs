@@ -131,6 +131,7 @@ fn page_faults_of_hot_code_go_to_another_task_with_all_registers_as_they_were() 
     const WINDOW: u32 = 0x4000_0000;
     /// Offsets in a TSS.
     const CR3: u32 = 0x1c;
+    const ECX: u32 = 0x2c;
     const EBX: u32 = 0x34;
     const ROUNDS: u32 = 300;
     protected(|g| {
@@ -141,7 +142,8 @@ fn page_faults_of_hot_code_go_to_another_task_with_all_registers_as_they_were() 
             // The faulting instruction is skipped.
             g.add(dword_ptr(TSS + EIP), 2)?;
             g.mov(eax, dword_ptr(TSS + EBX))?;
-            g.xor(eax, 0x55aa)?;
+            g.sub(eax, dword_ptr(TSS + ECX))?;
+            g.sub(eax, 0x100)?;
             g.or(dword_ptr(DATA + 4), eax)?;
             g.inc(dword_ptr(DATA + 8))?;
             g.mov(ebx, 0x99)?;
@@ -165,23 +167,26 @@ fn page_faults_of_hot_code_go_to_another_task_with_all_registers_as_they_were() 
         g.mov(eax, cr0)?;
         g.or(eax, PG)?;
         g.mov(cr0, eax)?;
-        g.mov(ebx, 0x55aa)?;
-        g.mov(ebp, 0x1234)?;
         g.mov(edx, WINDOW)?;
         g.xor(edi, edi)?;
         g.mov(ecx, ROUNDS)?;
         let mut again = g.create_label();
         g.set_label(&mut again)?;
+        // Other values in each round.
+        g.lea(ebx, dword_ptr(ecx + 0x100))?;
+        g.lea(ebp, dword_ptr(ecx + 0x200))?;
         g.stc()?;
         g.mov(eax, dword_ptr(edx))?;
         g.sbb(eax, eax)?;
         g.inc(eax)?;
         g.or(edi, eax)?;
         g.mov(eax, ebx)?;
-        g.xor(eax, 0x55aa)?;
+        g.sub(eax, ecx)?;
+        g.sub(eax, 0x100)?;
         g.or(edi, eax)?;
         g.mov(eax, ebp)?;
-        g.xor(eax, 0x1234)?;
+        g.sub(eax, ecx)?;
+        g.sub(eax, 0x200)?;
         g.or(edi, eax)?;
         g.dec(ecx)?;
         g.jnz(again)?;
