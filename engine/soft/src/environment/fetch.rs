@@ -121,8 +121,17 @@ impl SoftEnvironment {
         Ok(block)
     }
 
+    /// Drops all decoded and translated code if there was no room for more. No block may be running.
+    #[inline(always)]
+    pub fn drop_code_if_asked(&mut self) {
+        // Much of what `make_room` looks at is seldom in the host's first cache.
+        if self.must_drop_code {
+            self.make_room();
+        }
+    }
+
     /// Drops all decoded code if another block might not find room. No block may be running.
-    pub fn make_room(&mut self) {
+    fn make_room(&mut self) {
         const { assert!(MAX_OPS <= MAX_TRACE_INSTRUCTIONS) };
         let is_full = self.blocks.is_full() || self.native.room() < MAX_TRACE_INSTRUCTIONS;
         if is_full || std::mem::take(&mut self.must_drop_code) {

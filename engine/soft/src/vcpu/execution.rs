@@ -24,7 +24,7 @@ impl SoftVcpu {
     /// Translated code works on the processor by its address. So nothing here keeps a reference to it while such code may run:
     /// each use borrows it anew from its stage.
     pub(super) fn run_blocks(&mut self) -> Result<(), Stop> {
-        self.p.env.make_room();
+        self.p.env.drop_code_if_asked();
         self.p.env.unchained = false;
         self.p.env.translated.window = self.window;
         let mut block = self.block()?;
