@@ -116,26 +116,3 @@ impl Drop for ExecutableMemory {
         }
     }
 }
-
-/// Has this thread refused whatever changes what memory is for.
-#[cfg(test)]
-pub fn refuse_to_change_memory() {
-    use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
-    let calls = [
-        libc::SYS_mmap,
-        libc::SYS_mremap,
-        libc::SYS_mprotect,
-        libc::SYS_pkey_mprotect,
-        libc::SYS_madvise,
-        libc::SYS_memfd_create,
-    ];
-    let rules = calls.into_iter().map(|call| (call, Vec::new())).collect();
-    let refusal = SeccompAction::Errno(libc::EPERM.cast_unsigned());
-    let filter = SeccompFilter::new(rules, SeccompAction::Allow, refusal, TargetArch::x86_64);
-    let program = BpfProgram::try_from(filter.expect("it is one")).expect("it can be one");
-    seccompiler::apply_filter(&program).expect("filters may be set");
-    // SAFETY: nothing is mapped.
-    let refused =
-        unsafe { libc::mmap(std::ptr::null_mut(), 1, 0, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0) };
-    assert_eq!(refused, libc::MAP_FAILED);
-}

@@ -131,7 +131,7 @@ pub struct SoftEnvironment {
     /// How often the guest has waited in a loop.
     pauses: u32,
     /// How often code had been written when jump tables were looked at last.
-    pub(crate) code_changes: u64,
+    code_changes: u64,
 }
 
 // SAFETY: `block_end` is only meaningful while a block runs, on one thread; everything else is `Send` by itself.

@@ -243,6 +243,12 @@ impl SoftEnvironment {
         Some(bytes)
     }
 
+    /// Whether code was written since the jump tables were looked at last: what runs may be stale.
+    #[inline(always)]
+    pub fn code_was_written(&self) -> bool {
+        code_changes() != self.code_changes
+    }
+
     /// Where translated code goes on at the present instruction pointer, after an operation with these flags. `None` if
     /// something must be looked at before.
     pub fn next_code(&mut self, cpu: &mut Cpu, flags: OpFlags) -> Option<*const u8> {
@@ -257,7 +263,7 @@ impl SoftEnvironment {
             || cpu.pending.nmi
             || cpu.system_flags.contains(Rflags::TF)
             || breakpoints_enabled(cpu)
-            || code_changes() != self.code_changes;
+            || self.code_was_written();
         if careful {
             return None;
         }
@@ -290,7 +296,7 @@ impl SoftEnvironment {
     /// The code for an instruction pointer in the present mode and view, which the jump table knows then.
     pub fn resolve(&mut self, cpu: &mut Cpu, rip: u64) -> Option<*const u8> {
         self.translator.counters.resolved += 1;
-        if code_changes() != self.code_changes {
+        if self.code_was_written() {
             return None;
         }
         let physical = self.possible_fetch_address(cpu, rip)?;

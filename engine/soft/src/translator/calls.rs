@@ -15,7 +15,7 @@ use super::frame::{Exit, Vectors};
 use super::frequent::SAMPLED;
 use crate::blocks::SoftOp;
 use crate::environment::{Answer, SoftEnvironment, finish};
-use crate::ram::{CodePage, PAGE, code_changes};
+use crate::ram::{CodePage, PAGE};
 use crate::tlb::{ALL_SITES, Extent, Hit};
 
 /// Who accesses memory, as translated code tells with a question about it: where in the page the instruction is, which site it has and
@@ -276,7 +276,7 @@ pub unsafe extern "sysv64" fn operation(
             let goes_on = !p.env.block_end.is_null()
                 && !p.env.unchained
                 && !p.env.mailbox.attention()
-                && code_changes() == p.env.code_changes
+                && !p.env.code_was_written()
                 && before == (p.env.translated.usable(), p.cpu.mode);
             if !goes_on {
                 leave(p, Exit::Jump, u64::from(op.offset) + u64::from(op.length));

@@ -179,13 +179,35 @@ mod tests {
         assert_eq!(call(&cache, first) as usize, placed.len() - 1);
     }
 
+    /// Has this thread refused whatever changes what memory is for.
+    fn refuse_to_change_memory() {
+        use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
+        let calls = [
+            libc::SYS_mmap,
+            libc::SYS_mremap,
+            libc::SYS_mprotect,
+            libc::SYS_pkey_mprotect,
+            libc::SYS_madvise,
+            libc::SYS_memfd_create,
+        ];
+        let rules = calls.into_iter().map(|call| (call, Vec::new())).collect();
+        let refusal = SeccompAction::Errno(libc::EPERM.cast_unsigned());
+        let filter = SeccompFilter::new(rules, SeccompAction::Allow, refusal, TargetArch::x86_64);
+        let program = BpfProgram::try_from(filter.expect("it is one")).expect("it can be one");
+        seccompiler::apply_filter(&program).expect("filters may be set");
+        // SAFETY: nothing is mapped.
+        let refused =
+            unsafe { libc::mmap(std::ptr::null_mut(), 1, 0, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0) };
+        assert_eq!(refused, libc::MAP_FAILED);
+    }
+
     #[test]
     fn code_grows_and_is_patched_under_a_system_call_filter() {
         let test = || {
             let mut cache = CodeCache::new(2 * LARGE_PAGE).expect("executable memory");
             let mut bytes = returns(1);
             bytes.resize(60_000, 0xcc);
-            crate::executable::refuse_to_change_memory();
+            refuse_to_change_memory();
             let first = append(&mut cache, &bytes, &[]).expect("fits");
             let mut last = first;
             for value in 2..60 {

@@ -135,11 +135,7 @@ fn begin_return(a: &mut Assembler, otherwise: Label) {
     const SIMPLE: Rflags = Rflags::STATUS.union(Rflags::IF).union(Rflags::FIXED);
     a.cmp_byte_zero(frame::CPL);
     a.jcc(NOT_EQUAL, otherwise);
-    a.cmp_byte_zero(frame::WINDOW);
-    a.jcc(NOT_EQUAL, otherwise);
-    a.load(R10, frame::ATTENTION);
-    a.cmp_byte_at_zero(R10);
-    a.jcc(NOT_EQUAL, otherwise);
+    frame::jump_if_waiting(a, otherwise);
     a.load(R10, frame::gpr(GUEST_R11));
     a.and_immediate(R10, !(SIMPLE.bits() as i32));
     a.jcc(NOT_EQUAL, otherwise);

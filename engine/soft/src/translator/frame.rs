@@ -156,6 +156,15 @@ pub const fn pack(flags: Rflags) -> u16 {
     (flags.bits() as u16 & LOW_FLAGS as u16) << 8 | (flags.bits() >> OVERFLOW_SHIFT) as u16 & 1
 }
 
+/// Jumps to a place if an interrupt waits for IF, or anything has come since translated code was entered. R10 is lost.
+pub fn jump_if_waiting(a: &mut Assembler, to: Label) {
+    a.cmp_byte_zero(WINDOW);
+    a.jcc(NOT_EQUAL, to);
+    a.load(R10, ATTENTION);
+    a.cmp_byte_at_zero(R10);
+    a.jcc(NOT_EQUAL, to);
+}
+
 /// Stores RFLAGS to a place in the frame: R10, which has all but the arithmetic flags, with those of [`RunState::flags`]. R11 is lost.
 pub fn store_rflags(a: &mut Assembler, to: i32) {
     a.load_byte(R11, FLAGS + 1);

@@ -6,7 +6,7 @@ use tern_x86::paging::{Access, AccessKind};
 
 use super::SoftEnvironment;
 use super::place::Place;
-use crate::ram::{PAGE, code_changes};
+use crate::ram::PAGE;
 use crate::tlb::Hit;
 use crate::translator::Accessor;
 
@@ -34,7 +34,7 @@ impl SoftEnvironment {
         let access = Access::explicit(cpu, kind);
         match self.places(cpu, accessor.segment(), linear, accessor.size(), access) {
             // The code that runs may just have become stale.
-            Ok((Place::Ram(_), None)) if code_changes() == self.code_changes => {
+            Ok((Place::Ram(_), None)) if !self.code_was_written() => {
                 match self.tlb.find(self.view, linear, accessor.size(), write) {
                     Some(hit) => Answer::Hit(hit),
                     None => Answer::Interpret,

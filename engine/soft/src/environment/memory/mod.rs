@@ -209,10 +209,8 @@ impl SoftEnvironment {
         bytes: &mut [u8],
     ) -> Result<(), Stop> {
         let access = Access::explicit(cpu, AccessKind::Read);
-        if linear % PAGE + bytes.len() as u64 > PAGE {
-            // All of it is judged before any of it is read.
-            judge_canonical(cpu, segment, linear, bytes.len() as u64)?;
-        }
+        // All of it is judged before any of it is read.
+        judge_canonical(cpu, segment, linear, bytes.len() as u64)?;
         for (n, chunk) in (0u64..).zip(bytes.chunks_mut(8)) {
             let at = linear.wrapping_add(8 * n);
             if let Ok(chunk) = <&mut [u8; 8]>::try_from(&mut *chunk) {

@@ -59,11 +59,7 @@ impl Emitter<'_> {
         }
         let at = self.a.label();
         self.require_cpl0(guest);
-        self.a.cmp_byte_zero(frame::WINDOW);
-        self.a.jcc(NOT_EQUAL, at);
-        self.a.load(R10, frame::ATTENTION);
-        self.a.cmp_byte_at_zero(R10);
-        self.a.jcc(NOT_EQUAL, at);
+        frame::jump_if_waiting(&mut self.a, at);
         self.cold.push(Cold::Interpret { at, offset: guest.offset(), count: self.count });
         self.a.or_byte(frame::SYSTEM_FLAGS + 1, INTERRUPTS);
         self.a.store_byte(frame::INTERRUPT_SHADOW, 1);

@@ -110,7 +110,7 @@ fn hot_code_goes_on_in_the_handler_of_a_page_fault() {
     for name in ["left-by-exception", "left-for-link", "left-to-interpret"] {
         assert!(count(&statistics, name) < Some(FEW), "{name}: {statistics:?}");
     }
-    // Each is one instruction, of seven, IRET and its handler included; and time is looked at sooner for it.
+    // Each counts as one instruction, of seven in a round with IRET and its handler; but code is left sooner for it.
     assert!(statistics.instructions < 12 * u64::from(ROUNDS), "{statistics:?}");
     assert!(count(&statistics, "left-for-jump") > Some(u64::from(ROUNDS) / 1000), "{statistics:?}");
 }

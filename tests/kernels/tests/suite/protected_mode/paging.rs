@@ -5,14 +5,14 @@ use tern_test_kernels::expect::page_fault;
 use tern_test_kernels::guest::Emit;
 use tern_test_kernels::protected::{DATA, Protected, protected};
 
-const P: u32 = 1;
-const RW: u32 = 2;
+pub const P: u32 = 1;
+pub const RW: u32 = 2;
 const US: u32 = 4;
 const A: u32 = 0x20;
 const D: u32 = 0x40;
-const PS: u32 = 0x80;
+pub const PS: u32 = 0x80;
 /// CR4.
-const PSE: u32 = 1 << 4;
+pub const PSE: u32 = 1 << 4;
 const PAE: u32 = 1 << 5;
 /// CR0.
 const PG: u32 = 1 << 31;
@@ -25,10 +25,11 @@ const DIRECTORY: u32 = DATA + 0x1000;
 const TABLE: u32 = DATA + 0x2000;
 const FRAME: u32 = DATA + 0x8000;
 
-fn enable(g: &mut Protected, features: u32) -> Emit {
+/// Enables paging by the tables at `root`, with these features in CR4.
+pub fn enable(g: &mut Protected, root: u32, features: u32) -> Emit {
     g.mov(eax, features)?;
     g.mov(cr4, eax)?;
-    g.mov(eax, ROOT)?;
+    g.mov(eax, root)?;
     g.mov(cr3, eax)?;
     g.mov(eax, cr0)?;
     g.or(eax, PG | WP)?;
@@ -49,7 +50,7 @@ fn two_levels_lead_to_pages_of_4_kib_and_4_mib() {
         }
         g.put(TABLE + 4, (FRAME | P | RW).to_le_bytes());
         g.put(TABLE + 8, (FRAME | P | US).to_le_bytes());
-        enable(g, PSE)?;
+        enable(g, ROOT, PSE)?;
         g.mov(dword_ptr(WINDOW + 0x1010), 5)?;
         g.expect_memory(FRAME + 0x10, 5)?;
         g.expect_memory(WINDOW + 0x40_0000 + FRAME + 0x10, 5)?;
@@ -85,7 +86,7 @@ fn three_levels_lead_to_pages_of_4_kib_and_2_mib() {
         }
         put(g, DATA + 0x3000, TABLE | P | RW | US);
         put(g, TABLE + 8, FRAME | P | RW);
-        enable(g, PAE)?;
+        enable(g, ROOT, PAE)?;
         g.mov(dword_ptr(WINDOW + 0x1010), 5)?;
         g.expect_memory(FRAME + 0x10, 5)?;
         g.expect_memory(TABLE + 8, FRAME | P | RW | A | D)?;

@@ -8,6 +8,7 @@ use tern_test_kernels::protected::{
 };
 
 use super::free;
+use super::paging::{P, PS, PSE, RW, enable};
 
 /// The other task's TSS and stack.
 const OTHER: u32 = DATA + 0x1000;
@@ -124,10 +125,8 @@ fn a_task_gate_takes_an_exception_with_its_error_code_to_another_task() {
 #[test]
 fn page_faults_of_hot_code_go_to_another_task_with_all_registers_as_they_were() {
     const ROOT: u32 = DATA + 0x6000;
-    /// Page table entries: present, writable, of 4 MiB.
-    const LARGE: u32 = 1 | 2 | 0x80;
-    const PSE: u32 = 1 << 4;
-    const PG: u32 = 1 << 31;
+    /// Page table entries of 4 MiB.
+    const LARGE: u32 = P | RW | PS;
     const WINDOW: u32 = 0x4000_0000;
     /// Offsets in a TSS.
     const CR3: u32 = 0x1c;
@@ -160,13 +159,7 @@ fn page_faults_of_hot_code_go_to_another_task_with_all_registers_as_they_were() 
         g.put(ROOT + 4, (0x40_0000 | LARGE).to_le_bytes());
         g.put_gate(PF, gate(free(0), 0, TASK_GATE, 0));
         g.mov(dword_ptr(TSS + CR3), ROOT)?;
-        g.mov(eax, PSE)?;
-        g.mov(cr4, eax)?;
-        g.mov(eax, ROOT)?;
-        g.mov(cr3, eax)?;
-        g.mov(eax, cr0)?;
-        g.or(eax, PG)?;
-        g.mov(cr0, eax)?;
+        enable(g, ROOT, PSE)?;
         g.mov(edx, WINDOW)?;
         g.xor(edi, edi)?;
         g.mov(ecx, ROUNDS)?;
