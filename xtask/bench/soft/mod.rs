@@ -60,7 +60,7 @@ nothing failed and what Tern promises was kept.";
 #[command(long_about = ABOUT)]
 pub(crate) struct Options {
     /// How often everything is measured
-    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
 
     /// Measure only this contender, by the name it has in the table; may be repeated

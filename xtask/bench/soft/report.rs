@@ -12,6 +12,9 @@ use crate::table::align;
 /// What stands where nothing was measured.
 const NOTHING: &str = "-";
 
+/// A contender's slowest round of a row in times of its quickest, from which on something else may have disturbed it.
+const UNSTEADY: f64 = 1.25;
+
 /// What stands where every round failed.
 const FAILED: &str = "failed";
 
@@ -30,9 +33,22 @@ pub(crate) fn text(summary: &Summary, promises: &[Promise]) -> String {
     }
     for Promise { what, measured, kept } in promises {
         let verdict = if *kept { "kept" } else { "BROKEN" };
-        add(format!("promise {verdict}: {what} ({measured:.1})"));
+        add(format!("promise {verdict}: {what} ({})", significant(*measured)));
+    }
+    if let Some((unsteady, all)) = unsteady(summary) {
+        let apart = "of the numbers above are medians of rounds that lie far apart";
+        add(format!("{unsteady} of {all} {apart}: is this computer busy with something else?"));
     }
     text
+}
+
+/// How many medians are of rounds of which the slowest took a quarter longer than the quickest, and how many there are; none
+/// if no median is.
+fn unsteady(summary: &Summary) -> Option<(usize, usize)> {
+    let columns = 0..summary.names.len();
+    let all = summary.rows.iter().flat_map(|row| columns.clone().filter_map(|column| row.spread(column)));
+    let (unsteady, steady): (Vec<_>, Vec<_>) = all.partition(|spread| *spread > UNSTEADY);
+    (!unsteady.is_empty()).then(|| (unsteady.len(), unsteady.len() + steady.len()))
 }
 
 /// The table cell by cell: a heading, the rows, and the means of the ratios.
@@ -165,7 +181,8 @@ kernel rows (geometric mean)                                            -       
 
 tern executed 90 million guest instructions per second
 failed: broken, tern, round 1: it broke
-promise BROKEN: to be quick (1.0)
+promise BROKEN: to be quick (1.00)
+1 of 10 of the numbers above are medians of rounds that lie far apart: is this computer busy with something else?
 ";
         assert_eq!(text, expected);
     }

@@ -85,6 +85,13 @@ impl Row {
         median(&self.values(contender))
     }
 
+    /// A contender's slowest round in times of its quickest.
+    pub fn spread(&self, contender: usize) -> Option<f64> {
+        let values = self.values(contender);
+        let quickest = values.iter().copied().reduce(f64::min)?;
+        Some(values.into_iter().fold(quickest, f64::max) / quickest)
+    }
+
     /// How many times as fast as `peer` contender `tern` is.
     pub fn ratio(&self, tern: usize, peer: usize) -> Option<f64> {
         Some(self.median(peer)? / self.median(tern)?)
