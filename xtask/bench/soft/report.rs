@@ -12,11 +12,11 @@ use crate::table::align;
 /// What stands where nothing was measured.
 const NOTHING: &str = "-";
 
-/// A contender's slowest round of a row in times of its quickest, from which on something else may have disturbed it.
-const UNSTEADY: f64 = 1.25;
-
 /// What stands where every round failed.
 const FAILED: &str = "failed";
+
+/// A contender's slowest round of a row in times of its quickest, from which on something else may have disturbed it.
+const UNSTEADY: f64 = 1.25;
 
 /// A table of medians and ratios, and below it what failed and what became of the promises.
 pub(crate) fn text(summary: &Summary, promises: &[Promise]) -> String {
