@@ -3,7 +3,7 @@
 //! ```text
 //! contender.rs  how each is started          workload.rs, program.rs, real/  what is run there
 //!        └──────────► session.rs ◄────────────────┘
-//!           one shell, a guest's or the host's, driven through its terminal
+//!        a shell of each, a guest's or the host's, driven through its terminal; they take turns
 //!                          └──► Sample ──► summary.rs (medians, ratios) ──► report.rs (table, JSON)
 //! ```
 
@@ -52,8 +52,10 @@ has no clock that this kernel can rely on under TCG, and now and then stops ther
 most capable processor it can (`-cpu max`). 'native' is the same programs on this host, by its own
 processor and its own kernel. The real programs have a guest of their own, with a larger initramfs.
 
-Medians over all rounds; a ratio above 1 means that Tern is faster. The exit code tells whether
-nothing failed and what Tern promises was kept.";
+In a round all of them boot, one after the other, and then take turns with each row, so that what
+else this computer does meets all of them alike. Medians over all rounds, of the times and of each
+round's ratios; a ratio above 1 means that Tern is faster. The exit code tells whether nothing failed
+and what Tern promises was kept.";
 
 /// What the user chooses.
 #[derive(Debug, Args)]
@@ -100,9 +102,9 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
 
     let mut samples: Vec<Vec<Sample>> = contenders.iter().map(|_| Vec::new()).collect();
     for round in 1..=options.rounds {
-        for (contender, samples) in contenders.iter().zip(&mut samples) {
-            eprintln!("bench: round {round} of {}: {}", options.rounds, contender.name);
-            samples.push(take(contender, &parts)?);
+        eprintln!("bench: round {round} of {}", options.rounds);
+        for (samples, sample) in samples.iter_mut().zip(take(&contenders, &parts, round as usize)?) {
+            samples.push(sample);
         }
     }
     let workloads: Vec<_> = parts.into_iter().flat_map(|part| part.workloads).collect();
@@ -178,18 +180,19 @@ pub(crate) fn unpack(kernel: &Path, unpacked: PathBuf) -> Result<PathBuf> {
     Ok(unpacked)
 }
 
-/// One round of a contender.
-fn take(contender: &Contender, parts: &[Part]) -> Result<Sample> {
-    let mut all = Sample::default();
+/// One round: what each contender gave.
+fn take(contenders: &[Contender], parts: &[Part], round: usize) -> Result<Vec<Sample>> {
+    let mut all = vec![Sample::default(); contenders.len()];
     for Part { files, workloads } in parts {
-        let sample = session::run(contender, files, workloads, tell)
-            .with_context(|| format!("{} failed", contender.name))?;
-        if let Err(error) = sample.clock.map_or(Ok(()), session::trust) {
-            eprintln!("bench: {}: {error}", contender.name);
+        let samples = session::run(contenders, files, workloads, round, tell)?;
+        for ((contender, all), sample) in contenders.iter().zip(&mut all).zip(samples) {
+            if let Err(error) = sample.clock.map_or(Ok(()), session::trust) {
+                eprintln!("bench: {}: {error}", contender.name);
+            }
+            all.outcomes.extend(sample.outcomes);
+            // The first part's guest is the one whose speed is promised.
+            all.mips = all.mips.or(sample.mips);
         }
-        all.outcomes.extend(sample.outcomes);
-        // The first part's guest is the one whose speed is promised.
-        all.mips = all.mips.or(sample.mips);
     }
     Ok(all)
 }
@@ -209,11 +212,11 @@ fn chosen(mut workloads: Vec<Workload>, names: &[String]) -> Result<Vec<Workload
 }
 
 /// Says how a workload went, as soon as it is known.
-pub(crate) fn tell(workload: &Workload, outcome: &Outcome) {
-    let Workload { name, unit, .. } = workload;
+pub(crate) fn tell(contender: &Contender, workload: &Workload, outcome: &Outcome) {
+    let (contender, Workload { name, unit, .. }) = (contender.name, workload);
     match outcome {
-        Outcome::Value(value) => eprintln!("bench:   {name}: {value:.3} {unit}"),
-        Outcome::Failed(reason) => eprintln!("bench:   {name}: failed: {reason}"),
+        Outcome::Value(value) => eprintln!("bench:   {name}: {contender} {value:.3} {unit}"),
+        Outcome::Failed(reason) => eprintln!("bench:   {name}: {contender} failed: {reason}"),
         Outcome::Absent => {}
     }
 }

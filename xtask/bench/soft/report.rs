@@ -156,7 +156,11 @@ mod tests {
                 row(
                     "boot",
                     Group::Boot,
-                    &[&[value(4.0), value(8.0), value(5.0)], &[value(2.5)], &[Outcome::Absent]],
+                    &[
+                        &[value(4.0), value(8.0), value(5.0)],
+                        &[value(2.5), value(2.5), value(2.5)],
+                        &[Outcome::Absent],
+                    ],
                 ),
                 row("work", Group::Integer, &[&[value(40.0)], &[value(80.0)], &[value(1.0)]]),
                 row("more", Group::Integer, &[&[value(1.0)], &[value(2.0)], &[value(0.1)]]),

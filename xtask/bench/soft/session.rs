@@ -1,6 +1,7 @@
-//! One contender's round: its guest's boot and every workload, timed.
+//! One round: each contender's guest boots, then they take turns with every workload.
 //!
-//! A workload that fails is a row that says so, and does not cost the others theirs: a guest that is lost with it is
+//! They take turns row by row because what else the host does comes and goes within seconds: so it meets all of them in the
+//! same row. A workload that fails is a row that says so, and does not cost the others theirs: a guest that is lost with it is
 //! replaced by another one.
 
 use std::time::{Duration, Instant};
@@ -48,47 +49,85 @@ struct Session {
     boot: Vec<(&'static str, f64)>,
 }
 
-/// Starts a contender, measures and powers off.
+/// Starts the contenders one after the other, lets them take turns with the workloads, and powers them off. `first` counts who
+/// has the first turn.
 ///
 /// # Errors
-/// If the contender is not installed, or the like: what the guest does is told by the outcomes.
+/// If a contender is not installed, or the like: what the guest does is told by the outcomes.
 pub(crate) fn run(
-    contender: &Contender,
+    contenders: &[Contender],
     files: &Files,
     workloads: &[Workload],
-    mut progress: impl FnMut(&Workload, &Outcome),
-) -> Result<Sample> {
-    let mut clock = Clock::default();
-    let first = start(contender, files)?;
-    let boot = first.as_ref().map(|session| session.boot.clone()).map_err(|error| format!("{error:#}"));
-    let mut session = first.ok();
-    let mut outcomes = Vec::new();
-    for workload in workloads {
-        let outcome = match (&workload.source, &boot) {
-            (Source::Boot(_) | Source::Shell(_), _) if contender.kind == Kind::Host => Outcome::Absent,
-            (_, Err(reason)) => Outcome::Failed(reason.clone()),
-            (Source::Boot(text), Ok(boot)) => {
-                let seconds = boot.iter().find(|(seen, _)| seen == text).map(|(_, seconds)| *seconds);
-                seconds.map_or(Outcome::Absent, Outcome::Value)
-            }
-            (Source::Program | Source::Disk(_) | Source::Shell(_) | Source::Anywhere(_), Ok(_)) => {
-                let measured = usable(&mut session, contender, files)
-                    .and_then(|session| time(&mut session.console, workload, &mut clock));
-                match measured {
-                    Ok(Timed::Value(value)) => Outcome::Value(value),
-                    Ok(Timed::Failed(reason)) => Outcome::Failed(reason),
-                    Err(error) => {
-                        session = None;
-                        Outcome::Failed(format!("{error:#}"))
-                    }
-                }
-            }
-        };
-        progress(workload, &outcome);
-        outcomes.push(outcome);
+    first: usize,
+    mut progress: impl FnMut(&Contender, &Workload, &Outcome),
+) -> Result<Vec<Sample>> {
+    let mut turns = Vec::new();
+    for contender in contenders {
+        let turn = Turn::start(contender, files).with_context(|| format!("{} failed", contender.name))?;
+        turns.push(turn);
     }
-    let mips = session.and_then(|session| end(contender, files, session));
-    Ok(Sample { outcomes, mips, clock: clock.speed() })
+    let all = turns.len();
+    for (row, workload) in workloads.iter().enumerate() {
+        for next in 0..all {
+            let turn = &mut turns[(first + row + next) % all];
+            let outcome = turn.take(workload);
+            progress(turn.contender, workload, &outcome);
+            turn.outcomes.push(outcome);
+        }
+    }
+    Ok(turns.into_iter().map(Turn::end).collect())
+}
+
+/// A contender in a round.
+#[derive(Debug)]
+struct Turn<'a> {
+    contender: &'a Contender,
+    files: &'a Files,
+    /// None if it was lost, or if nobody has anything to type there.
+    session: Option<Session>,
+    /// What its boot took, or why it did not come up.
+    boot: Result<Vec<(&'static str, f64)>, String>,
+    clock: Clock,
+    outcomes: Vec<Outcome>,
+}
+
+impl<'a> Turn<'a> {
+    fn start(contender: &'a Contender, files: &'a Files) -> Result<Self> {
+        let started = start(contender, files)?;
+        let boot = started.as_ref().map(|session| session.boot.clone()).map_err(|error| format!("{error:#}"));
+        // Where nobody logs in the guest would only disturb the others.
+        let session = started.ok().filter(|_| files.ready == Ready::Prompt);
+        Ok(Self { contender, files, session, boot, clock: Clock::default(), outcomes: Vec::new() })
+    }
+
+    fn take(&mut self, workload: &Workload) -> Outcome {
+        let boot = match (&workload.source, &self.boot) {
+            (Source::Boot(_) | Source::Shell(_), _) if self.contender.kind == Kind::Host => {
+                return Outcome::Absent;
+            }
+            (_, Err(reason)) => return Outcome::Failed(reason.clone()),
+            (_, Ok(boot)) => boot,
+        };
+        if let Source::Boot(text) = workload.source {
+            let seconds = boot.iter().find(|(seen, _)| *seen == text).map(|(_, seconds)| *seconds);
+            return seconds.map_or(Outcome::Absent, Outcome::Value);
+        }
+        let measured = usable(&mut self.session, self.contender, self.files)
+            .and_then(|session| time(&mut session.console, workload, &mut self.clock));
+        match measured {
+            Ok(Timed::Value(value)) => Outcome::Value(value),
+            Ok(Timed::Failed(reason)) => Outcome::Failed(reason),
+            Err(error) => {
+                self.session = None;
+                Outcome::Failed(format!("{error:#}"))
+            }
+        }
+    }
+
+    fn end(self) -> Sample {
+        let mips = self.session.and_then(|session| power_off(self.contender, session));
+        Sample { outcomes: self.outcomes, mips, clock: self.clock.speed() }
+    }
 }
 
 /// The contender's shell, once it is there; the inner error tells why the guest did not come up.
@@ -165,10 +204,10 @@ fn time(console: &mut Console, workload: &Workload, clock: &mut Clock) -> Result
     })
 }
 
-/// Powers a guest with a shell off, and reads its speed. What goes wrong here costs no row.
-fn end(contender: &Contender, files: &Files, mut session: Session) -> Option<f64> {
-    if contender.kind == Kind::Host || files.ready != Ready::Prompt {
-        // There is nobody to tell, and nothing to learn: dropping the session ends it.
+/// Powers a guest off, and reads its speed. What goes wrong here costs no row.
+fn power_off(contender: &Contender, mut session: Session) -> Option<f64> {
+    if contender.kind == Kind::Host {
+        // There is nothing to learn: dropping the session ends it.
         return None;
     }
     let errors = session.console.type_line("poweroff").and_then(|()| session.console.end(LIMIT));
@@ -242,7 +281,7 @@ mod tests {
             source: Source::Program,
         });
         let workloads: Vec<_> = workload::boot().into_iter().chain(program).collect();
-        run(&contender, &files(), &workloads, |_, _| ()).unwrap().outcomes
+        run(&[contender], &files(), &workloads, 0, |_, _, _| ()).unwrap().remove(0).outcomes
     }
 
     fn shell(script: &str) -> Result<Command> {
@@ -293,6 +332,25 @@ mod tests {
             assert!(matches!(outcome, Outcome::Failed(reason) if reason.contains("panic")), "{outcome:?}");
         }
         assert_eq!(outcomes.len(), 3);
+    }
+
+    #[test]
+    fn contenders_take_turns_row_by_row_and_each_begins_in_its_turn() {
+        let named = |name| Contender { name, kind: Kind::Host, command: host };
+        let row = Workload {
+            name: "good".into(),
+            unit: "us".into(),
+            group: workload::Group::Kernel,
+            source: Source::Program,
+        };
+        let mut turns = Vec::new();
+        let samples = run(&[named("a"), named("b")], &files(), &[row.clone(), row], 1, |contender, _, _| {
+            turns.push(contender.name);
+        });
+        assert_eq!(turns, ["b", "a", "a", "b"]);
+        for sample in samples.unwrap() {
+            assert_eq!(sample.outcomes, [Outcome::Value(2.5), Outcome::Value(2.5)]);
+        }
     }
 
     #[test]

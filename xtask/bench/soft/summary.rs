@@ -92,9 +92,15 @@ impl Row {
         Some(values.into_iter().fold(quickest, f64::max) / quickest)
     }
 
-    /// How many times as fast as `peer` contender `tern` is.
+    /// How many times as fast as `peer` contender `tern` is: the median over the rounds in which both have a value, because
+    /// what disturbs one of them disturbs both in the same round.
     pub fn ratio(&self, tern: usize, peer: usize) -> Option<f64> {
-        Some(self.median(peer)? / self.median(tern)?)
+        let pairs = self.rounds[tern].iter().zip(&self.rounds[peer]);
+        let ratios = pairs.filter_map(|pair| match pair {
+            (Outcome::Value(tern), Outcome::Value(peer)) => Some(peer / tern),
+            _ => None,
+        });
+        median(&ratios.collect::<Vec<_>>())
     }
 
     /// Whether the contender does not do this at all.
@@ -133,12 +139,12 @@ pub(crate) mod tests {
         };
         let samples = [
             vec![sample(1.0, 10.0, Some(80.0)), sample(2.0, 20.0, Some(81.0))],
-            vec![sample(5.0, 30.0, None)],
+            vec![sample(5.0, 30.0, None), sample(5.0, 10.0, None)],
         ];
         let summary = Summary::new(&["tern", "qemu-tcg"], &workloads, &samples);
         assert_eq!(summary.rows[0].values(0), [1.0, 2.0]);
         assert_eq!(summary.rows[1].values(0), [10.0, 20.0]);
-        assert_eq!(summary.rows[1].ratio(0, 1), Some(2.0));
+        assert_eq!(summary.rows[1].ratio(0, 1), Some(1.75));
         assert_eq!(summary.mips, [80.0, 81.0]);
     }
 
@@ -162,6 +168,16 @@ pub(crate) mod tests {
         assert_eq!(summary(vec![good.clone(), bad]).mean_ratio(Group::Integer, 1), None);
         assert_eq!(summary(vec![good, absent]).mean_ratio(Group::Integer, 1), Some(4.0));
         assert_eq!(summary(vec![]).mean_ratio(Group::Integer, 1), None);
+    }
+
+    #[test]
+    fn a_ratio_is_of_the_same_rounds() {
+        let value = Outcome::Value;
+        // Twice as fast in each round, whatever the round was like.
+        let tern = [value(1.0), value(3.0), value(2.0), value(9.0)];
+        let peer = [value(2.0), value(6.0), value(4.0), failed()];
+        assert_eq!(row("a", Group::Integer, &[&tern, &peer]).ratio(0, 1), Some(2.0));
+        assert_eq!(row("a", Group::Integer, &[&[failed()], &[value(1.0)]]).ratio(0, 1), None);
     }
 
     #[test]
