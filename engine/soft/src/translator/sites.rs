@@ -1,8 +1,7 @@
 //! Which site of the TLB a translated instruction has.
 //!
 //! There are fewer sites than instructions, so they are given out in turn. Only accesses of one size may share a site: its
-//! limit is where such an access would leave the page. Groups keep other distances there than single accesses do. And only
-//! reads, or only writes: what may be read may not always be written.
+//! limit is where such an access would leave the page. And only reads, or only writes: what may be read may not always be written.
 //!
 //! A single access uses what its site knows at once. A group's members rely on it until the unit ends, so that no two groups of a
 //! unit may share a site.

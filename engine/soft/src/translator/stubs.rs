@@ -40,8 +40,8 @@ pub struct Stubs {
     pub time_up: u32,
     /// As `time_up`: [`Exit::Interpret`].
     pub time_up_before: u32,
-    /// Called by a site that does not know its page, by view, whether it writes, and whether it is a group's.
-    pub miss: [[[u32; 2]; 2]; REMEMBERED],
+    /// Called by a site that does not know its page, by view and whether it writes.
+    pub miss: [[u32; 2]; REMEMBERED],
     /// Called by an access without a site whose page the table does not know, with its address in R10 and a [`calls::Accessor`] in R11;
     /// by whether it writes. Returns with the host address in R10.
     pub table_miss: [u32; 2],
@@ -97,9 +97,9 @@ impl Stubs {
             })?;
         }
         for view in VIEWS {
-            for (write, group) in [(false, false), (false, true), (true, false), (true, true)] {
-                stubs.miss[view as usize][usize::from(write)][usize::from(group)] =
-                    add(&|a| miss(a, Asker { view, write, group, counts_hits }, leave_half))?;
+            for write in [false, true] {
+                stubs.miss[view as usize][usize::from(write)] =
+                    add(&|a| miss(a, Asker { view, write, counts_hits }, leave_half))?;
             }
         }
         for write in [false, true] {
@@ -308,15 +308,14 @@ fn note(a: &mut Assembler, work: Work, pushed: i32) {
 struct Asker {
     view: View,
     write: bool,
-    group: bool,
     counts_hits: bool,
 }
 
 /// R10 is a linear address, R11 a [`calls::Accessor`]. The site is filled then, and R10 the address's offset in its page.
-fn miss(a: &mut Assembler, Asker { view, write, group, counts_hits }: Asker, leave_half: u32) {
+fn miss(a: &mut Assembler, Asker { view, write, counts_hits }: Asker, leave_half: u32) {
     const TAG: usize = offset_of!(Site, tag);
     const LIMIT: usize = offset_of!(Site, limit);
-    const BASE: usize = offset_of!(Site, base);
+    const DELTA: usize = offset_of!(Site, delta);
     const CODE: usize = offset_of!(Site, code);
     const RETURN: i32 = 8;
     // Return address, three registers.
@@ -356,10 +355,8 @@ fn miss(a: &mut Assembler, Asker { view, write, group, counts_hits }: Asker, lea
     a.sub(R10, RDX);
     a.store_table(RAX, 0, site(TAG), R10);
     a.load_table(R11, RCX, 3, frame::hosts(view) + PUSHED);
-    if group {
-        a.sub(R11, R10);
-    }
-    a.store_table(RAX, 0, site(BASE), R11);
+    a.sub(R11, R10);
+    a.store_table(RAX, 0, site(DELTA), R11);
     a.mov(R10, RDX);
     if write {
         a.load_table(R11, RCX, 3, frame::code(view) + PUSHED);

@@ -1,18 +1,20 @@
 //! Operands in guest memory, after the check.
 
-use super::{Assembler, Host, R10, R11};
+use super::{Assembler, Host, R10};
 
 /// Guest memory after its check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Memory {
     /// At the host address in R10.
     Checked,
-    /// At this distance from the guest address in `base`, plus R11: how far host addresses are from linear ones there.
-    Grouped {
+    /// At this distance from the guest address in `base`, plus what another register holds.
+    Based {
         /// The base register.
         base: Host,
         /// The distance.
         displacement: i32,
+        /// R11 or R10. It holds how far host addresses are from linear ones there; the operand's index may be added.
+        delta: Host,
     },
 }
 
@@ -21,7 +23,9 @@ impl Memory {
     pub const fn after_moving(self, by: i32) -> Self {
         match self {
             Self::Checked => Self::Checked,
-            Self::Grouped { base, displacement } => Self::Grouped { base, displacement: displacement - by },
+            Self::Based { base, displacement, delta } => {
+                Self::Based { base, displacement: displacement - by, delta }
+            }
         }
     }
 }
@@ -36,10 +40,10 @@ impl Assembler {
                 self.raw(opcode);
                 self.raw(&[reg_bits | R10.0 & 7]);
             }
-            Memory::Grouped { base, displacement } => {
-                self.rex(wide, reg, R11.0, base.0);
+            Memory::Based { base, displacement, delta } => {
+                self.rex(wide, reg, delta.0, base.0);
                 self.raw(opcode);
-                self.raw(&[0x84 | reg_bits, (R11.0 & 7) << 3 | base.0 & 7]);
+                self.raw(&[0x84 | reg_bits, (delta.0 & 7) << 3 | base.0 & 7]);
                 self.raw(&displacement.to_le_bytes());
             }
         }

@@ -82,8 +82,7 @@ impl Emitter<'_> {
 
     fn call_miss(&mut self, accessor: Accessor, write: bool) {
         self.a.mov_immediate(R11, u64::from(accessor.0));
-        let stubs = &self.stubs.miss[self.target.view as usize][usize::from(write)];
-        self.a.call_out(stubs[usize::from(accessor.is_group())]);
+        self.a.call_out(self.stubs.miss[self.target.view as usize][usize::from(write)]);
     }
 
     fn call_table_miss(&mut self, accessor: Accessor, write: bool) {

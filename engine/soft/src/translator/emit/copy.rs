@@ -4,7 +4,7 @@ use iced_x86::{Instruction, InstructionInfoOptions, Mnemonic, OpAccess, OpKind, 
 
 use super::super::calls::Operation;
 use super::cold::Cold;
-use super::memory::{Access, Grouped, Parts, has_narrow_address, is_addressable};
+use super::memory::{Access, Grouped, Parts, Sum, has_narrow_address, is_addressable};
 use super::stack::free_beside;
 use super::{Emitter, Flags, Guest, Kind, host};
 use crate::translator::assembler::*;
@@ -86,11 +86,13 @@ impl Emitter<'_> {
                 };
                 let write = writes(*accesses.get(n as usize)?);
                 let stack = by_stack(&instruction);
-                match grouped {
-                    Some(grouped) => place_in_group(&mut instruction, grouped),
-                    None => place_at_r10(&mut instruction),
+                let access = Access { size, write, alignment, stack };
+                match (grouped, self.based_operand(guest, access)) {
+                    (Some(Grouped { base, .. }), _) => place_at(&mut instruction, base, R11),
+                    (None, Some(Sum { base, .. })) => place_at(&mut instruction, base, R10),
+                    (None, None) => place_at_r10(&mut instruction),
                 }
-                Some(Access { size, write, alignment, stack })
+                Some(access)
             }
             None => None,
         };
@@ -319,10 +321,10 @@ fn place_at_r10(instruction: &mut Instruction) {
     instruction.set_segment_prefix(Register::None);
 }
 
-/// Leaves the memory operand where it is, but for the way to the host's address in R11.
-fn place_in_group(instruction: &mut Instruction, Grouped { base, .. }: Grouped) {
+/// Leaves the memory operand where it is, but for the way to the host's address in `delta`, which has its index, too.
+fn place_at(instruction: &mut Instruction, base: Host, delta: Host) {
     instruction.set_memory_base(sized(base, Register::RAX));
-    instruction.set_memory_index(Register::R11);
+    instruction.set_memory_index(sized(delta, Register::RAX));
     instruction.set_memory_index_scale(1);
     instruction.set_memory_displ_size(8);
     instruction.set_segment_prefix(Register::None);

@@ -15,13 +15,17 @@
 //! In code that most of the time is spent in, the instruction has a site, which is an entry of its own:
 //!
 //! ```text
-//!   lea r10, [address]
+//!   lea r10, [base + index + displacement]
 //!   sub r10, [site.tag]        the access's offset in the page that the instruction accessed last
 //!   cmp r10, [site.limit]      another page, or across its end? then ask
 //!   jae cold
-//!   add r10, [site.base]
-//!   OP  [r10]
+//!   mov r10, [site.delta]      how far host addresses are from linear ones there
+//!   add r10, index             if there is one
+//!   OP  [base + r10 + displacement]
 //! ```
+//!
+//! so that the access, for which others wait, need not wait for the check. Where the base or the index lies in memory, or a
+//! segment has a base too, and where the address must be known behind the access, R10 becomes the host address instead.
 //!
 //! The first access of a group checks for all of them, and each of them is
 //!
@@ -43,6 +47,7 @@ use crate::translator::assembler::*;
 use crate::translator::flags::FlagSet;
 use crate::translator::frame;
 use crate::translator::groups::{Member, Part};
+use crate::translator::sites::Sites;
 
 /// A memory access to be checked.
 #[derive(Debug, Clone, Copy)]
@@ -101,7 +106,7 @@ impl GroupFinder {
     /// Where it is told how far host addresses are from linear ones.
     const fn delta(self) -> i32 {
         match self {
-            Self::Site(site) => frame::site(site, offset_of!(TlbSite, base)),
+            Self::Site(site) => frame::site(site, offset_of!(TlbSite, delta)),
             Self::Table(group) => frame::group(group).delta,
         }
     }
@@ -128,6 +133,7 @@ enum Turn {
 }
 
 /// The parts of an address, each in a host register. R10 and R11 may be among them.
+#[derive(Debug, Clone, Copy)]
 pub struct Parts {
     /// The base.
     pub base: Option<Host>,
@@ -137,6 +143,16 @@ pub struct Parts {
     pub displacement: i32,
     /// The sum has 32 bits.
     pub narrow: bool,
+}
+
+/// An address whose parts are all in host registers of their own, which keep them until it was accessed.
+#[derive(Debug, Clone, Copy)]
+pub struct Sum {
+    /// The base.
+    pub base: Host,
+    /// The index and the logarithm of its scale.
+    index: Option<(Host, u8)>,
+    displacement: i32,
 }
 
 impl Emitter<'_> {
@@ -175,9 +191,10 @@ impl Emitter<'_> {
         })
     }
 
-    /// The linear address of the memory operand into R10.
-    pub fn address(&mut self, instruction: &Instruction) {
-        let Parts { base, index, displacement, narrow } = self.parts(instruction);
+    /// The linear address of the memory operand into R10. What its parts are in is not changed, but for R10.
+    pub fn address(&mut self, instruction: &Instruction) -> Parts {
+        let parts = self.parts(instruction);
+        let Parts { base, index, displacement, narrow } = parts;
         match (narrow, base, index) {
             (true, ..) => self.a.lea32_sum(R10, base, index, displacement),
             (false, Some(R10), None) if displacement == 0 => {}
@@ -188,13 +205,14 @@ impl Emitter<'_> {
         let segment = match instruction.memory_segment() {
             Register::FS => tern_x86::state::SegmentRegister::Fs,
             Register::GS => tern_x86::state::SegmentRegister::Gs,
-            _ => return,
+            _ => return parts,
         };
         self.a.add_frame(R10, frame::segment_base(segment as usize));
+        parts
     }
 
     /// Makes the memory operand accessible: where it is, and whose site knows its page. `live` flags are kept. If it is
-    /// [`Memory::Checked`], R11 is free, else R10.
+    /// a group's, R10 is free, else R11.
     pub fn operand(&mut self, guest: &Guest, access: Access, live: FlagSet) -> (Memory, Finder) {
         let instruction = &guest.instruction;
         if let Some(grouped) = self.grouped_operand(instruction) {
@@ -202,8 +220,69 @@ impl Emitter<'_> {
             return self.member(guest, access, grouped, displacement, live);
         }
         self.spare_flags(live);
-        self.address(instruction);
-        (Memory::Checked, self.check(guest, access))
+        if let Some(sum) = self.based_operand(guest, access) {
+            return self.based(guest, access, sum);
+        }
+        let Parts { base, index, displacement, narrow } = self.address(instruction);
+        let finder = self.find(guest, access);
+        if let Finder::Site(site) = finder {
+            let is_there = ![base, index.map(|(index, _)| index)].contains(&Some(R10));
+            match base.filter(|_| is_there && !narrow && !has_segment_base(instruction)) {
+                Some(base) => {
+                    self.a.load(R10, frame::site(site, offset_of!(TlbSite, delta)));
+                    self.a.lea_sum(R10, Some(R10), Some((base, 0)), displacement);
+                    if index.is_some() {
+                        self.a.lea_sum(R10, Some(R10), index, 0);
+                    }
+                }
+                None => self.add_host_page(site),
+            }
+        }
+        (Memory::Checked, finder)
+    }
+
+    /// The memory operand's address, if it is to be accessed by the registers that it is the sum of.
+    pub fn based_operand(&self, guest: &Guest, access: Access) -> Option<Sum> {
+        let instruction = &guest.instruction;
+        let of_host = |register: Register| host(register.number());
+        if instruction.is_ip_rel_memory_operand()
+            || has_narrow_address(instruction)
+            || has_segment_base(instruction)
+            || instruction.memory_base() == Register::None
+        {
+            return None;
+        }
+        let index = match instruction.memory_index() {
+            Register::None => None,
+            index => Some((of_host(index)?, instruction.memory_index_scale().trailing_zeros() as u8)),
+        };
+        let displacement = instruction.memory_displacement64() as i32;
+        let sum = Sum { base: of_host(instruction.memory_base())?, index, displacement };
+        self.is_based(guest, access).then_some(sum)
+    }
+
+    /// Whether an access has a site that it finds its page by, and is over when it is done.
+    fn is_based(&self, guest: &Guest, access: Access) -> bool {
+        let ends = !(access.write && self.target.several_processors);
+        self.wide && ends && self.has_site(guest) && Sites::has(access.size)
+    }
+
+    /// An access by the registers that its address is the sum of. The flags are spared; R11 is kept.
+    fn based(
+        &mut self,
+        guest: &Guest,
+        access: Access,
+        Sum { base, index, displacement }: Sum,
+    ) -> (Memory, Finder) {
+        self.a.lea_sum(R10, Some(base), index, displacement);
+        self.scratch.lose(R10);
+        let finder = self.find(guest, access);
+        let Finder::Site(site) = finder else { unreachable!("it has a site") };
+        self.a.load(R10, frame::site(site, offset_of!(TlbSite, delta)));
+        if index.is_some() {
+            self.a.lea_sum(R10, Some(R10), index, 0);
+        }
+        (Memory::Based { base, displacement, delta: R10 }, finder)
     }
 
     /// As [`Emitter::operand`] for the push or pop at this distance from the stack pointer, or from another `base`.
@@ -220,6 +299,9 @@ impl Emitter<'_> {
             return self.member(guest, access, grouped, displacement, live);
         }
         self.spare_flags(live);
+        if self.is_based(guest, access) {
+            return self.based(guest, access, Sum { base, index: None, displacement });
+        }
         self.pointer(R10, base, displacement);
         self.scratch.lose(R10);
         (Memory::Checked, self.check(guest, access))
@@ -281,7 +363,7 @@ impl Emitter<'_> {
             self.a.load(R11, finder.delta());
             self.scratch.hold_delta(group);
         }
-        (Memory::Grouped { base, displacement }, Finder::Group(finder))
+        (Memory::Based { base, displacement, delta: R11 }, Finder::Group(finder))
     }
 
     /// All `extent` bytes at the linear address in R10, at this distance from `base`, must lie in one page, which is found. Flags
@@ -331,6 +413,22 @@ impl Emitter<'_> {
 
     /// The linear address in R10 becomes a host address. Flags are lost, and R11 unless it is known to hold something after that.
     pub fn check(&mut self, guest: &Guest, access: Access) -> Finder {
+        let finder = self.find(guest, access);
+        if let Finder::Site(site) = finder {
+            self.add_host_page(site);
+        }
+        finder
+    }
+
+    /// An offset in the page that a site knows becomes a host address.
+    fn add_host_page(&mut self, site: usize) {
+        self.a.add_frame(R10, frame::site(site, offset_of!(TlbSite, tag)));
+        self.a.add_frame(R10, frame::site(site, offset_of!(TlbSite, delta)));
+    }
+
+    /// The page of the linear address in R10 is found. If a site has found it R10 is the offset in the page, else a host address. Flags
+    /// are lost, and R11 unless it is known to hold something after that.
+    fn find(&mut self, guest: &Guest, access: Access) -> Finder {
         if access.alignment > 1 {
             self.require_alignment(guest, access.alignment);
         }
@@ -347,7 +445,6 @@ impl Emitter<'_> {
         self.a.cmp_frame(R10, frame::site(site, offset_of!(TlbSite, limit)));
         self.a.jcc(ABOVE_OR_EQUAL, miss);
         self.found(back);
-        self.a.add_frame(R10, frame::site(site, offset_of!(TlbSite, base)));
         let accessor = Accessor::new(guest.offset(), site, access.size, access.stack);
         let r11 = match self.scratch.r11() {
             Holds::Nothing => None,
@@ -368,10 +465,15 @@ impl Emitter<'_> {
 
     /// The site that an access of this instruction gets; `None` if the table is to be asked.
     fn site(&mut self, guest: &Guest, extent: Extent, write: bool) -> Option<usize> {
-        if self.target.checks != Checks::Sited || (self.is_restless)(guest.offset()) {
+        if !self.has_site(guest) {
             return None;
         }
         self.sites.next(self.target.view, extent, write)
+    }
+
+    /// Whether this instruction's accesses get sites.
+    fn has_site(&self, guest: &Guest) -> bool {
+        self.target.checks == Checks::Sited && !(self.is_restless)(guest.offset())
     }
 
     /// The linear address of `size` bytes in R10 becomes a host address if the table knows its page. Flags and R11 are lost.
@@ -402,9 +504,9 @@ impl Emitter<'_> {
 
     /// The host address of what was written into R10. Flags are kept.
     fn written_address(&mut self, memory: Memory) {
-        if let Memory::Grouped { base, displacement } = memory {
+        if let Memory::Based { base, displacement, delta } = memory {
             self.scratch.lose(R10);
-            self.a.lea_sum(R10, Some(base), Some((R11, 0)), displacement);
+            self.a.lea_sum(R10, Some(base), Some((delta, 0)), displacement);
         }
     }
 
@@ -422,6 +524,11 @@ impl Emitter<'_> {
         self.a.place(back);
         self.cold.push(Cold::CodeWritten { at: hit, back, accessor });
     }
+}
+
+/// Whether the memory operand is in a segment that may have a base in 64-bit code.
+fn has_segment_base(instruction: &Instruction) -> bool {
+    matches!(instruction.memory_segment(), Register::FS | Register::GS)
 }
 
 /// Whether the memory operand's address has 32 bits, and wraps there.

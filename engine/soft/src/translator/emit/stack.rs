@@ -92,7 +92,7 @@ impl Emitter<'_> {
 /// The scratch register that an access leaves free.
 pub const fn free_beside(memory: Memory) -> Host {
     match memory {
-        Memory::Checked => R11,
-        Memory::Grouped { .. } => R10,
+        Memory::Based { delta: R11, .. } => R10,
+        Memory::Checked | Memory::Based { .. } => R11,
     }
 }

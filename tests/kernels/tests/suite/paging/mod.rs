@@ -1,6 +1,7 @@
 //! Translation in long mode (APM volume 2, chapter 5).
 
 mod accessed_dirty;
+mod hot_addresses;
 mod many_pages;
 mod rights;
 mod sizes;
