@@ -7,6 +7,8 @@ use iced_x86::{Code, CpuidFeature, EncodingKind, Instruction, Mnemonic, OpKind};
 use tern_x86::cpu::Mode;
 use tern_x86::cpuid::InstructionSets;
 
+use crate::vendors;
+
 /// What the guest's processor has beyond x86-64-v2: what the host has of it.
 pub static SETS: LazyLock<InstructionSets> = LazyLock::new(tern_soft::instruction_sets);
 
@@ -70,6 +72,7 @@ pub fn is_compared(instruction: &Instruction) -> bool {
         && SETS.offer(instruction)
         && code.cpuid_features().iter().all(|&feature| is_offered(feature))
         && !depends_on_surroundings(instruction)
+        && !vendors::is_left_out(code)
 }
 
 /// The instruction sets that the model `tern-v2` offers, those that are up to the host, and the hints that are no-operations on every processor without

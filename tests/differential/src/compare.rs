@@ -8,6 +8,7 @@ use tern_x86::state::{FpuState, Mxcsr, Rflags};
 use crate::case::{Case, Extent, is_x87};
 use crate::layout::{AREAS, Memory};
 use crate::registers::{End, Event, GPR_NAMES, Outcome};
+use crate::vendors;
 
 /// Something that differs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +29,9 @@ pub fn differences(
     (interpreted, interpreted_memory): (&Outcome, &Memory),
 ) -> Vec<Difference> {
     let mut found = Vec::new();
+    if vendors::is_open(case, native, interpreted) {
+        return found;
+    }
     if alignment_is_open(case, native) || native.registers.fpu.mxcsr().bits() & MISALIGNED != 0 {
         return found;
     }
@@ -90,7 +94,7 @@ fn compared_flags(case: &Case, end: &End) -> u64 {
         false if crate::interpreter::translates() => Rflags::STATUS,
         false => case.undefined_in_between,
     };
-    !(Rflags::TF | undefined).bits()
+    !(Rflags::TF | undefined | vendors::open_flags(case)).bits()
 }
 
 /// The register whose value is undefined.

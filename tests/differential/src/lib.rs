@@ -18,8 +18,8 @@
 //! cargo run -p tern-differential --release -- --seed 7 --first 4711 --cases 1 --show
 //! ```
 //!
-//! The host must have the instruction sets of x86-64-v2 and be of the vendor that the guest's model names, AMD: the
-//! vendors differ in a few places.
+//! The host must have the instruction sets of x86-64-v2. Best it is of the vendor that the guest's model names, AMD: vendors differ in a
+//! few places, which are left out on other hosts ([`vendors`]).
 #![allow(unsafe_code)]
 
 pub mod case;
@@ -33,3 +33,4 @@ pub mod random;
 pub mod registers;
 pub mod run;
 pub mod undefined;
+pub mod vendors;
