@@ -129,7 +129,8 @@ fn the_real_time_clock_interrupts_periodically_through_both_controllers() {
             g.sti()?;
             g.hlt()?;
             g.cli()?;
-            g.expect(r8, n)?;
+            // On a busy host the next one may have come before CLI.
+            g.expect_such(r8, move |count| count >= n)?;
         }
         g.movzx(eax, r9b)?;
         g.expect_such(rax, |c| c & 0xc0 == 0xc0)
