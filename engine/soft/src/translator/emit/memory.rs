@@ -191,7 +191,7 @@ impl Emitter<'_> {
         })
     }
 
-    /// The linear address of the memory operand into R10. What its parts are in is not changed, but for R10.
+    /// The linear address of the memory operand into R10. Returns the parts that it was made of; one may have been in R10.
     pub fn address(&mut self, instruction: &Instruction) -> Parts {
         let parts = self.parts(instruction);
         let Parts { base, index, displacement, narrow } = parts;
@@ -223,20 +223,10 @@ impl Emitter<'_> {
         if let Some(sum) = self.based_operand(guest, access) {
             return self.based(guest, access, sum);
         }
-        let Parts { base, index, displacement, narrow } = self.address(instruction);
+        let parts = self.address(instruction);
         let finder = self.find(guest, access);
         if let Finder::Site(site) = finder {
-            let is_there = ![base, index.map(|(index, _)| index)].contains(&Some(R10));
-            match base.filter(|_| is_there && !narrow && !has_segment_base(instruction)) {
-                Some(base) => {
-                    self.a.load(R10, frame::site(site, offset_of!(TlbSite, delta)));
-                    self.a.lea_sum(R10, Some(R10), Some((base, 0)), displacement);
-                    if index.is_some() {
-                        self.a.lea_sum(R10, Some(R10), index, 0);
-                    }
-                }
-                None => self.add_host_page(site),
-            }
+            self.host_address(site, instruction, parts);
         }
         (Memory::Checked, finder)
     }
@@ -418,6 +408,23 @@ impl Emitter<'_> {
             self.add_host_page(site);
         }
         finder
+    }
+
+    /// The operand's host address into R10, which is its offset in the page that a site knows: from the parts of the linear address, so
+    /// that it need not wait for the check, if all are still there.
+    fn host_address(&mut self, site: usize, instruction: &Instruction, parts: Parts) {
+        let Parts { base, index, displacement, narrow } = parts;
+        let in_r10 = [base, index.map(|(index, _)| index)].contains(&Some(R10));
+        match base {
+            Some(base) if !in_r10 && !narrow && !has_segment_base(instruction) => {
+                self.a.load(R10, frame::site(site, offset_of!(TlbSite, delta)));
+                self.a.lea_sum(R10, Some(R10), Some((base, 0)), displacement);
+                if index.is_some() {
+                    self.a.lea_sum(R10, Some(R10), index, 0);
+                }
+            }
+            _ => self.add_host_page(site),
+        }
     }
 
     /// An offset in the page that a site knows becomes a host address.
