@@ -62,8 +62,11 @@ fn main() -> Result<ExitCode> {
 }
 
 fn report(summary: &Summary) {
-    let Summary { cases, instructions, kinds, .. } = summary;
+    let Summary { cases, open, instructions, kinds, .. } = summary;
     println!("{cases} cases with {instructions} instructions, {} mismatches", summary.mismatches.len());
+    if *open > 0 {
+        println!("{open} of them are left open, as vendors differ");
+    }
     println!(
         "of {kinds} kinds of instructions {} came first in a case, {} of them in one that completed",
         summary.met.len(),

@@ -26,6 +26,7 @@ fn the_interpreter_does_what_the_processor_does() {
     let summary = run(plan).unwrap_or_else(|error| panic!("{error:?}"));
     let shown = summary.mismatches.iter().fold(String::new(), |text, mismatch| format!("{text}\n{mismatch}"));
     assert!(summary.mismatches.is_empty(), "{} mismatches:{shown}", summary.mismatches.len());
+    assert!(summary.open * 8 < summary.cases, "{} of {} cases are left open", summary.open, summary.cases);
     let once_or_twice = |code| summary.met.get(code).is_none_or(|&times| times < 3);
     let rare: BTreeSet<_> = COMPARED.iter().filter(|&code| once_or_twice(code)).collect();
     assert!(summary.cases < ROUNDS * kinds || rare.is_empty(), "hardly met: {rare:?}");

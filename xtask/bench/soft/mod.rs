@@ -52,8 +52,8 @@ has no clock that this kernel can rely on under TCG, and now and then stops ther
 most capable processor it can (`-cpu max`). 'native' is the same programs on this host, by its own
 processor and its own kernel. The real programs have a guest of their own, with a larger initramfs.
 
-In a round all of them boot, one after the other, and then take turns with each row, so that what
-else this computer does meets all of them alike. Medians over all rounds, of the times and of each
+In a round all of them boot, one after the other, and then take turns with each other row, so that
+what else this computer does meets all of them alike. Medians over all rounds, of the times and of each
 round's ratios; a ratio above 1 means that Tern is faster. The exit code tells whether nothing failed
 and what Tern promises was kept.";
 

@@ -36,17 +36,18 @@ pub(crate) fn text(summary: &Summary, promises: &[Promise]) -> String {
         add(format!("promise {verdict}: {what} ({})", significant(*measured)));
     }
     if let Some((unsteady, all)) = unsteady(summary) {
-        let apart = "of the numbers above are medians of rounds that lie far apart";
+        let apart = "of the ratios above are medians of rounds that lie far apart";
         add(format!("{unsteady} of {all} {apart}: is this computer busy with something else?"));
     }
     text
 }
 
-/// How many medians are of rounds of which the slowest took a quarter longer than the quickest, and how many there are; none
-/// if no median is.
+/// How many ratios are medians of rounds of which the greatest is a quarter more than the least, and how many there are; none if none
+/// is.
 fn unsteady(summary: &Summary) -> Option<(usize, usize)> {
-    let columns = 0..summary.names.len();
-    let all = summary.rows.iter().flat_map(|row| columns.clone().filter_map(|column| row.spread(column)));
+    let (tern, peers) = (summary.tern()?, summary.peers());
+    let all =
+        summary.rows.iter().flat_map(|row| peers.iter().filter_map(move |peer| row.spread(tern, *peer)));
     let (unsteady, steady): (Vec<_>, Vec<_>) = all.partition(|spread| *spread > UNSTEADY);
     (!unsteady.is_empty()).then(|| (unsteady.len(), unsteady.len() + steady.len()))
 }
@@ -186,7 +187,7 @@ kernel rows (geometric mean)                                            -       
 tern executed 90 million guest instructions per second
 failed: broken, tern, round 1: it broke
 promise BROKEN: to be quick (1.00)
-1 of 10 of the numbers above are medians of rounds that lie far apart: is this computer busy with something else?
+1 of 6 of the ratios above are medians of rounds that lie far apart: is this computer busy with something else?
 ";
         assert_eq!(text, expected);
     }

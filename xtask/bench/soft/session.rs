@@ -1,7 +1,7 @@
-//! One round: each contender's guest boots, then they take turns with every workload.
+//! One round: the contenders' guests boot one after the other, then they take turns with every workload.
 //!
 //! They take turns row by row because what else the host does comes and goes within seconds: so it meets all of them in the
-//! same row. A workload that fails is a row that says so, and does not cost the others theirs: a guest that is lost with it is
+//! same row. Who begins changes from round to round and from row to row. A workload that fails is a row that says so, and does not cost the others theirs: a guest that is lost with it is
 //! replaced by another one.
 
 use std::time::{Duration, Instant};
@@ -49,8 +49,8 @@ struct Session {
     boot: Vec<(&'static str, f64)>,
 }
 
-/// Starts the contenders one after the other, lets them take turns with the workloads, and powers them off. `first` counts who
-/// has the first turn.
+/// Starts the contenders one after the other, lets them take turns with the workloads, and powers them off; what they gave is in their
+/// order. The order of their turns begins `rotation` further.
 ///
 /// # Errors
 /// If a contender is not installed, or the like: what the guest does is told by the outcomes.
@@ -58,29 +58,32 @@ pub(crate) fn run(
     contenders: &[Contender],
     files: &Files,
     workloads: &[Workload],
-    first: usize,
+    rotation: usize,
     mut progress: impl FnMut(&Contender, &Workload, &Outcome),
 ) -> Result<Vec<Sample>> {
-    let mut turns = Vec::new();
-    for contender in contenders {
-        let turn = Turn::start(contender, files).with_context(|| format!("{} failed", contender.name))?;
-        turns.push(turn);
+    let all = contenders.len();
+    let order = |rotation: usize| (0..all).map(move |next| (rotation + next) % all);
+    let mut started: Vec<_> = contenders.iter().map(|_| None).collect();
+    for next in order(rotation) {
+        let contender = &contenders[next];
+        let runner = Runner::start(contender, files).with_context(|| format!("{} failed", contender.name))?;
+        started[next] = Some(runner);
     }
-    let all = turns.len();
+    let mut runners: Vec<_> = started.into_iter().flatten().collect();
     for (row, workload) in workloads.iter().enumerate() {
-        for next in 0..all {
-            let turn = &mut turns[(first + row + next) % all];
-            let outcome = turn.take(workload);
-            progress(turn.contender, workload, &outcome);
-            turn.outcomes.push(outcome);
+        for next in order(rotation + row) {
+            let runner = &mut runners[next];
+            let outcome = runner.measure(workload);
+            progress(runner.contender, workload, &outcome);
+            runner.outcomes.push(outcome);
         }
     }
-    Ok(turns.into_iter().map(Turn::end).collect())
+    Ok(runners.into_iter().map(Runner::end).collect())
 }
 
 /// A contender in a round.
 #[derive(Debug)]
-struct Turn<'a> {
+struct Runner<'a> {
     contender: &'a Contender,
     files: &'a Files,
     /// None if it was lost, or if nobody has anything to type there.
@@ -91,16 +94,16 @@ struct Turn<'a> {
     outcomes: Vec<Outcome>,
 }
 
-impl<'a> Turn<'a> {
+impl<'a> Runner<'a> {
     fn start(contender: &'a Contender, files: &'a Files) -> Result<Self> {
         let started = start(contender, files)?;
         let boot = started.as_ref().map(|session| session.boot.clone()).map_err(|error| format!("{error:#}"));
-        // Where nobody logs in the guest would only disturb the others.
+        // Where nobody logs in, the guest would only disturb the others.
         let session = started.ok().filter(|_| files.ready == Ready::Prompt);
         Ok(Self { contender, files, session, boot, clock: Clock::default(), outcomes: Vec::new() })
     }
 
-    fn take(&mut self, workload: &Workload) -> Outcome {
+    fn measure(&mut self, workload: &Workload) -> Outcome {
         let boot = match (&workload.source, &self.boot) {
             (Source::Boot(_) | Source::Shell(_), _) if self.contender.kind == Kind::Host => {
                 return Outcome::Absent;

@@ -85,22 +85,26 @@ impl Row {
         median(&self.values(contender))
     }
 
-    /// A contender's slowest round in times of its quickest.
-    pub fn spread(&self, contender: usize) -> Option<f64> {
-        let values = self.values(contender);
-        let quickest = values.iter().copied().reduce(f64::min)?;
-        Some(values.into_iter().fold(quickest, f64::max) / quickest)
+    /// How far the rounds' ratios lie apart: the greatest in times of the least.
+    pub fn spread(&self, tern: usize, peer: usize) -> Option<f64> {
+        let ratios = self.ratios(tern, peer);
+        let least = ratios.iter().copied().reduce(f64::min)?;
+        Some(ratios.into_iter().fold(least, f64::max) / least)
     }
 
     /// How many times as fast as `peer` contender `tern` is: the median over the rounds in which both have a value, because
     /// what disturbs one of them disturbs both in the same round.
     pub fn ratio(&self, tern: usize, peer: usize) -> Option<f64> {
+        median(&self.ratios(tern, peer))
+    }
+
+    fn ratios(&self, tern: usize, peer: usize) -> Vec<f64> {
         let pairs = self.rounds[tern].iter().zip(&self.rounds[peer]);
         let ratios = pairs.filter_map(|pair| match pair {
             (Outcome::Value(tern), Outcome::Value(peer)) => Some(peer / tern),
             _ => None,
         });
-        median(&ratios.collect::<Vec<_>>())
+        ratios.collect()
     }
 
     /// Whether the contender does not do this at all.

@@ -2,7 +2,7 @@
 
 use super::{Assembler, Host, R10};
 
-/// Guest memory after its check.
+/// Where guest memory is, after its check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Memory {
     /// At the host address in R10.

@@ -24,8 +24,8 @@
 //!   OP  [base + r10 + displacement]
 //! ```
 //!
-//! so that the access, for which others wait, need not wait for the check. Where the base or the index lies in memory, or a
-//! segment has a base too, and where the address must be known behind the access, R10 becomes the host address instead.
+//! so that the access, for which others wait, need not wait for the check. Else R10 becomes the host address: where a part of the address
+//! lies in memory or is no register, in a segment with a base, in 32 bits, and where other processors' code is looked for behind a store.
 //!
 //! The first access of a group checks for all of them, and each of them is
 //!
@@ -251,7 +251,7 @@ impl Emitter<'_> {
         self.is_based(guest, access).then_some(sum)
     }
 
-    /// Whether an access has a site that it finds its page by, and is over when it is done.
+    /// Whether an access has a site that it finds its page by, and nothing asks for its address behind it.
     fn is_based(&self, guest: &Guest, access: Access) -> bool {
         let ends = !(access.write && self.target.several_processors);
         self.wide && ends && self.has_site(guest) && Sites::has(access.size)
@@ -499,7 +499,7 @@ impl Emitter<'_> {
         }
     }
 
-    /// After a store to the host address in R10: code may have been decoded from there. `live` flags are kept.
+    /// After a store there: code may have been decoded from there. `live` flags are kept.
     pub fn stored(&mut self, guest: &Guest, memory: Memory, finder: Finder, size: usize, live: FlagSet) {
         if !self.target.several_processors {
             return;

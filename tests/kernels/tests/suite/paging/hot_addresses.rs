@@ -53,28 +53,34 @@ fn hot(g: &mut Long, access: impl FnOnce(&mut Long) -> Emit) -> Emit {
     })
 }
 
+/// The loop in the environment's own code, on one of so many processors.
+fn supervisor_finds(cpus: u32, expected: u64, access: impl FnOnce(&mut Long) -> Emit) {
+    long_with(cpus, |g| {
+        prepare(g);
+        hot(g, access)?;
+        g.expect(rdx, expected)
+    });
+}
+
 /// By one processor, by one of two, and by a user's program.
 fn finds(expected: u64, access: impl Fn(&mut Long) -> Emit + Copy) {
-    let prepare = |g: &mut Long| {
-        for (n, of) in [(0, 5), (1, 2), (2, 9), (3, 7)] {
-            g.map(n, frame(of) | P | RW | US);
-        }
-        for (first, of) in [(0, 5), (WORDS / 2, 2)] {
-            g.put(frame(of), &(first..first + WORDS / 2).map(word).collect::<Vec<_>>());
-        }
-    };
-    for cpus in [1, 2] {
-        long_with(cpus, |g| {
-            prepare(g);
-            hot(g, access)?;
-            g.expect(rdx, expected)
-        });
-    }
+    supervisor_finds(1, expected, access);
+    supervisor_finds(2, expected, access);
     long(|g| {
         prepare(g);
         g.user(|g| hot(g, access))?;
         g.expect(rdx, expected)
     });
+}
+
+/// Maps pages whose frames do not follow each other, two with words.
+fn prepare(g: &mut Long) {
+    for (n, of) in [(0, 5), (1, 2), (2, 9), (3, 7)] {
+        g.map(n, frame(of) | P | RW | US);
+    }
+    for (first, of) in [(0, 5), (WORDS / 2, 2)] {
+        g.put(frame(of), &(first..first + WORDS / 2).map(word).collect::<Vec<_>>());
+    }
 }
 
 #[test]
@@ -215,5 +221,30 @@ fn a_base_that_is_exchanged_with_what_it_leads_to_was_the_address() {
         g.add(rdx, rbx)?;
         g.mov(rcx, r8)?;
         g.add(rdx, qword_ptr(rdi + rcx))
+    });
+}
+
+#[test]
+fn an_access_between_those_of_a_group_disturbs_neither() {
+    finds(sum().wrapping_add(16 * u64::from(HOT)), |g| {
+        g.mov(qword_ptr(rdi + 16), 5)?;
+        g.mov(qword_ptr(rdi + 24), 11)?;
+        g.mov(rax, qword_ptr(rdi + 16))?;
+        g.mov(rcx, r8)?;
+        g.add(rdx, qword_ptr(rsi + rcx))?;
+        g.add(rax, qword_ptr(rdi + 24))?;
+        g.add(rdx, rax)
+    });
+}
+
+#[test]
+fn an_address_of_32_bits_counts_among_longer_ones() {
+    supervisor_finds(1, sum().wrapping_add(9 * u64::from(HOT)), |g| {
+        g.mov(dword_ptr(DATA), 9)?;
+        g.mov(ebx, DATA as u32 - 64)?;
+        g.mov(eax, dword_ptr(ebx + 64))?;
+        g.mov(rcx, r8)?;
+        g.add(rax, qword_ptr(rsi + rcx))?;
+        g.add(rdx, rax)
     });
 }
