@@ -187,7 +187,7 @@ kernel rows (geometric mean)                                            -       
 tern executed 90 million guest instructions per second
 failed: broken, tern, round 1: it broke
 promise BROKEN: to be quick (1.00)
-1 of 6 of the ratios above are medians of rounds that lie far apart: is this computer busy with something else?
+1 of 5 of the ratios above are medians of rounds that lie far apart: is this computer busy with something else?
 ";
         assert_eq!(text, expected);
     }
