@@ -86,23 +86,6 @@ pub struct Site {
     pub code: *const CodePage,
 }
 
-/// What a site serves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Extent {
-    /// Single accesses of so many bytes.
-    Single(usize),
-    /// Groups of accesses that take so many bytes together.
-    Group(usize),
-}
-
-impl Extent {
-    /// How many bytes.
-    pub const fn bytes(self) -> u64 {
-        let (Self::Single(bytes) | Self::Group(bytes)) = self;
-        bytes as u64
-    }
-}
-
 /// What a linear page is.
 #[derive(Debug, Clone, Copy)]
 pub struct Found {
@@ -360,10 +343,10 @@ impl Tlb {
         }
     }
 
-    /// Has site `number`, below [`ALL_SITES`], remember the page of its access at `linear`, which hits.
-    pub fn fill_site(&mut self, number: usize, extent: Extent, linear: u64, hit: Hit) {
+    /// Has site `number`, below [`ALL_SITES`], remember the page of its access of `size` bytes at `linear`, which hits.
+    pub fn fill_site(&mut self, number: usize, size: u64, linear: u64, hit: Hit) {
         let (tag, host) = (linear & !(PAGE - 1), hit.host & !(PAGE - 1));
-        let (limit, delta) = (PAGE + 1 - extent.bytes(), host.wrapping_sub(tag));
+        let (limit, delta) = (PAGE + 1 - size, host.wrapping_sub(tag));
         self.sites[number] = Site { tag, limit, delta, code: hit.code };
         let view = FIRST_SITE.partition_point(|&first| first <= number) - 1;
         let FilledSites { fills, places } = &mut self.filled_sites[view];
@@ -382,9 +365,9 @@ mod tests {
         Found { host, code: std::ptr::null(), read, write, global }
     }
 
-    fn fill(tlb: &mut Tlb, site: usize, extent: Extent, view: View, linear: u64) {
-        let hit = tlb.find(view, linear, extent.bytes(), true).expect("the table knows it");
-        tlb.fill_site(site, extent, linear, hit);
+    fn fill(tlb: &mut Tlb, site: usize, size: u64, view: View, linear: u64) {
+        let hit = tlb.find(view, linear, size, true).expect("the table knows it");
+        tlb.fill_site(site, size, linear, hit);
     }
 
     #[test]
@@ -417,7 +400,7 @@ mod tests {
         tlb.insert(View::User, 0x5000, found(0x10_0000, true, true, false));
         let hit = tlb.find(View::User, 0x5010, 4, true).expect("the table knows it");
         assert_eq!(hit.host, 0x10_0010);
-        tlb.fill_site(3, Extent::Single(4), 0x5010, hit);
+        tlb.fill_site(3, 4, 0x5010, hit);
         assert_eq!((tlb.sites[3].tag, tlb.sites[3].limit), (0x5000, 4093));
         tlb.flush_page(0x5fff);
         assert_eq!(tlb.sites[3].limit, 0);
@@ -428,7 +411,7 @@ mod tests {
         for global in [false, true] {
             let mut tlb = Tlb::new();
             tlb.insert(View::Supervisor, 0x5000, found(0x10_0000, true, true, global));
-            fill(&mut tlb, FIRST_SITE[1], Extent::Single(8), View::Supervisor, 0x5000);
+            fill(&mut tlb, FIRST_SITE[1], 8, View::Supervisor, 0x5000);
             tlb.flush_page(0x5000);
             assert_eq!(tlb.sites[FIRST_SITE[1]].limit, 0);
         }
@@ -440,8 +423,8 @@ mod tests {
         let kernel = 0xffff_8000_0000_5000;
         tlb.insert(View::Supervisor, kernel, found(0x10_0000, true, true, true));
         tlb.insert(View::User, 0x5000, found(0x20_0000, true, true, true));
-        fill(&mut tlb, FIRST_SITE[1], Extent::Single(8), View::Supervisor, kernel);
-        fill(&mut tlb, 2, Extent::Single(8), View::User, 0x5000);
+        fill(&mut tlb, FIRST_SITE[1], 8, View::Supervisor, kernel);
+        fill(&mut tlb, 2, 8, View::User, 0x5000);
         tlb.flush_local();
         assert!(tlb.read(View::Supervisor, kernel, 8).is_some() && tlb.read(View::User, 0x5000, 8).is_none());
         assert!(tlb.sites[FIRST_SITE[1]].limit != 0 && tlb.sites[2].limit == 0);
@@ -462,7 +445,7 @@ mod tests {
                         let linear = n * PAGE;
                         tlb.insert(view, linear, found(0x10_0000 + n * PAGE, true, true, false));
                         let site = first + n as usize % SITES[view as usize];
-                        fill(&mut tlb, site, Extent::Single(8), view, linear);
+                        fill(&mut tlb, site, 8, view, linear);
                     }
                 }
                 if round == 1 {
@@ -485,8 +468,8 @@ mod tests {
         let mut tlb = Tlb::new();
         tlb.insert(View::User, 0x5000, found(0x10_0000, true, true, false));
         tlb.insert(View::Supervisor, 0x9000, found(0x10_0000, true, true, false));
-        fill(&mut tlb, 0, Extent::Single(8), View::User, 0x5000);
-        fill(&mut tlb, 1, Extent::Group(64), View::User, 0x5000);
+        fill(&mut tlb, 0, 8, View::User, 0x5000);
+        fill(&mut tlb, 1, 64, View::User, 0x5000);
         tlb.forbid_writes(0x10_0000);
         assert!(
             tlb.write(View::User, 0x5000, 1).is_none() && tlb.write(View::Supervisor, 0x9000, 1).is_none()

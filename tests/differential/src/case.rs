@@ -267,8 +267,7 @@ fn always_defined(instruction: &Instruction) -> Rflags {
     let may_do_nothing = matches!(
         instruction.mnemonic(),
         M::Shl | M::Sal | M::Shr | M::Sar | M::Rol | M::Ror | M::Rcl | M::Rcr | M::Shld | M::Shrd
-    ) || instruction.has_rep_prefix()
-        || instruction.has_repne_prefix();
+    ) || has_repetition(instruction);
     if may_do_nothing {
         return Rflags::empty();
     }
@@ -300,6 +299,12 @@ fn sets_x87_pointers(instruction: &Instruction) -> bool {
 pub fn is_x87(instruction: &Instruction) -> bool {
     use iced_x86::CpuidFeature as F;
     instruction.cpuid_features().iter().any(|feature| matches!(feature, F::FPU | F::FPU287 | F::FPU387))
+}
+
+/// Whether the instruction has REP or REPNE.
+#[must_use]
+pub fn has_repetition(instruction: &Instruction) -> bool {
+    instruction.has_rep_prefix() || instruction.has_repne_prefix()
 }
 
 fn reads(instruction: &Instruction) -> Rflags {

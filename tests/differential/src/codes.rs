@@ -7,6 +7,7 @@ use iced_x86::{Code, CpuidFeature, EncodingKind, Instruction, Mnemonic, OpKind};
 use tern_x86::cpu::Mode;
 use tern_x86::cpuid::InstructionSets;
 
+use crate::case::has_repetition;
 use crate::vendors;
 
 /// What the guest's processor has beyond x86-64-v2: what the host has of it.
@@ -152,7 +153,7 @@ fn depends_on_surroundings(instruction: &Instruction) -> bool {
                 || is_far_indirect(instruction)
         }
         // The condition follows the prefix rather than the opcode; no manual says so.
-        M::Loope | M::Loopne => instruction.has_rep_prefix() || instruction.has_repne_prefix(),
+        M::Loope | M::Loopne => has_repetition(instruction),
         M::Mov | M::Pop => writes_segment_register(instruction.code()),
         // MPX's own instructions; a processor without it sees long no-operations, of which there are others.
         // Reads 32 bits, whatever its operand size says.

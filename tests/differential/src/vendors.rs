@@ -4,20 +4,19 @@
 use std::sync::LazyLock;
 
 use iced_x86::{Code, FlowControl, Instruction, Mnemonic, OpKind, Register};
+use tern_x86::cpuid::{CpuModel, CpuidContext};
 use tern_x86::state::Rflags;
 
-use crate::case::{Case, Extent, is_x87};
+use crate::case::{Case, Extent, has_repetition, is_x87};
+use crate::codes::SETS;
 use crate::registers::{End, Event, Outcome};
 
 /// Whether the host's processor is of the vendor that the guest's model names.
 static HOST_IS_MODELS: LazyLock<bool> = LazyLock::new(|| {
-    let leaf = std::arch::x86_64::__cpuid(0);
-    (leaf.ebx, leaf.edx, leaf.ecx) == (name(b"Auth"), name(b"enti"), name(b"cAMD"))
+    let host = std::arch::x86_64::__cpuid(0);
+    let model = CpuModel::most_capable(*SETS).leaf(0, 0, &CpuidContext::after_reset(0));
+    (host.ebx, host.ecx, host.edx) == (model.ebx, model.ecx, model.edx)
 });
-
-const fn name(text: &[u8; 4]) -> u32 {
-    u32::from_le_bytes(*text)
-}
 
 /// Whether this kind of instruction is not to be compared here.
 #[must_use]
@@ -70,10 +69,6 @@ pub fn open_flags(case: &Case, completed: bool) -> Rflags {
 
 fn is_repeated(instruction: &Instruction) -> bool {
     instruction.is_string_instruction() && has_repetition(instruction)
-}
-
-fn has_repetition(instruction: &Instruction) -> bool {
-    instruction.has_rep_prefix() || instruction.has_repne_prefix()
 }
 
 /// Whether others do something else when all goes well.

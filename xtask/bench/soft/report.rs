@@ -15,7 +15,7 @@ const NOTHING: &str = "-";
 /// What stands where every round failed.
 const FAILED: &str = "failed";
 
-/// A contender's slowest round of a row in times of its quickest, from which on something else may have disturbed it.
+/// How far apart the ratios of a row's rounds lie, the greatest in times of the least, from where on something may have disturbed them.
 const UNSTEADY: f64 = 1.25;
 
 /// A table of medians and ratios, and below it what failed and what became of the promises.

@@ -1,7 +1,9 @@
 //! One round: the contenders' guests boot one after the other, then they take turns with every workload.
 //!
 //! They take turns row by row because what else the host does comes and goes within seconds: so it meets all of them in the
-//! same row. Who begins changes from round to round and from row to row. A workload that fails is a row that says so, and does not cost the others theirs: a guest that is lost with it is
+//! same row. Who begins changes from round to round and from row to row.
+//!
+//! A workload that fails is a row that says so, and does not cost the others theirs: a guest that is lost with it is
 //! replaced by another one.
 
 use std::time::{Duration, Instant};
@@ -275,14 +277,15 @@ mod tests {
         Files { image, unpacked, memory: 0, cpu, ready, program, drives: Vec::new() }
     }
 
+    /// A row of the program's.
+    fn row(name: &str) -> Workload {
+        let (unit, group, source) = ("us".into(), workload::Group::Kernel, Source::Program);
+        Workload { name: name.into(), unit, group, source }
+    }
+
     fn outcomes(kind: Kind, script: fn(&Files) -> Result<Command>, names: &[&str]) -> Vec<Outcome> {
         let contender = Contender { name: "fake", kind, command: script };
-        let program = names.iter().map(|name| Workload {
-            name: (*name).into(),
-            unit: "us".into(),
-            group: workload::Group::Kernel,
-            source: Source::Program,
-        });
+        let program = names.iter().map(|name| row(name));
         let workloads: Vec<_> = workload::boot().into_iter().chain(program).collect();
         run(&[contender], &files(), &workloads, 0, |_, _, _| ()).unwrap().remove(0).outcomes
     }
@@ -340,14 +343,9 @@ mod tests {
     #[test]
     fn contenders_take_turns_row_by_row_and_each_begins_in_its_turn() {
         let named = |name| Contender { name, kind: Kind::Host, command: host };
-        let row = Workload {
-            name: "good".into(),
-            unit: "us".into(),
-            group: workload::Group::Kernel,
-            source: Source::Program,
-        };
+        let rows = [row("good"), row("good")];
         let mut turns = Vec::new();
-        let samples = run(&[named("a"), named("b")], &files(), &[row.clone(), row], 1, |contender, _, _| {
+        let samples = run(&[named("a"), named("b")], &files(), &rows, 1, |contender, _, _| {
             turns.push(contender.name);
         });
         assert_eq!(turns, ["b", "a", "a", "b"]);

@@ -16,7 +16,7 @@ use super::frequent::SAMPLED;
 use crate::blocks::SoftOp;
 use crate::environment::{Answer, SoftEnvironment, finish};
 use crate::ram::{CodePage, PAGE};
-use crate::tlb::{ALL_SITES, Extent, Hit};
+use crate::tlb::{ALL_SITES, Hit};
 
 /// Who accesses memory, as translated code tells with a question about it: where in the page the instruction is, which site it has and
 /// how wide its access is.
@@ -87,12 +87,6 @@ impl Accessor {
         1 << (self.0 >> Self::SIZE_SHIFT & Self::SIZE_MASK)
     }
 
-    /// What its site serves.
-    pub const fn extent(self) -> Extent {
-        let size = self.size() as usize;
-        if self.is_group() { Extent::Group(size) } else { Extent::Single(size) }
-    }
-
     /// The segment that a non-canonical address is told by.
     pub const fn segment(self) -> SegmentRegister {
         if self.0 & Self::STACK != 0 { SegmentRegister::Ss } else { SegmentRegister::Ds }
@@ -157,7 +151,7 @@ pub unsafe extern "sysv64" fn miss(
     }
     match ask(p, linear, accessor, write != 0, from) {
         Ok(hit) => {
-            p.env.tlb.fill_site(accessor.site(), accessor.extent(), linear, hit);
+            p.env.tlb.fill_site(accessor.site(), accessor.size(), linear, hit);
             Reply::found(1)
         }
         Err(handler) => Reply { answer: 0, handler },

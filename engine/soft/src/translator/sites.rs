@@ -6,7 +6,16 @@
 //! A single access uses what its site knows at once. A group's members rely on it until the unit ends, so that no two groups of a
 //! unit may share a site.
 
-use crate::tlb::{Extent, FIRST_SITE, REMEMBERED, SITES, View};
+use crate::tlb::{FIRST_SITE, REMEMBERED, SITES, View};
+
+/// What a site serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// Single accesses of so many bytes.
+    Single(usize),
+    /// Groups of accesses that take so many bytes together.
+    Group(usize),
+}
 
 /// With the number of each 256 sites that they have.
 const SHARES: [(Extent, usize); 10] = {

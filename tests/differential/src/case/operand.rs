@@ -5,6 +5,7 @@ use std::ops::Range;
 use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 use tern_x86::state::Rflags;
 
+use super::has_repetition;
 use crate::codes::mode;
 use crate::encode::Encoded;
 use crate::layout::{CODE, DATA, Memory, STACK, offset_of};
@@ -282,8 +283,7 @@ fn values(instruction: &Instruction, registers: &mut Registers, memory: &mut Mem
     if instruction.memory_index().is_vector_register() && !random.one_in(8) {
         near_indices(instruction, registers, random);
     }
-    let repeats = instruction.has_rep_prefix() || instruction.has_repne_prefix();
-    if repeats && !random.one_in(16) {
+    if has_repetition(instruction) && !random.one_in(16) {
         registers.gpr[RCX] = random.below(300) >> random.below(9);
     }
 }

@@ -42,12 +42,12 @@ use super::super::calls::Accessor;
 use super::cold::Cold;
 use super::scratch::Holds;
 use super::{Checks, Emitter, Guest, host};
-use crate::tlb::{ENTRIES, Extent, Site as TlbSite};
+use crate::tlb::{ENTRIES, Site as TlbSite};
 use crate::translator::assembler::*;
 use crate::translator::flags::FlagSet;
 use crate::translator::frame;
 use crate::translator::groups::{Member, Part};
-use crate::translator::sites::Sites;
+use crate::translator::sites::{Extent, Sites};
 
 /// A memory access to be checked.
 #[derive(Debug, Clone, Copy)]
