@@ -48,6 +48,17 @@ impl Origin {
     }
 }
 
+/// The pages a block was decoded from, one or two.
+#[derive(Debug, Clone, Copy)]
+pub struct Origins([Origin; 2]);
+
+impl Origins {
+    /// Whether the code is still what was decoded.
+    pub fn are_current(&self) -> bool {
+        self.0.iter().all(Origin::is_current)
+    }
+}
+
 /// A remembered successor: the block that starts `delta` bytes from this one's start, in the same page.
 #[derive(Debug, Clone, Copy)]
 pub struct Link {
@@ -113,6 +124,11 @@ impl Block {
             units: [UnitState::Cold; REMEMBERED],
             plain_units: [UnitState::Cold; REMEMBERED],
         }
+    }
+
+    /// Where all of it was decoded from.
+    pub fn origins(&self) -> Origins {
+        Origins([self.origin, self.second.map_or(self.origin, |(_, second)| second)])
     }
 }
 

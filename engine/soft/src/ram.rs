@@ -50,7 +50,7 @@ impl CodePage {
     /// The present version.
     #[inline(always)]
     pub fn version(&self) -> u32 {
-        self.version.load(Ordering::Relaxed)
+        self.version.load(Ordering::Acquire)
     }
 
     /// Whether anything was decoded from the page.
@@ -76,10 +76,11 @@ impl CodePage {
 /// How often any page's version has moved on, in any machine of this process.
 static CODE_CHANGES: AtomicU64 = AtomicU64::new(0);
 
-/// A number that moves on whenever a page's version does: while it stands still, no decoded code becomes stale.
+/// A number that moves on whenever a page's version has done so: code that became stale before it moved is found so by whoever has read
+/// this number first.
 #[inline(always)]
 pub fn code_changes() -> u64 {
-    CODE_CHANGES.load(Ordering::Relaxed)
+    CODE_CHANGES.load(Ordering::Acquire)
 }
 
 /// The lines that `size` bytes at `offset` of a page touch.

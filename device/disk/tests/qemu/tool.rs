@@ -2,20 +2,34 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use tern_disk::{DiskOptions, Operation};
 
 use crate::client::Client;
 
+/// For how long a lock may outlive what held it: a process that another test starts has copies of this one's descriptors, until it has
+/// become the other program, and with them their locks.
+const LOCKS_LINGER: Duration = Duration::from_secs(5);
+
 /// Runs a program of QEMU's; what it prints is returned.
 pub fn qemu(program: &str, arguments: &[&str], folder: &Path) -> String {
-    let output = Command::new(program).args(arguments).current_dir(folder).output().unwrap_or_else(|error| {
-        panic!("{program} cannot be started ({error}): install it with `apt-get install qemu-utils`")
-    });
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{program} {arguments:?}: {text}{errors}");
-    text
+    let begun = Instant::now();
+    loop {
+        let output = Command::new(program).args(arguments).current_dir(folder).output();
+        let output = output.unwrap_or_else(|error| {
+            panic!("{program} cannot be started ({error}): install it with `apt-get install qemu-utils`")
+        });
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        if output.status.success() {
+            return text;
+        }
+        let errors = String::from_utf8_lossy(&output.stderr);
+        let is_locked = errors.contains("Failed to get") && errors.contains("lock");
+        assert!(is_locked && begun.elapsed() < LOCKS_LINGER, "{program} {arguments:?}: {text}{errors}");
+        thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// Runs `qemu-img`.

@@ -341,15 +341,22 @@ impl SoftEnvironment {
         })
     }
 
-    /// Prepares for running translated code from `unit` on, at the present instruction pointer.
-    pub fn entry(&mut self, cpu: &Cpu, unit: Translated, remember: bool) -> Entry {
+    /// Prepares for running translated code from `block`'s `unit` on, at the present instruction pointer.
+    pub fn entry(&mut self, cpu: &Cpu, block: *mut Block, unit: Translated, remember: bool) -> Entry {
         let changes = code_changes();
+        let mut is_current = true;
         if changes != self.code_changes {
-            self.code_changes = changes;
             self.forget_jump_tables();
+            // The block may have been looked up before the change. Then its unit still runs, or there might be no end of changes, but
+            // nothing leads to it or on from it, and what serialises leaves it.
+            // SAFETY: `self.blocks` owns it.
+            is_current = unsafe { (*block).origins() }.are_current();
+            if is_current {
+                self.code_changes = changes;
+            }
         }
         self.settle_width(cpu);
-        if remember {
+        if remember && is_current {
             let code = self.translator.table_entry(unit);
             self.translated.jumps(self.view).insert(cpu.rip, code);
         }

@@ -32,11 +32,9 @@ impl SoftVcpu {
         loop {
             while let Some(unit) = plain.or_else(|| self.translated(block, heat)) {
                 let exit = if self.p.env.is_verified(block) {
-                    // SAFETY: the environment gave the block, and nothing was asked of it since.
-                    let origin = unsafe { (*block).origin };
-                    self.run_verified(origin, unit)?
+                    self.run_verified(block, unit)?
                 } else {
-                    self.run_translated(unit, plain.is_none())?
+                    self.run_translated(block, unit, plain.is_none())?
                 };
                 plain = None;
                 if self.must_look() {
@@ -98,10 +96,10 @@ impl SoftVcpu {
             || cpu.pending.interrupt_shadow
     }
 
-    /// Runs translated code from `unit`, which is at the present instruction pointer and may be remembered for it.
-    fn run_translated(&mut self, unit: Translated, remember: bool) -> Result<Exit, Stop> {
+    /// Runs translated code from `block`'s `unit`, which is at the present instruction pointer and may be remembered for it.
+    fn run_translated(&mut self, block: *mut Block, unit: Translated, remember: bool) -> Result<Exit, Stop> {
         let Processor { cpu, env } = &mut *self.p;
-        let entry = env.entry(cpu, unit, remember);
+        let entry = env.entry(cpu, block, unit, remember);
         let left = self.next_poll.saturating_sub(env.statistics.instructions);
         let budget = left.clamp(1, POLL_INTERVAL) as i32;
         // SAFETY: the processor is on its stage, and nothing refers to it; the unit is current, as its block is.

@@ -1,20 +1,25 @@
 //! Lockstep: translated code and the interpreter do the same on trial, and both must agree before the interpreter does it for
 //! good.
 
+use std::thread;
+use std::time::Duration;
+
 use tern_x86::environment::Processor;
 use tern_x86::exception::Stop;
 use tern_x86::state::{Activity, Rflags};
 
 use super::SoftVcpu;
-use crate::blocks::Origin;
+use crate::blocks::{Block, Origins};
 use crate::environment::SoftEnvironment;
 use crate::ram::PAGE;
 use crate::translator::{self, Defined, End, Exit, MAX_TRACE_INSTRUCTIONS, Translated, compare, scan};
 
 impl SoftVcpu {
-    /// Runs the unit of a block of this origin on trial, has the interpreter do the same, and then do it for good. If the
+    /// Runs a block's unit on trial, has the interpreter do the same, and then do it for good. If the
     /// trials differ, that is noted and the machine is made to end.
-    pub(super) fn run_verified(&mut self, origin: Origin, unit: Translated) -> Result<Exit, Stop> {
+    pub(super) fn run_verified(&mut self, block: *mut Block, unit: Translated) -> Result<Exit, Stop> {
+        // SAFETY: the environment gave the block, and nothing was asked of it since.
+        let origins = unsafe { (*block).origins() };
         let end = |p: &Processor<SoftEnvironment>, stopped: bool| End {
             cpu: Box::new(p.cpu.clone()),
             exception: stopped.then_some(p.cpu.exception),
@@ -23,7 +28,7 @@ impl SoftVcpu {
             |p: &Processor<SoftEnvironment>, end: &End| end.exception.is_none() && p.cpu.rip == end.cpu.rip;
         let p = &mut *self.p;
         let before = p.cpu.clone();
-        let entry = p.env.entry(&p.cpu, unit, false);
+        let entry = p.env.entry(&p.cpu, block, unit, false);
         let route = p.env.translator.route(unit);
         let code_bytes = p.env.code_page(&mut p.cpu).unwrap_or_default();
         p.env.begin_trial();
@@ -72,10 +77,9 @@ impl SoftVcpu {
             Rflags::empty()
         };
         let differs = compare(&translated, &interpreted, flags);
-        // Another processor may have changed the code in between.
-        let same_code = origin.is_current() || !p.env.has_several_processors();
-        let comparable = predictable && same_code;
-        if let Some(what) = differs.or_else(|| pages.difference()).filter(|_| comparable) {
+        let same_code = || !p.env.has_several_processors() || stay_current(origins);
+        let counts = |_: &String| predictable && same_code();
+        if let Some(what) = differs.or_else(|| pages.difference()).filter(counts) {
             self.disagreement = Some(format!(
                 "the translator and the interpreter disagree about the code at {:#x} after {done} instructions \
                  (exit {exit:?}):\n{what}\n  instructions: {path:02x?}\n  before: {:x?}",
@@ -94,4 +98,14 @@ impl SoftVcpu {
         }
         Ok(exit)
     }
+}
+
+/// Whether nobody has changed the code. Another processor's change is seen before it is known as one: it is waited for.
+fn stay_current(origins: Origins) -> bool {
+    const STEP: Duration = Duration::from_millis(1);
+    const STEPS: usize = 5000;
+    (0..STEPS).all(|_| {
+        thread::sleep(STEP);
+        origins.are_current()
+    })
 }

@@ -1,7 +1,8 @@
 //! Code that is written while it is used (APM volume 2, section 7.6.1).
 
+use iced_x86::IcedError;
 use iced_x86::code_asm::*;
-use tern_test_kernels::guest::Emit;
+use tern_test_kernels::guest::{Emit, place};
 use tern_test_kernels::long::*;
 
 /// MOV EAX, imm32; RET: the immediate is at offset 1.
@@ -277,6 +278,69 @@ fn code_that_is_changed_while_another_processor_runs_it_is_the_old_or_the_new() 
         g.cpuid()?;
         g.call(r13)?;
         g.expect(rax, LAST.into())?;
+        g.expect(r12, 0)
+    });
+}
+
+#[test]
+fn what_was_changed_before_a_serialisation_is_seen_while_changes_go_on() {
+    // One processor changes two functions and then says so, again and again. The other one looks what was said, serialises, and calls
+    // them: the one beside its loop by its distance, the other, in another page, by a register.
+    const LAST: i32 = 30_000;
+    const ELSEWHERE: u64 = frame(0) + 3;
+    const LOOP: u64 = frame(1);
+    const BESIDE: u64 = LOOP + 0x803;
+    let reader = || -> Result<Vec<u8>, IcedError> {
+        let mut g = CodeAssembler::new(64)?;
+        let (mut again, mut fine) = (g.create_label(), [g.create_label(), g.create_label()]);
+        place(&mut g, &mut again)?;
+        g.mov(ebp, dword_ptr(READY))?;
+        g.xor(eax, eax)?;
+        g.cpuid()?;
+        for (fine, function) in fine.iter_mut().zip([BESIDE, ELSEWHERE]) {
+            match function {
+                BESIDE => g.call(BESIDE)?,
+                _ => g.call(r13)?,
+            }
+            g.cmp(eax, ebp)?;
+            g.jae(*fine)?;
+            g.inc(r12d)?;
+            place(&mut g, fine)?;
+        }
+        g.cmp(ebp, LAST)?;
+        g.jne(again)?;
+        g.ret()?;
+        g.assemble(LOOP)
+    };
+    long_with(2, |g| {
+        g.put_bytes(LOOP, reader()?);
+        g.put_bytes(BESIDE, FUNCTION);
+        g.put_bytes(ELSEWHERE, FUNCTION);
+        g.on_others(|g| {
+            let mut again = g.create_label();
+            g.mov(edx, 1)?;
+            g.place(&mut again)?;
+            g.mov(dword_ptr(BESIDE + 1), edx)?;
+            g.mov(dword_ptr(ELSEWHERE + 1), edx)?;
+            g.mov(dword_ptr(READY), edx)?;
+            // At times long enough for the other processor to be in the midst of anything.
+            g.mov(ecx, edx)?;
+            g.and(ecx, 0x3f)?;
+            g.inc(ecx)?;
+            let mut wait = g.create_label();
+            g.place(&mut wait)?;
+            g.pause()?;
+            g.dec(ecx)?;
+            g.jnz(wait)?;
+            g.inc(edx)?;
+            g.cmp(edx, LAST)?;
+            g.jbe(again)
+        })?;
+        g.start_others(1)?;
+        g.xor(r12d, r12d)?;
+        g.mov(r13d, ELSEWHERE as u32)?;
+        g.mov(eax, LOOP as u32)?;
+        g.call(rax)?;
         g.expect(r12, 0)
     });
 }
