@@ -1,7 +1,7 @@
 //! Decoded code: blocks of straight-line operations, found by the physical address and the mode they were decoded for.
 //!
 //! A block never reaches into a second page, except for one that consists of a single instruction across the boundary.
-//! It is stale when the version of a page it was decoded from has moved on ([`crate::ram`]).
+//! It is stale when the version of a page it was decoded from has moved on ([`crate::code_page`]).
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -9,8 +9,8 @@ use std::hash::{BuildHasherDefault, Hasher};
 use tern_x86::cpu::Mode;
 use tern_x86::decode::Op;
 
+use crate::code_page::CodePage;
 use crate::environment::SoftEnvironment;
-use crate::ram::CodePage;
 use crate::tlb::REMEMBERED;
 use crate::translator::{Route, Translated};
 
@@ -105,6 +105,16 @@ pub enum UnitState {
     Untranslatable,
     /// There it is.
     Translated(Translated),
+}
+
+impl UnitState {
+    /// The unit, if there is one.
+    pub const fn translated(self) -> Option<Translated> {
+        match self {
+            Self::Translated(unit) => Some(unit),
+            Self::Cold | Self::Untranslatable => None,
+        }
+    }
 }
 
 impl Block {

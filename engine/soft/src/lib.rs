@@ -25,6 +25,7 @@
 #![allow(unsafe_code)]
 
 mod blocks;
+mod code_page;
 mod doorbells;
 mod environment;
 mod executable;

@@ -1,94 +1,16 @@
-//! Where the guest's physical memory lies in the host, and which of it holds decoded code.
-//!
-//! Blocks of decoded code are private to each processor, but a write by any of them must invalidate the blocks of all.
-//! Therefore every page has a [`CodePage`]: which of its 64-byte lines have been decoded from, and a version. Blocks remember
-//! the version and are stale when it has moved on.
-//!
-//! ```text
-//! writer                                       decoder ([`Ram::decode_begins`])
-//! store the bytes                              read the version
-//! page without lines? then nothing to do       set the lines
-//! fence                                        the page's first under this version: barrier on all threads
-//! none of the written lines? nothing to do     read the bytes
-//! clear the lines
-//! move the version on
-//! ```
-//!
-//! One of the two always sees the other. A writer that finds no lines in the page does so without a fence: it would have
-//! to read them before its store becomes visible, and the decoder's barrier waits that out. Once a page has lines, writers
-//! fence by themselves, so one barrier for each page and version is enough; a decoder that relies on an earlier one's
-//! barrier has read the same version, and is stale if the lines were cleared since.
+//! Where the guest's physical memory lies in the host, and who is told of writes to it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::atomic::{Ordering, fence};
 
 use tern_engine::{GuestMemory, WriteWatch};
 use vm_memory::{Address, GuestMemoryBackend, GuestMemoryRegion};
 
+use crate::code_page::{CodePage, Readers};
 use crate::host;
 
 /// Bytes of a page.
 pub const PAGE: u64 = 4096;
-
-/// What is known of code in one page of RAM.
-#[derive(Debug, Default)]
-pub struct CodePage {
-    /// Bit `n`: something was decoded from bytes `64n..64n+64`.
-    lines: AtomicU64,
-    /// Moves on whenever such a line is written.
-    version: AtomicU32,
-    /// One more than the version under which the barrier was made; see the head of this file.
-    fenced: AtomicU32,
-}
-
-impl CodePage {
-    /// A page without decoded code.
-    pub const fn new() -> Self {
-        Self { lines: AtomicU64::new(0), version: AtomicU32::new(0), fenced: AtomicU32::new(0) }
-    }
-
-    /// The present version.
-    #[inline(always)]
-    pub fn version(&self) -> u32 {
-        self.version.load(Ordering::Acquire)
-    }
-
-    /// Whether anything was decoded from the page.
-    #[inline(always)]
-    pub fn has_code(&self) -> bool {
-        self.lines.load(Ordering::Relaxed) != 0
-    }
-
-    /// After a write of `size` (at most a page) bytes at `offset`: whether it hit code, whose blocks are stale now.
-    #[cold]
-    pub fn written(&self, offset: u64, size: u64) -> bool {
-        fence(Ordering::SeqCst);
-        if self.lines.load(Ordering::SeqCst) & lines(offset, size) == 0 {
-            return false;
-        }
-        self.lines.store(0, Ordering::SeqCst);
-        self.version.fetch_add(1, Ordering::SeqCst);
-        CODE_CHANGES.fetch_add(1, Ordering::SeqCst);
-        true
-    }
-}
-
-/// How often any page's version has moved on, in any machine of this process.
-static CODE_CHANGES: AtomicU64 = AtomicU64::new(0);
-
-/// A number that moves on whenever a page's version has done so: code that became stale before it moved is found so by whoever has read
-/// this number first.
-#[inline(always)]
-pub fn code_changes() -> u64 {
-    CODE_CHANGES.load(Ordering::Acquire)
-}
-
-/// The lines that `size` bytes at `offset` of a page touch.
-fn lines(offset: u64, size: u64) -> u64 {
-    let first = offset % PAGE / 64;
-    let last = ((offset % PAGE + size.max(1) - 1) / 64).min(63);
-    u64::MAX << first & u64::MAX >> (63 - last)
-}
 
 #[derive(Debug)]
 struct Region {
@@ -129,7 +51,7 @@ impl RamPage<'_> {
 pub struct Ram {
     regions: Vec<Region>,
     pages: Arc<[CodePage]>,
-    several_processors: bool,
+    readers: Readers,
     /// Keeps the mappings alive.
     memory: GuestMemory,
 }
@@ -154,22 +76,19 @@ impl Ram {
             regions.push(Region { start, length, host, first_page: pages, watch });
             pages += usize::try_from(length / PAGE).map_err(std::io::Error::other)?;
         }
-        let several_processors = cpus > 1;
-        if several_processors {
-            membarrier(libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED)?;
-        }
+        let readers = Readers::new(cpus)?;
         // SAFETY: all-zero bytes are the valid default of the atomics in a CodePage.
         let pages: Arc<[CodePage]> = unsafe { Arc::new_zeroed_slice(pages).assume_init() };
         for region in &regions {
             let (first, pages) = (region.first_page, Arc::clone(&pages));
             region.watch.listen(Box::new(move |offset, length| written(&pages[first..], offset, length)));
         }
-        Ok(Self { regions, pages, several_processors, memory })
+        Ok(Self { regions, pages, readers, memory })
     }
 
-    /// Whether other processors may write what one decodes.
-    pub const fn has_several_processors(&self) -> bool {
-        self.several_processors
+    /// The processors that decode what is written here.
+    pub const fn readers(&self) -> &Readers {
+        &self.readers
     }
 
     /// The memory, for what the engine itself writes: code there is found stale as after any write.
@@ -187,23 +106,10 @@ impl Ram {
         Some(RamPage { host: region.host + offset, code, watch: &region.watch, offset })
     }
 
-    /// Announces that code at `offset` of the page is about to be decoded, and returns the version the block will have.
-    pub fn decode_begins(&self, page: &CodePage, offset: u64, size: u64) -> u32 {
-        let version = page.version.load(Ordering::SeqCst);
-        page.lines.fetch_or(lines(offset, size), Ordering::SeqCst);
-        let mark = version.wrapping_add(1);
-        if self.several_processors && page.fenced.load(Ordering::SeqCst) != mark {
-            // Registered above, the command cannot fail.
-            let _ = membarrier(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED);
-            page.fenced.store(mark, Ordering::SeqCst);
-        }
-        version
-    }
-
     /// All of memory may have changed, while no processor ran: whatever was decoded is stale.
     pub fn replaced(&self) {
         for page in self.pages.iter().filter(|page| page.has_code()) {
-            page.written(0, PAGE);
+            page.written(0, PAGE, u64::MAX, |_| true);
         }
     }
 
@@ -221,7 +127,7 @@ impl Ram {
         let Some(page) = self.page(physical) else { return };
         page.note_write();
         if page.code.has_code() {
-            page.code.written(physical % PAGE, size);
+            page.code.written_by_machine(physical % PAGE, size);
         }
     }
 }
@@ -239,7 +145,7 @@ fn written(pages: &[CodePage], offset: u64, length: u64) {
         if page.has_code() {
             let start = offset.max(number * PAGE);
             let end = last.min(number * PAGE + (PAGE - 1));
-            page.written(start % PAGE, end - start + 1);
+            page.written_by_machine(start % PAGE, end - start + 1);
         }
     }
 }
@@ -275,32 +181,15 @@ impl tern_x86::paging::PhysicalMemory for &Ram {
     }
 }
 
-/// A memory barrier on all threads of this process that are running.
-fn membarrier(command: libc::c_int) -> std::io::Result<()> {
-    // SAFETY: the system call has no memory operands.
-    match unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) } {
-        0 => Ok(()),
-        _ => Err(std::io::Error::last_os_error()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn lines_cover_what_a_write_touches() {
-        assert_eq!(lines(0, 1), 1);
-        assert_eq!(lines(63, 2), 0b11);
-        assert_eq!(lines(4095, 1), 1 << 63);
-        assert_eq!(lines(0, 4096), u64::MAX);
-        assert_eq!(lines(4090, 100), 1 << 63);
-    }
-
-    #[test]
     fn what_the_machine_writes_moves_the_versions_of_decoded_lines() {
-        let pages = [CodePage::default(), CodePage::default(), CodePage::default()];
-        pages.iter().for_each(|page| page.lines.store(1, Ordering::SeqCst));
+        let pages = [CodePage::new(), CodePage::new(), CodePage::new()];
+        let readers = Readers::new(1).unwrap();
+        pages.iter().for_each(|page| assert_eq!(page.decode_begins(0, 64, &readers), 0));
         let versions = || pages.each_ref().map(CodePage::version);
         written(&pages, 64, PAGE - 64);
         assert_eq!(versions(), [0, 0, 0]);
@@ -308,15 +197,5 @@ mod tests {
         assert_eq!(versions(), [1, 1, 1]);
         written(&pages, 3 * PAGE, u64::MAX);
         assert_eq!(versions(), [1, 1, 1]);
-    }
-
-    #[test]
-    fn only_writes_to_decoded_lines_move_the_version() {
-        let page = CodePage::default();
-        page.lines.store(0b10, Ordering::SeqCst);
-        assert!(!page.written(0, 64));
-        assert!(page.written(60, 8));
-        assert_eq!(page.version(), 1);
-        assert!(!page.written(60, 8));
     }
 }

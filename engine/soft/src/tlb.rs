@@ -11,7 +11,8 @@
 use std::mem::offset_of;
 use std::ptr::NonNull;
 
-use crate::ram::{CodePage, PAGE};
+use crate::code_page::CodePage;
+use crate::ram::PAGE;
 
 /// Entries of each table, a power of two: 8 MiB. With half of them, loads all over so much take 1.6 times as long.
 pub const ENTRIES: usize = 2048;

@@ -161,7 +161,7 @@ pub fn xlat<E: Environment>(p: &mut Processor<E>, op: &Op<E>) -> Outcome {
     Ok(())
 }
 
-/// Instructions without an effect here: NOP, PREFETCH, LFENCE, SFENCE, ENDBR.
+/// Instructions without an effect here: NOP, PREFETCH, ENDBR.
 pub fn nop<E: Environment>(_: &mut Processor<E>, _: &Op<E>) -> Outcome {
     Ok(())
 }
@@ -172,8 +172,8 @@ pub fn pause<E: Environment>(p: &mut Processor<E>, _: &Op<E>) -> Outcome {
     Ok(())
 }
 
-/// MFENCE.
-pub fn mfence<E: Environment>(p: &mut Processor<E>, _: &Op<E>) -> Outcome {
+/// MFENCE; SFENCE and LFENCE order less. Translated code's own stores may be non-temporal.
+pub fn fence<E: Environment>(p: &mut Processor<E>, _: &Op<E>) -> Outcome {
     p.env.fence();
     Ok(())
 }

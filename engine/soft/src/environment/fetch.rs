@@ -10,6 +10,7 @@ use tern_x86::paging::{self, Access, AccessKind, Translation};
 
 use super::SoftEnvironment;
 use crate::blocks::{Block, MAX_OPS, Origin, SoftOp};
+use crate::code_page::CodePage;
 use crate::host;
 use crate::ram::{PAGE, RamPage};
 use crate::translator::{Jumps, MAX_TRACE_INSTRUCTIONS};
@@ -248,11 +249,11 @@ impl SoftEnvironment {
     /// Has writes to `decoded`, the bytes of `source`, noticed from now on. If they are not that any more, what was made from
     /// them is born stale.
     pub(super) fn watch(&mut self, source: Source<'_>, decoded: &[u8]) -> Origin {
-        if !self.ram.has_several_processors() && !source.page.code.has_code() {
+        if self.ram.readers().is_one() && !source.page.code.has_code() {
             self.tlb.forbid_writes(source.page.host);
         }
         let code: *const _ = source.page.code;
-        let version = self.ram.decode_begins(source.page.code, source.offset, decoded.len() as u64);
+        let version = source.page.code.decode_begins(source.offset, decoded.len() as u64, self.ram.readers());
         let mut now = [0; MAX_BYTES];
         let mut parts = (0..).step_by(MAX_BYTES).zip(decoded.chunks(MAX_BYTES));
         let is_the_same = parts.all(|(at, part)| {
@@ -303,7 +304,7 @@ impl Source<'_> {
 }
 
 /// A page of code that never changes, for what is decoded from outside of RAM.
-static FLOATING: crate::ram::CodePage = crate::ram::CodePage::new();
+static FLOATING: CodePage = CodePage::new();
 const NOWHERE: Origin = Origin::new(&raw const FLOATING, 0);
 
 /// The linear address at which the page behind `rip`'s starts.

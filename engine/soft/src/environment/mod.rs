@@ -279,7 +279,7 @@ impl SoftEnvironment {
 
     /// Whether other processors may write the same memory meanwhile.
     pub fn has_several_processors(&self) -> bool {
-        self.ram.has_several_processors()
+        !self.ram.readers().is_one()
     }
 
     /// Adapts to debug registers that may have changed.

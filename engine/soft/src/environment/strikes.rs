@@ -4,7 +4,7 @@
 //! code after each store. Systems use such a page for data later. Then, after a few writes, its code is forgotten, and the
 //! page is one of data again; code that still is used there is decoded anew.
 
-use crate::ram::CodePage;
+use crate::code_page::CodePage;
 
 /// How many accesses that may write make a page one of data. A write that translated code asks about is two.
 const LIMIT: u32 = 4;

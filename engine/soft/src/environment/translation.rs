@@ -12,8 +12,9 @@ use super::fetch::{Source, next_page};
 use super::unit_cache::UnitKey;
 use super::{SoftEnvironment, breakpoints_enabled};
 use crate::blocks::{Block, UnitState};
+use crate::code_page::{CodePage, code_changes};
 use crate::profile::gauge::Work;
-use crate::ram::{PAGE, code_changes};
+use crate::ram::PAGE;
 use crate::tlb::View;
 use crate::translator::{
     Accessor, Checks, Entry, Exit, HotUnit, MAX_TRACE_INSTRUCTIONS, Route, Translated, Translator,
@@ -57,15 +58,14 @@ impl SoftEnvironment {
             self.must_drop_code();
             return None;
         }
-        let unit = self
-            .make_unit(cpu, block, Checks::Grouped)
-            .map_or(UnitState::Untranslatable, UnitState::Translated);
+        let unit = self.make_unit(cpu, block, Checks::Grouped);
         // SAFETY: `self.blocks` owns it, and nothing was dropped meanwhile.
-        unsafe { (*block).units[self.view as usize] = unit };
-        match unit {
-            UnitState::Translated(unit) => Some(unit),
-            _ => None,
+        let block = unsafe { &mut *block };
+        block.units[self.view as usize] = unit;
+        if unit == UnitState::Cold {
+            block.heat = 0;
         }
+        unit.translated()
     }
 
     /// There is no room: all code is dropped as soon as none runs, and what is hot by then is translated.
@@ -74,14 +74,15 @@ impl SoftEnvironment {
         self.unchained = true;
     }
 
-    fn make_unit(&mut self, cpu: &Cpu, block: *mut Block, checks: Checks) -> Option<Translated> {
+    /// What becomes of a block's translation. It stays cold where somebody is writing.
+    fn make_unit(&mut self, cpu: &Cpu, block: *mut Block, checks: Checks) -> UnitState {
         let before = self.gauge.begin(Work::Translating);
         let made = self.make_unit_of(cpu, block, checks);
         self.gauge.set(before);
-        made
+        made.unwrap_or(UnitState::Untranslatable)
     }
 
-    fn make_unit_of(&mut self, cpu: &Cpu, block: *mut Block, checks: Checks) -> Option<Translated> {
+    fn make_unit_of(&mut self, cpu: &Cpu, block: *mut Block, checks: Checks) -> Option<UnitState> {
         // SAFETY: `self.blocks` owns it.
         let Block { origin, physical, second, route, .. } = *unsafe { &*block };
         if !is_translatable(cpu.mode) || self.native.room() < MAX_TRACE_INSTRUCTIONS {
@@ -107,14 +108,13 @@ impl SoftEnvironment {
         let unit = scan(self, cpu.mode, &bytes, (physical % PAGE) as usize, route, accesses_devices)?;
         for &(start, end) in &unit.watched {
             let source = Source { page, offset: start as u64 };
-            // If somebody is writing there, the block is stale.
             if self.watch(source, &bytes[start..end.min(PAGE as usize)]) != origin {
-                return None;
+                return Some(UnitState::Cold);
             }
             if let (Some(rest), Some((source, origin))) = (bytes.get(PAGE as usize..end), second)
                 && self.watch(source, rest) != origin
             {
-                return None;
+                return Some(UnitState::Cold);
             }
         }
         if checks == Checks::Sited {
@@ -122,7 +122,7 @@ impl SoftEnvironment {
             // SAFETY: as above.
             unsafe { (*block).route = unit.route };
         }
-        self.translator.translate(&unit, block, physical, self.view, checks)
+        self.translator.translate(&unit, block, physical, self.view, checks).map(UnitState::Translated)
     }
 
     /// A miss of a translated instruction's site is looked at: if they are too many, its unit is translated anew.
@@ -203,7 +203,7 @@ impl SoftEnvironment {
         if !current || known != UnitState::Translated(old) || !self.translator.has_room() {
             return None;
         }
-        let new = self.make_unit(cpu, block, Checks::Sited)?;
+        let new = self.make_unit(cpu, block, Checks::Sited).translated()?;
         // SAFETY: as above.
         unsafe {
             (*block).units[self.view as usize] = UnitState::Translated(new);
@@ -241,6 +241,22 @@ impl SoftEnvironment {
             Source { page, offset: 0 }.read(&mut bytes[PAGE as usize..]);
         }
         Some(bytes)
+    }
+
+    /// This processor, which is number `index`, runs no code now, but will.
+    #[inline(always)]
+    pub fn look_for_changes(&self, index: usize) {
+        self.ram.readers().look(index);
+    }
+
+    /// This processor, which is number `index`, runs no code until it has looked for changes.
+    pub fn rest(&self, index: usize) {
+        self.ram.readers().rest(index);
+    }
+
+    /// This processor wrote `size` bytes at `offset` of a page with code. Whether it may run what has become stale.
+    pub fn has_written_code(&self, page: &CodePage, offset: u64, size: u64) -> bool {
+        self.ram.readers().written(page, offset, size, self.code_changes)
     }
 
     /// Whether code was written since the jump tables were looked at last: what runs may be stale.
@@ -379,8 +395,8 @@ impl SoftEnvironment {
         }
         let unit = self.make_unit(cpu, block, Checks::Single);
         // SAFETY: as above, and nothing was dropped meanwhile.
-        unsafe { (*block).plain_units[view] = unit.map_or(UnitState::Untranslatable, UnitState::Translated) };
-        unit
+        unsafe { (*block).plain_units[view] = unit };
+        unit.translated()
     }
 
     /// Leads the jump that translated code asked about to `unit`, which is `block`'s.

@@ -72,7 +72,7 @@ impl UnitCache {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ram::CodePage;
+    use crate::code_page::CodePage;
 
     #[test]
     fn a_unit_is_found_for_what_it_was_made_for_until_its_page_changes() {

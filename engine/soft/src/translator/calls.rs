@@ -14,8 +14,9 @@ use tern_x86::state::SegmentRegister;
 use super::frame::{Exit, Vectors};
 use super::frequent::SAMPLED;
 use crate::blocks::SoftOp;
+use crate::code_page::CodePage;
 use crate::environment::{Answer, SoftEnvironment, finish};
-use crate::ram::{CodePage, PAGE};
+use crate::ram::PAGE;
 use crate::tlb::{ALL_SITES, Hit};
 
 /// Who accesses memory, as translated code tells with a question about it: where in the page the instruction is, which site it has and
@@ -387,14 +388,14 @@ pub unsafe extern "sysv64" fn code_written(
     // SAFETY: the caller's promise.
     let (p, code) = unsafe { (&mut *p, &*code) };
     let accessor = Accessor(accessor as u32);
-    let hit = code.written(host % PAGE, accessor.size());
-    if hit {
+    let must_look = p.env.has_written_code(code, host % PAGE, accessor.size());
+    if must_look {
         leave(p, Exit::Jump, accessor.offset());
         if accessor.jumps() {
             p.cpu.rip = p.env.translated.jump_target();
         }
     }
-    u64::from(hit)
+    u64::from(must_look)
 }
 
 /// What may run as it is, and the flags, noted for translated code.

@@ -107,6 +107,7 @@ impl SoftVcpu {
     fn run_guest(&mut self) -> VmExit {
         loop {
             let p = &mut *self.p;
+            p.env.look_for_changes(self.index);
             p.env.update_registers(&p.cpu);
             if (self.p.env.mailbox.attention() || self.window && self.interruptible() || self.nmi_due())
                 && let Some(exit) = self.attend()
@@ -294,6 +295,8 @@ impl SoftVcpu {
         }
         if self.nmi_due() {
             self.p.cpu.pending.nmi = false;
+            // What came with it is looked for behind it.
+            self.window = true;
             return self.interrupt(Vector::Nmi as u8, Interrupt::Nmi);
         }
         self.window = self.p.env.interrupts.pending(&mailbox);
@@ -336,6 +339,7 @@ impl SoftVcpu {
         // A paused machine's clock stands still; whoever pauses it kicks.
         let timeout = (deadline != Time::from_nanos(u64::MAX)).then(|| Duration::from_nanos(left.as_nanos()));
         self.p.env.gauge.set(Work::Outside);
+        self.p.env.rest(self.index);
         self.p.env.mailbox.sleep(timeout);
         self.p.env.gauge.set(Work::Interpreting);
         self.poll_time();
@@ -373,11 +377,13 @@ impl SoftVcpu {
         if self.p.env.rendezvous.enter(self.index) {
             self.p.env.forget_writable_pages();
         }
+        self.p.env.look_for_changes(self.index);
         // The machine's clock may have stood still.
         self.p.env.forget_time_line();
         self.p.env.gauge.set(Work::Interpreting);
         let result = what(self);
         self.p.env.gauge.set(Work::Outside);
+        self.p.env.rest(self.index);
         self.p.env.rendezvous.leave(self.index);
         let busy = began.elapsed().saturating_sub(self.slept - slept);
         let statistics = &mut self.p.env.statistics;
@@ -395,6 +401,8 @@ impl SoftVcpu {
         if self.receive() {
             self.p.env.mailbox.kick();
         }
+        // What else has come is looked for later.
+        self.window = true;
         None
     }
 }

@@ -165,7 +165,7 @@ fn moves<E: Environment>(instruction: &Instruction, form: Form) -> Option<Handle
         Mnemonic::Cdq => extend_into_rdx::<u32, E>,
         Mnemonic::Cqo => extend_into_rdx::<u64, E>,
         Mnemonic::Xlatb => xlat,
-        Mnemonic::Mfence => mfence,
+        Mnemonic::Mfence | Mnemonic::Sfence | Mnemonic::Lfence => fence,
         // PREFETCH has no register form (APM volume 3, PREFETCH).
         Mnemonic::Reservednop if form == Form::RegisterRegister && is_prefetch_opcode(instruction) => {
             return None;
@@ -175,8 +175,6 @@ fn moves<E: Environment>(instruction: &Instruction, form: Form) -> Option<Handle
         Mnemonic::Nop if is_pause(instruction) => pause,
         Mnemonic::Nop
         | Mnemonic::Reservednop
-        | Mnemonic::Lfence
-        | Mnemonic::Sfence
         | Mnemonic::Prefetch
         | Mnemonic::Prefetchw
         | Mnemonic::Prefetchwt1

@@ -11,6 +11,7 @@ use crate::state::Cr4;
 
 /// INVLPG. The address is taken as it is: neither limits nor canonical form are checked.
 pub(crate) fn invlpg<E: Environment>(p: &mut Processor<E>, op: &Op<E>) -> Result<(), Stop> {
+    p.env.fence();
     require_cpl0(p)?;
     let linear = p.cpu.address_base[op.segment as usize].wrapping_add(op.effective_address(&p.cpu));
     let linear = if p.cpu.code64() { linear } else { linear & 0xffff_ffff };
@@ -21,6 +22,7 @@ pub(crate) fn invlpg<E: Environment>(p: &mut Processor<E>, op: &Op<E>) -> Result
 /// INVPCID: type in register `reg`, descriptor in memory. Translations of other PCIDs than the present one are not kept
 /// by any engine, so that only the present one's matter.
 pub(crate) fn invpcid<E: Environment>(p: &mut Processor<E>, op: &Op<E>) -> Result<(), Stop> {
+    p.env.fence();
     require_cpl0(p)?;
     let linear = op.linear(p, 16, false)?;
     let mut bytes = [[0; 8]; 2];

@@ -34,6 +34,7 @@ pub(crate) fn mov_from_control<E: Environment>(p: &mut Processor<E>, op: &Op<E>)
 
 /// MOV CRn, r: control register number `reg`, register `rm`.
 pub(crate) fn mov_to_control<E: Environment>(p: &mut Processor<E>, op: &Op<E>) -> Result<(), Stop> {
+    p.env.fence();
     if !matches!(op.reg, 0 | 2 | 3 | 4 | 8) {
         return Err(p.cpu.undefined_opcode());
     }

@@ -41,6 +41,7 @@ pub(crate) fn mov_from_debug<E: Environment>(p: &mut Processor<E>, op: &Op<E>) -
 
 /// MOV DRn, r: debug register number `reg`, register `rm`.
 pub(crate) fn mov_to_debug<E: Environment>(p: &mut Processor<E>, op: &Op<E>) -> Result<(), Stop> {
+    p.env.fence();
     let number = checked_number(p, op.reg)?;
     let value =
         if p.cpu.code64() { u64::get(&p.cpu.gpr, op.rm) } else { u64::from(u32::get(&p.cpu.gpr, op.rm)) };

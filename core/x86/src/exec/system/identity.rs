@@ -11,6 +11,7 @@ use crate::state::{Cr4, Rflags};
 
 /// CPUID.
 pub(crate) fn cpuid<E: Environment>(p: &mut Processor<E>, _: &Op<E>) -> Result<(), Stop> {
+    p.env.fence();
     let context = CpuidContext::new(&p.cpu, p.env.apic_id());
     let function = u32::truncate(p.cpu.gpr[RAX]);
     let index = u32::truncate(p.cpu.gpr[RCX]);

@@ -39,12 +39,14 @@ fn write_table<E: Environment>(p: &mut Processor<E>, op: &Op<E>, table: Descript
 
 /// LGDT.
 pub(crate) fn lgdt<E: Environment>(p: &mut Processor<E>, op: &Op<E>) -> Result<(), Stop> {
+    p.env.fence();
     p.cpu.gdtr = read_table(p, op)?;
     Ok(())
 }
 
 /// LIDT.
 pub(crate) fn lidt<E: Environment>(p: &mut Processor<E>, op: &Op<E>) -> Result<(), Stop> {
+    p.env.fence();
     p.cpu.idtr = read_table(p, op)?;
     Ok(())
 }
@@ -96,6 +98,7 @@ fn load_system_descriptor<E: Environment>(
 
 /// LLDT.
 pub(crate) fn lldt<const MEMORY: bool, E: Environment>(p: &mut Processor<E>, op: &Op<E>) -> Result<(), Stop> {
+    p.env.fence();
     require_protected(p)?;
     require_cpl0(p)?;
     let selector = selector_operand::<MEMORY, E>(p, op)?;
@@ -109,6 +112,7 @@ pub(crate) fn lldt<const MEMORY: bool, E: Environment>(p: &mut Processor<E>, op:
 
 /// LTR.
 pub(crate) fn ltr<const MEMORY: bool, E: Environment>(p: &mut Processor<E>, op: &Op<E>) -> Result<(), Stop> {
+    p.env.fence();
     require_protected(p)?;
     require_cpl0(p)?;
     let selector = selector_operand::<MEMORY, E>(p, op)?;

@@ -13,6 +13,7 @@ use crate::state::{Attributes, Rflags, Segment, SegmentRegister};
 
 /// IRET, IRETD, IRETQ: operand size in bytes in `immediate`.
 pub(crate) fn interrupt_return<E: Environment>(p: &mut Processor<E>, op: &Op<E>) -> Result<(), Stop> {
+    p.env.fence();
     let size = op.immediate as u8;
     if p.cpu.protected() {
         if !p.cpu.system_flags.contains(Rflags::NT) {

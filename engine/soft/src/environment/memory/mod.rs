@@ -20,8 +20,9 @@ use tern_x86::paging::{Access, AccessKind};
 use tern_x86::state::SegmentRegister;
 
 use super::SoftEnvironment;
+use crate::code_page::CodePage;
 use crate::host;
-use crate::ram::{CodePage, PAGE};
+use crate::ram::PAGE;
 use crate::tlb::{Hit, View};
 
 impl SoftEnvironment {
@@ -81,20 +82,22 @@ impl SoftEnvironment {
             Some(hit) => hit,
             None => match self.place_for_update(cpu, segment, linear, size)? {
                 Some(hit) => hit,
-                None => return self.update_slowly(cpu, segment, linear, change),
+                None => return self.update_slowly(cpu, segment, linear, locked, change),
             },
         };
         // SAFETY: the hit lies in one page of RAM.
         let mut old = unsafe { host::load::<W>(hit.host) };
         loop {
-            let Some(new) = change(old) else { return Ok(old) };
+            let new = change(old);
             if !locked {
+                let Some(new) = new else { return Ok(old) };
                 // SAFETY: as above.
                 unsafe { host::store(hit.host, new) };
                 break;
             }
+            // What writes nothing new orders other accesses, too.
             // SAFETY: as above.
-            let found = unsafe { host::compare_exchange(hit.host, old, new) };
+            let found = unsafe { host::compare_exchange(hit.host, old, new.unwrap_or(old)) };
             if found == old {
                 break;
             }
@@ -299,7 +302,8 @@ impl SoftEnvironment {
     #[inline(never)]
     fn code_written(&mut self, code: *const CodePage, linear: u64, size: u64) {
         // SAFETY: as in `look_for_code`.
-        if unsafe { (*code).written(linear % PAGE, size) } {
+        let code = unsafe { &*code };
+        if self.has_written_code(code, linear % PAGE, size) {
             self.block_end = std::ptr::null();
         }
     }

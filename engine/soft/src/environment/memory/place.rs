@@ -7,7 +7,8 @@ use tern_x86::paging::{self, Access, AccessKind, Rights};
 use tern_x86::state::SegmentRegister;
 
 use super::SoftEnvironment;
-use crate::ram::{CodePage, PAGE};
+use crate::code_page::CodePage;
+use crate::ram::PAGE;
 use crate::tlb::{Found, Hit, View};
 
 /// Where one page's part of an access leads.
@@ -83,9 +84,9 @@ impl SoftEnvironment {
         if let Some(trial) = &mut self.trial {
             host = trial.page(page.host);
         }
-        let excluded = !self.ram.has_several_processors() || self.trial.is_some();
+        let excluded = self.ram.readers().is_one() || self.trial.is_some();
         if excluded && access.kind == AccessKind::Write && page.code.has_code() && self.strikes.strike(code) {
-            page.code.written(0, PAGE);
+            self.ram.readers().written(page.code, 0, PAGE, self.code_changes);
             self.block_end = std::ptr::null();
         }
         if !self.watching {

@@ -1,5 +1,6 @@
 //! Accesses that the TLB does not know: to a page that it learns of by them, to devices, and across two pages.
 
+use tern_x86::Environment;
 use tern_x86::cpu::{Cpu, Word};
 use tern_x86::exception::Stop;
 use tern_x86::paging::{Access, AccessKind};
@@ -120,14 +121,21 @@ impl SoftEnvironment {
         cpu: &mut Cpu,
         segment: SegmentRegister,
         linear: u64,
+        locked: bool,
         mut change: impl FnMut(W) -> Option<W>,
     ) -> Result<W, Stop> {
+        if locked {
+            self.fence();
+        }
         let read = Access::explicit(cpu, AccessKind::Read);
         let write = Access::explicit(cpu, AccessKind::Write);
         self.places(cpu, segment, linear, u64::from(W::BYTES), write)?;
         let old = W::truncate(self.load_slowly(cpu, segment, linear, W::BYTES, read)?);
         if let Some(new) = change(old) {
             self.store_slowly(cpu, segment, linear, W::BYTES, new.zero_extend(), write)?;
+        }
+        if locked {
+            self.fence();
         }
         Ok(old)
     }

@@ -346,6 +346,51 @@ fn what_was_changed_before_a_serialisation_is_seen_while_changes_go_on() {
 }
 
 #[test]
+fn a_processor_sees_its_own_changes_at_once_while_another_one_writes_beside_them() {
+    const ROUNDS: i32 = 20_000;
+    const AT: u64 = frame(0) + 3;
+    // In the function's line of 64 bytes, and in that of the changing code, which is another line of the same page.
+    const BESIDE: [u64; 2] = [frame(0) + 0x20, frame(0) + 0x60];
+    let changer = || -> Result<Vec<u8>, IcedError> {
+        let mut g = CodeAssembler::new(64)?;
+        let (mut again, mut fine) = (g.create_label(), g.create_label());
+        place(&mut g, &mut again)?;
+        g.mov(dword_ptr(rbx + 1), ecx)?;
+        g.call(rbx)?;
+        g.cmp(eax, ecx)?;
+        g.je(fine)?;
+        g.inc(r12d)?;
+        place(&mut g, &mut fine)?;
+        g.dec(ecx)?;
+        g.jnz(again)?;
+        g.ret()?;
+        g.assemble(frame(0) + 0x40)
+    };
+    for beside in BESIDE {
+        long_with(2, |g| {
+            g.put_bytes(AT, FUNCTION);
+            g.put_bytes(frame(0) + 0x40, changer()?);
+            g.on_others(|g| {
+                let mut again = g.create_label();
+                g.place(&mut again)?;
+                g.inc(dword_ptr(beside))?;
+                g.pause()?;
+                g.cmp(qword_ptr(STOP), 0)?;
+                g.je(again)
+            })?;
+            g.start_others(1)?;
+            g.xor(r12d, r12d)?;
+            g.mov(ebx, AT as u32)?;
+            g.mov(ecx, ROUNDS)?;
+            g.mov(eax, frame(0) as u32 + 0x40)?;
+            g.call(rax)?;
+            g.mov(qword_ptr(STOP), 1)?;
+            g.expect(r12, 0)
+        });
+    }
+}
+
+#[test]
 fn data_in_the_page_of_the_code_that_writes_it_is_just_data() {
     long(|g| {
         // INC dword [RBX + 0x40]; DEC ECX; JNZ back; RET

@@ -5,6 +5,8 @@ use tern_test_kernels::device::apic;
 use tern_test_kernels::long::*;
 
 const VECTOR: u8 = 0x48;
+/// In the ICR: the message is an NMI.
+const NMI_MODE: u32 = 4 << 8;
 const OTHERS: u32 = 3;
 const READY: u64 = DATA;
 /// How often each processor was interrupted, by APIC ID.
@@ -46,6 +48,58 @@ fn every_halted_processor_is_woken_by_its_interrupt() {
             g.wait_for(COUNTS + 8 * id, 4)?;
         }
         g.expect_memory(COUNTS, 0)
+    });
+}
+
+#[test]
+fn an_interrupt_that_comes_with_an_nmi_is_taken_behind_it() {
+    const ROUNDS: i32 = 50;
+    const NMI: u8 = 2;
+    const NMIS: u64 = COUNTS + 8;
+    long_with(2, |g| {
+        g.handler(VECTOR, |g| {
+            g.inc(qword_ptr(COUNTS))?;
+            g.push(rax)?;
+            apic::write(g, apic::EOI, 0)?;
+            g.pop(rax)?;
+            g.iretq()
+        })?;
+        g.handler(NMI, |g| {
+            g.inc(qword_ptr(NMIS))?;
+            g.iretq()
+        })?;
+        g.on_others(|g| {
+            let mut again = g.create_label();
+            apic::enable(g)?;
+            g.lock().inc(qword_ptr(READY))?;
+            g.place(&mut again)?;
+            g.sti()?;
+            g.hlt()?;
+            g.cli()?;
+            g.jmp(again)
+        })?;
+        g.start_others(1)?;
+        g.wait_for(READY, 1)?;
+        let mut again = g.create_label();
+        g.mov(ebx, 1)?;
+        g.place(&mut again)?;
+        // So that it sleeps, and wakes up when both have come.
+        g.spin(2000)?;
+        apic::write(g, apic::ICR_HIGH, 1 << 24)?;
+        apic::write(g, apic::ICR, 1 << 14 | NMI_MODE)?;
+        apic::write(g, apic::ICR, 1 << 14 | u32::from(VECTOR))?;
+        for counter in [COUNTS, NMIS] {
+            let mut wait = g.create_label();
+            g.place(&mut wait)?;
+            g.pause()?;
+            g.cmp(qword_ptr(counter), rbx)?;
+            g.jb(wait)?;
+        }
+        g.inc(ebx)?;
+        g.cmp(ebx, ROUNDS)?;
+        g.jbe(again)?;
+        g.expect_memory(COUNTS, ROUNDS as u64)?;
+        g.expect_memory(NMIS, ROUNDS as u64)
     });
 }
 

@@ -118,6 +118,33 @@ fn a_fence_or_a_locked_instruction_makes_stores_visible() {
         },
         |g| g.expect(r12, 0),
     );
+    store_buffers(
+        |g| {
+            g.mov(rax, cr3)?;
+            g.mov(cr3, rax)
+        },
+        |g| g.expect(r12, 0),
+    );
+}
+
+#[test]
+fn a_compare_and_exchange_that_fails_makes_stores_visible_too() {
+    store_buffers(
+        |g| {
+            g.mov(qword_ptr(rsp - 64), 0)?;
+            g.mov(eax, 1)?;
+            g.lock().cmpxchg(dword_ptr(rsp - 64), edx)
+        },
+        |g| g.expect(r12, 0),
+    );
+    store_buffers(
+        |g| {
+            g.mov(qword_ptr(rsp - 64), 0)?;
+            g.mov(eax, 1)?;
+            g.lock().cmpxchg8b(qword_ptr(rsp - 64))
+        },
+        |g| g.expect(r12, 0),
+    );
 }
 
 #[test]

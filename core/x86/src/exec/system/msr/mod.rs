@@ -58,6 +58,7 @@ pub(crate) fn rdmsr<E: Environment>(p: &mut Processor<E>, _: &Op<E>) -> Result<(
 
 /// WRMSR.
 pub(crate) fn wrmsr<E: Environment>(p: &mut Processor<E>, _: &Op<E>) -> Result<(), Stop> {
+    p.env.fence();
     require_cpl0(p)?;
     let number = u32::truncate(p.cpu.gpr[RCX]);
     let value = p.cpu.gpr[RDX] << 32 | p.cpu.gpr[RAX] & 0xffff_ffff;
