@@ -20,8 +20,10 @@
 //! fence by themselves, so one barrier is enough until it has none again.
 //!
 //! A line that was written stays one, though nothing that is current was decoded from it: a processor may still run what has become
-//! stale, and must see its own writes to that at once. Only when every processor has looked at the count since, lines go from which
-//! nothing was decoded anew.
+//! stale, and must see its own writes to that at once. When every processor has looked at the count since, the next write to the page
+//! has the lines go from which nothing was decoded anew.
+//!
+//! Bytes are seen a moment before the version moves on. Who wants others to serialise and run them tells so by a later write.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -34,7 +36,7 @@ use crate::ram::PAGE;
 pub struct CodePage {
     /// Bit `n`: somebody may run what was decoded from bytes `64n..64n+64`. Translated code asks whether there are any.
     lines: AtomicU64,
-    /// Those from which something was decoded under the present version. This and what follows `changed` is written under a lock.
+    /// Those of them from which something was decoded under the present version. All but `fenced` is written under a lock.
     current: AtomicU64,
     /// The number of the last change.
     changed: AtomicU64,
@@ -100,25 +102,28 @@ impl CodePage {
     pub fn written(&self, offset: u64, size: u64, known: u64, all_have_seen: impl Fn(u64) -> bool) -> bool {
         fence(Ordering::SeqCst);
         let written = lines(offset, size);
-        if self.lines.load(Ordering::SeqCst) & written == 0 {
-            return false;
+        let is_line = self.lines.load(Ordering::SeqCst) & written != 0;
+        let current = self.current.load(Ordering::SeqCst);
+        if current & written == 0 {
+            let changed = self.changed.load(Ordering::SeqCst);
+            if self.lines.load(Ordering::Relaxed) == current || !all_have_seen(changed) {
+                return is_line && known < changed;
+            }
         }
         let _lock = self.lock();
         let hit = self.current.load(Ordering::Relaxed) & written != 0;
         if hit {
-            self.current.store(0, Ordering::Relaxed);
             self.version.fetch_add(1, Ordering::SeqCst);
-            self.changed.store(CODE_CHANGES.fetch_add(1, Ordering::SeqCst) + 1, Ordering::Relaxed);
+            self.changed.store(CODE_CHANGES.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            // Whoever finds nothing current knows this change.
+            self.current.store(0, Ordering::SeqCst);
         }
         let changed = self.changed.load(Ordering::Relaxed);
-        if all_have_seen(changed) {
-            let current = self.current.load(Ordering::Relaxed);
-            self.lines.store(current, Ordering::SeqCst);
-            if current == 0 {
-                self.cleared.fetch_add(1, Ordering::Relaxed);
-            }
+        let current = self.current.load(Ordering::Relaxed);
+        if all_have_seen(changed) && self.lines.swap(current, Ordering::SeqCst) != 0 && current == 0 {
+            self.cleared.fetch_add(1, Ordering::Relaxed);
         }
-        hit || known < changed
+        hit || is_line && known < changed
     }
 
     /// As [`CodePage::written`], by who runs no code.
@@ -161,10 +166,10 @@ impl Readers {
         self.0.len() == 1
     }
 
-    /// Processor `index` runs nothing now, but will, and looks up before whether that is current.
+    /// Processor `index`, which has taken over the first `changes`, runs nothing now, but will, and looks up before whether that is
+    /// current.
     #[inline(always)]
-    pub fn look(&self, index: usize) {
-        let changes = code_changes();
+    pub fn look(&self, index: usize, changes: u64) {
         // Others' changes seldom come.
         if self.0[index].load(Ordering::Relaxed) != changes {
             self.0[index].store(changes, Ordering::SeqCst);
@@ -228,15 +233,15 @@ mod tests {
     #[test]
     fn a_line_stays_one_until_all_processors_have_seen_that_it_was_written() {
         let (page, readers) = (CodePage::new(), Readers::new(2).unwrap());
-        readers.look(0);
-        readers.look(1);
+        readers.look(0, code_changes());
+        readers.look(1, code_changes());
         let known = code_changes();
         page.decode_begins(0, 128, &readers);
         assert!(readers.written(&page, 0, 8, known));
         // Nothing current is hit, but who writes may run what is stale by now.
         assert!(readers.written(&page, 64, 8, known));
         assert_eq!(page.version(), 1);
-        readers.look(0);
+        readers.look(0, code_changes());
         assert!(!readers.written(&page, 64, 8, code_changes()));
         assert!(page.has_code(), "processor 1 may run it");
         // What is decoded anew stays.
@@ -245,8 +250,10 @@ mod tests {
         assert!(!readers.written(&page, 64, 8, code_changes()));
         assert!(page.has_code());
         assert!(readers.written(&page, 0, 8, known));
-        readers.look(0);
-        assert!(!readers.written(&page, 0, 8, code_changes()));
+        assert!(page.has_code());
+        readers.look(0, code_changes());
+        // A write anywhere in the page will do.
+        assert!(!readers.written(&page, 3000, 8, known));
         assert!(!page.has_code());
     }
 }

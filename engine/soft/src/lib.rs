@@ -9,7 +9,8 @@
 //! | `blocks` | decoded code and how it is found again |
 //! | `environment` | what surrounds a processor: memory, devices, fetching |
 //! | `tlb` | from linear pages to host addresses |
-//! | `ram` | guest memory in the host, and which of it was decoded |
+//! | `ram` | guest memory in the host |
+//! | `code_page` | which of it was decoded, and who must know of changes |
 //! | `host` | the host instructions that access guest memory |
 //! | `executable` | memory for generated code |
 //! | `translator` | hot code as host code |

@@ -245,8 +245,13 @@ impl SoftEnvironment {
 
     /// This processor, which is number `index`, runs no code now, but will.
     #[inline(always)]
-    pub fn look_for_changes(&self, index: usize) {
-        self.ram.readers().look(index);
+    pub fn look_for_changes(&mut self, index: usize) {
+        let changes = code_changes();
+        if changes != self.code_changes {
+            self.code_changes = changes;
+            self.forget_jump_tables();
+        }
+        self.ram.readers().look(index, changes);
     }
 
     /// This processor, which is number `index`, runs no code until it has looked for changes.

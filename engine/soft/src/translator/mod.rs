@@ -430,8 +430,8 @@ pub struct Entry {
 /// Returns why it ended and how many instructions there were.
 ///
 /// # Safety
-/// `p` is a processor on its stage, which nobody else uses meanwhile; `entry` is of a unit of its translator's that is
-/// current and was made for the code at its instruction pointer, its mode and its view.
+/// `p` is a processor on its stage, which nobody else uses meanwhile; `entry` is of a unit of its translator's that was
+/// current when it was looked up, and was made for the code at its instruction pointer, its mode and its view.
 pub unsafe fn run(p: NonNull<Processor<SoftEnvironment>>, entry: Entry, budget: i32) -> (Exit, u64) {
     {
         // SAFETY: the caller's promise.

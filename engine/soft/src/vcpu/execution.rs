@@ -102,7 +102,8 @@ impl SoftVcpu {
         let entry = env.entry(cpu, block, unit, remember);
         let left = self.next_poll.saturating_sub(env.statistics.instructions);
         let budget = left.clamp(1, POLL_INTERVAL) as i32;
-        // SAFETY: the processor is on its stage, and nothing refers to it; the unit is current, as its block is.
+        // SAFETY: the processor is on its stage, and nothing refers to it; the unit was current when its block was
+        // looked up, and nothing was dropped since.
         let (exit, instructions) = unsafe { translator::run(self.p.top(), entry, budget) };
         let p = &mut *self.p;
         p.env.statistics.instructions += instructions.max(1);

@@ -32,7 +32,8 @@ impl SoftVcpu {
         let route = p.env.translator.route(unit);
         let code_bytes = p.env.code_page(&mut p.cpu).unwrap_or_default();
         p.env.begin_trial();
-        // SAFETY: the processor is on its stage, and nothing refers to it; the unit is current, as its block is.
+        // SAFETY: the processor is on its stage, and nothing refers to it; the unit was current when its block was looked
+        // up, and nothing was dropped since.
         let (exit, instructions) = unsafe { translator::run(self.p.top(), entry, i32::MAX) };
         let p = &mut *self.p;
         p.env.rewind_trial();
