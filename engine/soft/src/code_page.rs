@@ -25,14 +25,14 @@
 //!
 //! Bytes are seen a moment before the version moves on. Who wants others to serialise and run them tells so by a later write.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering, fence};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::ram::PAGE;
 
-/// What is known of code in one page of RAM.
+/// What is known of code in one page of RAM: half a line of the host's cache, as stores look at it for every page.
 #[derive(Debug, Default)]
-#[repr(C)]
+#[repr(C, align(32))]
 pub struct CodePage {
     /// Bit `n`: somebody may run what was decoded from bytes `64n..64n+64`. Translated code asks whether there are any.
     lines: AtomicU64,
@@ -43,10 +43,12 @@ pub struct CodePage {
     /// Moves on whenever a line is written that something current was decoded from.
     version: AtomicU32,
     /// How often the page has come to have no lines.
-    cleared: AtomicU32,
+    cleared: AtomicU16,
     /// One more than `cleared` when the barrier was made; see the head of this file.
-    fenced: AtomicU32,
+    fenced: AtomicU16,
 }
+
+const _: () = assert!(size_of::<CodePage>() == 32);
 
 impl CodePage {
     /// A page without decoded code.
@@ -56,8 +58,8 @@ impl CodePage {
             current: AtomicU64::new(0),
             changed: AtomicU64::new(0),
             version: AtomicU32::new(0),
-            cleared: AtomicU32::new(0),
-            fenced: AtomicU32::new(0),
+            cleared: AtomicU16::new(0),
+            fenced: AtomicU16::new(0),
         }
     }
 
