@@ -105,7 +105,9 @@ fn start(tern: &Path, disk: &Path, folder: &Path, seed: u64, soak: &Soak) -> Res
     let log = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
     let log_too = log.try_clone().context("cannot share a log")?;
     let disk = format!("{},ro,format=raw", disk.display());
+    // In the foreground's group, so that who ends the soak from the keyboard ends the machines.
     let process = Command::new("timeout")
+        .arg("--foreground")
         .arg((seconds + GRACE.as_secs()).to_string())
         .arg(tern)
         .args(["run", SYSTEM, "--engine", "soft", "--cpus", PROCESSORS, "--memory", "1536M", "--disk"])
