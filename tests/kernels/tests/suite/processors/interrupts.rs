@@ -2,6 +2,7 @@
 
 use iced_x86::code_asm::*;
 use tern_test_kernels::device::apic;
+use tern_test_kernels::guest::Emit;
 use tern_test_kernels::long::*;
 
 const VECTOR: u8 = 0x48;
@@ -12,6 +13,17 @@ const READY: u64 = DATA;
 /// How often each processor was interrupted, by APIC ID.
 const COUNTS: u64 = DATA + 0x100;
 
+/// Says that it is ready, and halts for one interrupt after the other.
+fn be_interrupted(g: &mut Long) -> Emit {
+    let mut again = g.create_label();
+    g.lock().inc(qword_ptr(READY))?;
+    g.place(&mut again)?;
+    g.sti()?;
+    g.hlt()?;
+    g.cli()?;
+    g.jmp(again)
+}
+
 #[test]
 fn every_halted_processor_is_woken_by_its_interrupt() {
     long_with(OTHERS + 1, |g| {
@@ -21,17 +33,11 @@ fn every_halted_processor_is_woken_by_its_interrupt() {
             g.iretq()
         })?;
         g.on_others(|g| {
-            let mut again = g.create_label();
             apic::enable(g)?;
             g.mov(r15d, edi)?;
             g.shl(r15d, 3)?;
             g.add(r15d, COUNTS as i32)?;
-            g.lock().inc(qword_ptr(READY))?;
-            g.place(&mut again)?;
-            g.sti()?;
-            g.hlt()?;
-            g.cli()?;
-            g.jmp(again)
+            be_interrupted(g)
         })?;
         g.start_others(OTHERS)?;
         g.wait_for(READY, OTHERS as i32)?;
@@ -69,14 +75,8 @@ fn an_interrupt_that_comes_with_an_nmi_is_taken_behind_it() {
             g.iretq()
         })?;
         g.on_others(|g| {
-            let mut again = g.create_label();
             apic::enable(g)?;
-            g.lock().inc(qword_ptr(READY))?;
-            g.place(&mut again)?;
-            g.sti()?;
-            g.hlt()?;
-            g.cli()?;
-            g.jmp(again)
+            be_interrupted(g)
         })?;
         g.start_others(1)?;
         g.wait_for(READY, 1)?;
@@ -123,16 +123,10 @@ fn two_processors_interrupt_each_other_in_turn() {
             g.iretq()
         })?;
         g.on_others(|g| {
-            let mut again = g.create_label();
             apic::enable(g)?;
             g.mov(r15d, COUNTS as u32 + 8)?;
             g.xor(r14d, r14d)?;
-            g.lock().inc(qword_ptr(READY))?;
-            g.place(&mut again)?;
-            g.sti()?;
-            g.hlt()?;
-            g.cli()?;
-            g.jmp(again)
+            be_interrupted(g)
         })?;
         g.mov(r15d, COUNTS as u32)?;
         g.mov(r14d, 1 << 24)?;
