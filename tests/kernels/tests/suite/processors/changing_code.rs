@@ -349,6 +349,7 @@ fn what_was_changed_before_a_serialisation_is_seen_while_changes_go_on() {
 fn a_processor_sees_its_own_changes_at_once_while_another_one_writes_beside_them() {
     const ROUNDS: i32 = 20_000;
     const AT: u64 = frame(0) + 3;
+    const CHANGER: u64 = frame(0) + 0x40;
     // In the function's line of 64 bytes, and in that of the changing code, which is another line of the same page.
     const BESIDE: [u64; 2] = [frame(0) + 0x20, frame(0) + 0x60];
     let changer = || -> Result<Vec<u8>, IcedError> {
@@ -364,12 +365,12 @@ fn a_processor_sees_its_own_changes_at_once_while_another_one_writes_beside_them
         g.dec(ecx)?;
         g.jnz(again)?;
         g.ret()?;
-        g.assemble(frame(0) + 0x40)
+        g.assemble(CHANGER)
     };
     for beside in BESIDE {
         long_with(2, |g| {
             g.put_bytes(AT, FUNCTION);
-            g.put_bytes(frame(0) + 0x40, changer()?);
+            g.put_bytes(CHANGER, changer()?);
             g.on_others(|g| {
                 let mut again = g.create_label();
                 g.place(&mut again)?;
@@ -382,7 +383,7 @@ fn a_processor_sees_its_own_changes_at_once_while_another_one_writes_beside_them
             g.xor(r12d, r12d)?;
             g.mov(ebx, AT as u32)?;
             g.mov(ecx, ROUNDS)?;
-            g.mov(eax, frame(0) as u32 + 0x40)?;
+            g.mov(eax, CHANGER as u32)?;
             g.call(rax)?;
             g.mov(qword_ptr(STOP), 1)?;
             g.expect(r12, 0)

@@ -2,12 +2,11 @@
 
 use iced_x86::code_asm::*;
 use tern_test_kernels::device::apic;
+use tern_test_kernels::expect::vector;
 use tern_test_kernels::guest::Emit;
 use tern_test_kernels::long::*;
 
 const VECTOR: u8 = 0x48;
-/// In the ICR: the message is an NMI.
-const NMI_MODE: u32 = 4 << 8;
 const OTHERS: u32 = 3;
 const READY: u64 = DATA;
 /// How often each processor was interrupted, by APIC ID.
@@ -60,17 +59,14 @@ fn every_halted_processor_is_woken_by_its_interrupt() {
 #[test]
 fn an_interrupt_that_comes_with_an_nmi_is_taken_behind_it() {
     const ROUNDS: i32 = 50;
-    const NMI: u8 = 2;
     const NMIS: u64 = COUNTS + 8;
     long_with(2, |g| {
         g.handler(VECTOR, |g| {
             g.inc(qword_ptr(COUNTS))?;
-            g.push(rax)?;
-            apic::write(g, apic::EOI, 0)?;
-            g.pop(rax)?;
+            apic::end_of_interrupt(g)?;
             g.iretq()
         })?;
-        g.handler(NMI, |g| {
+        g.handler(vector::NMI, |g| {
             g.inc(qword_ptr(NMIS))?;
             g.iretq()
         })?;
@@ -80,24 +76,15 @@ fn an_interrupt_that_comes_with_an_nmi_is_taken_behind_it() {
         })?;
         g.start_others(1)?;
         g.wait_for(READY, 1)?;
-        let mut again = g.create_label();
-        g.mov(ebx, 1)?;
-        g.place(&mut again)?;
-        // So that it sleeps, and wakes up when both have come.
-        g.spin(2000)?;
         apic::write(g, apic::ICR_HIGH, 1 << 24)?;
-        apic::write(g, apic::ICR, 1 << 14 | NMI_MODE)?;
-        apic::write(g, apic::ICR, 1 << 14 | u32::from(VECTOR))?;
-        for counter in [COUNTS, NMIS] {
-            let mut wait = g.create_label();
-            g.place(&mut wait)?;
-            g.pause()?;
-            g.cmp(qword_ptr(counter), rbx)?;
-            g.jb(wait)?;
+        for round in 1..=ROUNDS {
+            // So that it sleeps, and wakes up when both have come.
+            g.spin(2000)?;
+            apic::write(g, apic::ICR, 1 << 14 | apic::NMI)?;
+            apic::write(g, apic::ICR, 1 << 14 | u32::from(VECTOR))?;
+            g.wait_for(COUNTS, round)?;
+            g.wait_for(NMIS, round)?;
         }
-        g.inc(ebx)?;
-        g.cmp(ebx, ROUNDS)?;
-        g.jbe(again)?;
         g.expect_memory(COUNTS, ROUNDS as u64)?;
         g.expect_memory(NMIS, ROUNDS as u64)
     });
