@@ -167,7 +167,8 @@ impl Cpu {
     }
 
     /// Takes over an architectural state. The environment's translations must be dropped by the caller; and it must deliver
-    /// interrupts that were on their way ([`PendingEvent::delivery`]): exceptions are, as [`Cpu::deferred`].
+    /// interrupts that were on their way ([`PendingEvent::delivery`]): exceptions are, as [`Cpu::deferred`]. Components of XCR0 that the
+    /// model does not have are not taken over: engines go by it where they use the host's registers.
     pub fn set_state(&mut self, state: &VcpuState) {
         self.gpr[..16].copy_from_slice(&state.gpr);
         self.gpr[16..].fill(0);
@@ -183,7 +184,7 @@ impl Cpu {
         self.cr3 = state.cr3;
         self.cr4 = state.cr4;
         self.efer = state.efer;
-        self.xcr0 = state.xcr0;
+        self.xcr0 = state.xcr0 & (self.model.xcr0_bits() | Xcr0::X87);
         self.dr = state.dr;
         self.dr6 = state.dr6;
         self.dr7 = state.dr7;

@@ -84,6 +84,30 @@ impl InstructionSets {
         self.iter_names().map(|(name, _)| name).collect::<Vec<_>>().join(", ")
     }
 
+    /// The set that instructions with this feature of `iced-x86`'s belong to, if it is one of these.
+    #[must_use]
+    pub const fn of(feature: CpuidFeature) -> Option<Self> {
+        use CpuidFeature as F;
+        Some(match feature {
+            F::AVX => Self::AVX,
+            F::AVX2 => Self::AVX2,
+            F::FMA => Self::FMA,
+            F::F16C => Self::F16C,
+            F::BMI1 => Self::BMI1,
+            F::BMI2 => Self::BMI2,
+            F::LZCNT => Self::LZCNT,
+            F::MOVBE => Self::MOVBE,
+            F::ADX => Self::ADX,
+            F::AES => Self::AES,
+            F::PCLMULQDQ => Self::PCLMULQDQ,
+            F::SHA => Self::SHA,
+            F::VAES => Self::VAES,
+            F::VPCLMULQDQ => Self::VPCLMULQDQ,
+            F::GFNI => Self::GFNI,
+            _ => return None,
+        })
+    }
+
     /// Whether an instruction belongs to no set that is lacking here. That of the sets that every model has, and of those that
     /// none has, is for others to say.
     #[must_use]
@@ -91,32 +115,8 @@ impl InstructionSets {
         instruction
             .cpuid_features()
             .iter()
-            .all(|&feature| of_instruction(feature).is_none_or(|set| self.contains(set)))
+            .all(|&feature| Self::of(feature).is_none_or(|set| self.contains(set)))
     }
-}
-
-/// The set that instructions with this feature of `iced-x86`'s belong to.
-const fn of_instruction(feature: CpuidFeature) -> Option<InstructionSets> {
-    use CpuidFeature as F;
-    use InstructionSets as S;
-    Some(match feature {
-        F::AVX => S::AVX,
-        F::AVX2 => S::AVX2,
-        F::FMA => S::FMA,
-        F::F16C => S::F16C,
-        F::BMI1 => S::BMI1,
-        F::BMI2 => S::BMI2,
-        F::LZCNT => S::LZCNT,
-        F::MOVBE => S::MOVBE,
-        F::ADX => S::ADX,
-        F::AES => S::AES,
-        F::PCLMULQDQ => S::PCLMULQDQ,
-        F::SHA => S::SHA,
-        F::VAES => S::VAES,
-        F::VPCLMULQDQ => S::VPCLMULQDQ,
-        F::GFNI => S::GFNI,
-        _ => return None,
-    })
 }
 
 /// Where CPUID shows each set.

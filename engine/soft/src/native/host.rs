@@ -1,5 +1,6 @@
 //! What the host's processor must have for the guest's instructions to be executed natively.
 
+use iced_x86::{CpuidFeature, Instruction};
 use tern_x86::cpuid::InstructionSets;
 
 /// Checks for the instruction sets of x86-64-v2, which every processor model of the guest has at least.
@@ -47,4 +48,55 @@ pub fn instruction_sets() -> InstructionSets {
         .map(|(set, _)| *set)
         .collect::<InstructionSets>()
         .consistent()
+}
+
+/// Whether an instruction that the guest's processor has is one that the host's executes as it is. Unlike what that has, which is found by
+/// asking what it lacks, this is a list of all that there is: what is not known here never gets to the host.
+pub fn executes(instruction: &Instruction) -> bool {
+    use CpuidFeature as F;
+    let of_every_host = |feature| {
+        matches!(
+            feature,
+            F::INTEL8086
+                | F::INTEL186
+                | F::INTEL286
+                | F::INTEL386
+                | F::INTEL486
+                | F::X64
+                | F::CMOV
+                | F::CX8
+                | F::CMPXCHG16B
+                | F::FPU
+                | F::FPU287
+                | F::FPU387
+                | F::MMX
+                | F::POPCNT
+                | F::SSE
+                | F::SSE2
+                | F::SSE3
+                | F::SSSE3
+                | F::SSE4_1
+                | F::SSE4_2
+        )
+    };
+    // A set is offered to the guest only where the host has it.
+    let features = instruction.cpuid_features();
+    features.iter().all(|&feature| of_every_host(feature) || InstructionSets::of(feature).is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use iced_x86::{Code, Register};
+
+    use super::*;
+
+    #[test]
+    fn an_instruction_of_some_processors_does_not_get_to_the_host_by_the_name_of_anothers() {
+        use Register::{EAX, ECX};
+        let of_bmi1 = Instruction::with3(Code::VEX_Bextr_r32_rm32_r32, EAX, ECX, ECX).unwrap();
+        let of_tbm = Instruction::with3(Code::XOP_Bextr_r32_rm32_imm32, EAX, ECX, 0).unwrap();
+        assert_eq!(of_bmi1.mnemonic(), of_tbm.mnemonic());
+        assert!(executes(&of_bmi1));
+        assert!(!executes(&of_tbm));
+    }
 }

@@ -44,7 +44,7 @@ use thiserror::Error;
 use code_memory::CodeMemory;
 use stub::{Kind, Stub, StubFn};
 
-pub use host::{host_supports, instruction_sets};
+pub use host::{executes, host_supports, instruction_sets};
 pub use stub::HOST_FCW;
 
 /// Bytes of code memory of one unit; stubs take 32 to 224 bytes each.

@@ -6,6 +6,7 @@ use tern_x86::vector::{VectorClass, VectorInfo, classify};
 
 use super::fast_call::FastCall;
 use crate::blocks::SoftOp;
+use crate::native::executes;
 
 /// A word that masks exceptions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,6 +96,19 @@ impl Kind {
         )
     }
 
+    /// Whether the host's processor executes the instruction itself.
+    const fn is_of_the_host(self) -> bool {
+        matches!(
+            self,
+            Self::Copy
+                | Self::Vector { .. }
+                | Self::X87 { .. }
+                | Self::LoadControl(_)
+                | Self::Divide
+                | Self::BitString
+        )
+    }
+
     /// Whether it works on x87 or MMX registers.
     pub const fn uses_x87(self) -> bool {
         matches!(self, Self::X87 { .. } | Self::LoadControl(Control::X87))
@@ -120,17 +134,23 @@ pub fn kind(instruction: &Instruction, op: &SoftOp, wide: bool) -> Kind {
     if instruction.is_invalid() {
         return Kind::Transfer;
     }
-    if let Some(kind) = control(instruction, wide).or_else(|| system(instruction, wide)) {
+    let has_address = if wide { has_near_address(instruction) } else { has_flat_address(instruction) };
+    let written_out =
+        if has_address { control(instruction, wide).or_else(|| system(instruction, wide)) } else { None };
+    if let Some(kind) = written_out {
         return kind;
     }
     let ends = OpFlags::SETS_RIP | OpFlags::ENDS_BLOCK | OpFlags::CHECK_INTERRUPTS;
     if op.flags.intersects(ends) {
         return Kind::Transfer;
     }
-    if !wide && !has_flat_address(instruction) {
+    if !has_address {
         return Kind::Operation;
     }
-    vector(instruction, wide).unwrap_or_else(|| integer(instruction))
+    match vector(instruction, wide).unwrap_or_else(|| integer(instruction)) {
+        kind if kind.is_of_the_host() && !executes(instruction) => Kind::Operation,
+        kind => kind,
+    }
 }
 
 /// What an address must be a multiple of for the host's processor, of whichever vendor, to execute the instruction as it is.
@@ -182,6 +202,13 @@ pub fn may_enter_mmx(instruction: &Instruction) -> bool {
     instruction.mnemonic() == Mnemonic::Cvtpi2ps && instruction.op1_kind() == OpKind::Memory
 }
 
+/// Whether the memory operand of 64-bit code, if there is one and it counts from the instruction pointer, is less than 2 GiB from the
+/// page's start, which is what the instruction pointer counts from here.
+fn has_near_address(instruction: &Instruction) -> bool {
+    !instruction.is_ip_rel_memory_operand()
+        || i32::try_from(instruction.memory_displacement64() as i64).is_ok()
+}
+
 /// Whether the memory operand of 32-bit code, if there is one, is the sum of registers of 32 bits, in a segment that is all of memory
 /// and may be written. FS and GS have bases and limits of their own, and CS is never written.
 fn has_flat_address(instruction: &Instruction) -> bool {
@@ -223,7 +250,6 @@ fn control(instruction: &Instruction, wide: bool) -> Option<Kind> {
         _ if instruction.is_jcc_short_or_near() && near => Kind::Branch(target),
         M::Jmp if near => Kind::Jump(target),
         M::Call if near => Kind::Call(target),
-        M::Jmp | M::Call if !wide && !has_flat_address(instruction) => return None,
         M::Jmp if instruction.code() == if wide { Code::Jmp_rm64 } else { Code::Jmp_rm32 } => {
             Kind::JumpIndirect
         }
@@ -235,7 +261,6 @@ fn control(instruction: &Instruction, wide: bool) -> Option<Kind> {
             Code::Retnq_imm16 | Code::Retnd_imm16 => Kind::Return(instruction.immediate16()),
             _ => Kind::Transfer,
         },
-        M::Push if !wide && !has_flat_address(instruction) => Kind::Operation,
         M::Push => match instruction.code() {
             Code::Push_r64 | Code::Push_rm64 | Code::Pushq_imm8 | Code::Pushq_imm32 => Kind::Push,
             Code::Push_r32 | Code::Push_rm32 | Code::Pushd_imm8 | Code::Pushd_imm32 => Kind::Push,

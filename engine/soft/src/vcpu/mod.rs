@@ -142,6 +142,8 @@ impl SoftVcpu {
             return self.deliver(delivery);
         }
         if let Some(exception) = self.p.cpu.deferred.take() {
+            // Each delivery may defer the next one, without an instruction between them.
+            self.next_poll = self.next_poll.saturating_sub(STOP_WEIGHT);
             return self.deliver(Delivery::Exception(exception));
         }
         let cpu = &self.p.cpu;

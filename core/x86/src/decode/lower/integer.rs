@@ -1,6 +1,6 @@
 //! Integer instructions: operands in registers, memory and immediates.
 
-use iced_x86::{Code, ConditionCode, Instruction, Mnemonic, OpKind};
+use iced_x86::{Code, ConditionCode, EncodingKind, Instruction, Mnemonic, OpKind};
 
 use super::{by_condition, condition, operand_size, sized, slot};
 use crate::decode::{Op, is_pause};
@@ -184,8 +184,10 @@ fn moves<E: Environment>(instruction: &Instruction, form: Form) -> Option<Handle
         | Mnemonic::Prefetcht2
         | Mnemonic::Endbr32
         | Mnemonic::Endbr64 => nop,
-        // SETcc with one operand, CMOVcc with two.
-        _ if instruction.condition_code() != ConditionCode::None => {
+        // SETcc with one operand, CMOVcc with two. CMPccXADD, which VEX encodes, is not among what any model has.
+        _ if instruction.condition_code() != ConditionCode::None
+            && instruction.code().encoding() == EncodingKind::Legacy =>
+        {
             let code = condition(instruction);
             match form {
                 Form::Register => by_condition!(code, set_r::<; E>),

@@ -4,7 +4,7 @@ use iced_x86::{Instruction, InstructionInfoOptions, Mnemonic, OpAccess, OpKind, 
 
 use super::super::calls::Operation;
 use super::cold::Cold;
-use super::memory::{Access, Grouped, Parts, Sum, has_narrow_address, is_addressable};
+use super::memory::{Access, Grouped, Parts, Sum, has_narrow_address};
 use super::stack::free_beside;
 use super::{Emitter, Flags, Guest, Kind, host};
 use crate::translator::assembler::*;
@@ -76,7 +76,7 @@ impl Emitter<'_> {
                     10 => 16,
                     size => size,
                 };
-                if !is_addressable(&instruction) || !Sites::has(size) {
+                if !Sites::has(size) {
                     return None;
                 }
                 let alignment = match guest.kind {
@@ -158,7 +158,7 @@ impl Emitter<'_> {
     pub fn lea(&mut self, guest: &Guest) {
         let instruction = &guest.instruction;
         let register = instruction.op0_register();
-        if !is_addressable(instruction) || register.size() < 4 {
+        if register.size() < 4 {
             return self.operation(guest);
         }
         let number = register.full_register().number();
@@ -185,9 +185,8 @@ impl Emitter<'_> {
         place_at_r10(&mut instruction);
         instruction.set_op1_register(sized(R11, register));
         // An address of 32 bits wraps with the bit's distance.
-        let has_place = is_addressable(&guest.instruction) && !has_narrow_address(&guest.instruction);
         let bytes = match self.encode(&instruction) {
-            Some(bytes) if has_place => bytes,
+            Some(bytes) if !has_narrow_address(&guest.instruction) => bytes,
             _ => return self.operation(guest),
         };
         let live = guest.live_before();
@@ -227,7 +226,7 @@ impl Emitter<'_> {
             OpKind::Register => instruction.op0_register().size(),
             _ => instruction.memory_size().size(),
         };
-        if !matches!(size, 4 | 8) || !is_addressable(instruction) {
+        if !matches!(size, 4 | 8) {
             return self.operation(guest);
         }
         let live = guest.live_before();

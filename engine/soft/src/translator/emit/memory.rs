@@ -163,8 +163,7 @@ impl Emitter<'_> {
         if instruction.is_ip_rel_memory_operand() {
             self.a.load(R10, frame::PAGE_BASE);
             self.scratch.lose(R10);
-            // The displacement counts from the page's start here; a page more or less than 2 GiB fits, or wraps as it must
-            // for the linear address's sake only if it does not fit, which `is_addressable` has excluded.
+            // The displacement counts from the page's start here. Where it does not fit, the instruction is the interpreter's (`kinds`).
             let displacement = displacement as i64 as i32;
             return Parts { base: Some(R10), index: None, displacement, narrow: base == Register::EIP };
         }
@@ -211,7 +210,7 @@ impl Emitter<'_> {
         parts
     }
 
-    /// Makes the memory operand accessible: where it is, and whose site knows its page. `live` flags are kept. If it is
+    /// Makes the memory operand accessible: where it is, and what knows its page. `live` flags are kept. If it is
     /// a group's, R10 is free, else R11.
     pub fn operand(&mut self, guest: &Guest, access: Access, live: FlagSet) -> (Memory, Finder) {
         let instruction = &guest.instruction;
@@ -543,12 +542,6 @@ pub fn has_narrow_address(instruction: &Instruction) -> bool {
     let (base, index) = (instruction.memory_base(), instruction.memory_index());
     let has_registers = base != Register::None || index != Register::None;
     base.size() == 4 || index.size() == 4 || !has_registers && instruction.memory_displ_size() == 4
-}
-
-/// Whether the address of the memory operand, if there is one, can be made from the parts that there are.
-pub fn is_addressable(instruction: &Instruction) -> bool {
-    !instruction.is_ip_rel_memory_operand()
-        || i32::try_from(instruction.memory_displacement64() as i64).is_ok()
 }
 
 #[cfg(test)]

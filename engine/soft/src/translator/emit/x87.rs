@@ -5,7 +5,7 @@ use tern_x86::vector::X87_EXCEPTIONS;
 
 use super::cold::Cold;
 use super::copy::by_stack;
-use super::memory::{Access, is_addressable};
+use super::memory::Access;
 use super::{Emitter, Guest};
 use crate::translator::assembler::*;
 use crate::translator::frame;
@@ -30,9 +30,6 @@ impl Emitter<'_> {
     /// FLDCW and LDMXCSR. A word that would unmask an exception, or raise one, is the interpreter's to load.
     pub fn load_control(&mut self, guest: &Guest, control: Control) {
         let instruction = &guest.instruction;
-        if !is_addressable(instruction) {
-            return self.operation(guest);
-        }
         let live = guest.live_before();
         self.spare_flags(live);
         let size = instruction.memory_size().size();

@@ -1,7 +1,8 @@
-//! Hot code that turns on what must be looked at after each instruction: the trap flag and breakpoints (APM volume 2, section 13.1).
+//! Hot code that turns on what must be looked at after each instruction: the trap flag and breakpoints (APM volume 2, section 13.1); and
+//! hot code that has instructions that no processor of ours has.
 
 use iced_x86::code_asm::*;
-use tern_test_kernels::expect::vector::DB;
+use tern_test_kernels::expect::vector::{DB, PF, UD};
 use tern_test_kernels::guest::Emit;
 use tern_test_kernels::long::*;
 
@@ -136,5 +137,82 @@ fn a_loop_whose_data_are_watched_only_now_and_then_traps_only_then() {
         g.expect(r8, (ROUNDS / 0x40).into())?;
         g.mov(eax, dword_ptr(rbp))?;
         g.expect(rax, ROUNDS.into())
+    });
+}
+
+/// No model has these, but some processors do, and names of them are also those of instructions that some models have.
+#[test]
+fn instructions_of_other_processors_stay_invalid_opcodes_in_a_loop() {
+    let bytes: [&[u8]; 5] = [
+        // BEXTR of TBM, encoded by XOP: EAX and a register, EAX and memory.
+        &[0x8f, 0xea, 0x78, 0x10, 0xc0, 0x00, 0x01, 0x00, 0x00],
+        &[0x8f, 0xea, 0x78, 0x10, 0x04, 0x24, 0x00, 0x01, 0x00, 0x00],
+        // BLCFILL of TBM, VPHADDBW of XOP.
+        &[0x8f, 0xe9, 0x78, 0x01, 0xc8],
+        &[0x8f, 0xe9, 0x78, 0xc1, 0xc1],
+        // CMPBXADD [RSP], EAX, ECX.
+        &[0xc4, 0xe2, 0x71, 0xe2, 0x04, 0x24],
+    ];
+    long(|g| {
+        // It counts in R8, and goes on where R11 says.
+        g.handler(UD, |g| {
+            g.inc(r8)?;
+            g.mov(qword_ptr(rsp), r11)?;
+            g.iretq()
+        })?;
+        g.xor(r8, r8)?;
+        for bytes in bytes {
+            let mut behind = g.create_label();
+            g.lea(r11, ptr(behind))?;
+            g.rounds(WARM, |g| {
+                g.db(bytes)?;
+                g.place(&mut behind)
+            })?;
+        }
+        g.expect(r8, (5 * WARM).into())
+    });
+}
+
+/// Nothing is there, and what is read are ones; they are no address that code could be at.
+#[test]
+fn what_is_furthest_behind_the_instruction_pointer_is_found_in_a_loop() {
+    let operand = i32::MAX.to_le_bytes();
+    long(|g| {
+        // It counts in R8 what faults at the address of all ones, and goes on where R11 says, with the stack that was.
+        g.handler(PF, |g| {
+            g.pop(rax)?;
+            g.mov(rax, cr2)?;
+            g.inc(rax)?;
+            g.cmp(rax, 1)?;
+            g.adc(r8, 0)?;
+            g.mov(qword_ptr(rsp), r11)?;
+            g.mov(qword_ptr(rsp + 24), rbp)?;
+            g.iretq()
+        })?;
+        g.mov(rbp, rsp)?;
+        g.xor(r8, r8)?;
+        g.xor(r12, r12)?;
+        g.rounds(WARM, |g| {
+            // PUSH, MOV RBX.
+            g.db(&[0xff, 0x35])?;
+            g.db(&operand)?;
+            g.pop(rax)?;
+            g.sub(r12, rax)?;
+            g.db(&[0x48, 0x8b, 0x1d])?;
+            g.db(&operand)?;
+            g.sub(r12, rbx)
+        })?;
+        g.expect(r12, (2 * WARM).into())?;
+        // JMP, CALL.
+        for opcode in [[0xff, 0x25], [0xff, 0x15]] {
+            let mut behind = g.create_label();
+            g.lea(r11, ptr(behind))?;
+            g.rounds(WARM, |g| {
+                g.db(&opcode)?;
+                g.db(&operand)?;
+                g.place(&mut behind)
+            })?;
+        }
+        g.expect(r8, (2 * WARM).into())
     });
 }
