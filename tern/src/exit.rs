@@ -2,7 +2,8 @@
 //!
 //! The guest's end is the command's exit code. A guest that ends through the debug-exit port gives
 //! `(value << 1) | 1`, which is always odd, so all codes of our own are even and never mistaken for
-//! the guest's. Where they can, they carry the numbers of `sysexits.h`.
+//! the guest's; but for one, which comes only where a command was to run in the guest. Where they can, they carry the numbers of
+//! `sysexits.h`.
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -167,6 +168,8 @@ mod tests {
             assert!(!codes[..index].contains(code), "{code:?} is there twice");
             assert!(help().contains(&format!("\n  {:<9} ", code.0)), "{code:?} is not in the help");
         }
+        assert!(!codes.contains(&Code::NOT_RUN));
+        assert!(help().contains(&format!("\n  {:<9} with a command: ", Code::NOT_RUN.0)));
     }
 
     #[test]

@@ -18,6 +18,7 @@
 //! images.rs     `tern image`: systems, kept machines and the rest of the cache
 //! disks/        `tern image`: disk images
 //! waiting.rs    what is shown while a guest boots
+//! patience.rs   what is shown of other things that take long
 //! terminal/     the user's terminal as the guest's serial console
 //! control/      running machines, by name: `tern ps`, `tern stop`, `tern console`, `tern run --detach`
 //! panics.rs     what a mistake of ours leaves to the disks

@@ -16,7 +16,9 @@
 //! | [`session`] | a device in use: threads, doorbells, pauses |
 //! | [`interrupts`] | MSI-X vectors and the INTx line |
 //! | [`pci`] | the transport: capabilities, common configuration, status |
+//! | [`feature`] | feature bits of all devices |
 //! | [`saved`] | what devices hold, as values |
+//! | [`driver`] | a guest's side, for tests and fuzzing |
 //! | [`socket`] | Unix sockets of the host |
 //! | [`balloon`], [`block`], [`console`], [`rng`], [`vsock`] | the devices |
 //!

@@ -7,12 +7,12 @@
 //! ```text
 //! writer                                       decoder ([`CodePage::decode_begins`])
 //! store the bytes                              lock
-//! page without lines? then nothing to do         set the lines, read the version
+//! page without lines? then nothing to do         set the lines, also as current; read the version
 //! fence                                        unlock
-//! none of the written lines? nothing to do     the page's first since it was without lines: barrier on all threads
-//! lock                                         read the bytes
-//!   move the version on, then the count of all changes
-//! unlock
+//! are written lines current? then              the page's first since it was without lines: barrier on all threads
+//!   lock                                       read the bytes
+//!     move the version on, then the count of all changes; nothing is current
+//!   unlock
 //! ```
 //!
 //! One of the two always sees the other. A writer that finds no lines in the page does so without a fence: it would have
@@ -30,13 +30,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::ram::PAGE;
 
-/// What is known of code in one page of RAM: half a line of the host's cache, as stores look at it for every page.
+/// What is known of code in one page of RAM: half a line of the host's cache, as stores look at it for every page. All but `fenced` is
+/// written under a lock.
 #[derive(Debug, Default)]
 #[repr(C, align(32))]
 pub struct CodePage {
     /// Bit `n`: somebody may run what was decoded from bytes `64n..64n+64`. Translated code asks whether there are any.
     lines: AtomicU64,
-    /// Those of them from which something was decoded under the present version. All but `fenced` is written under a lock.
+    /// Those of them from which something was decoded under the present version.
     current: AtomicU64,
     /// The number of the last change.
     changed: AtomicU64,
@@ -99,7 +100,7 @@ impl CodePage {
     }
 
     /// After a write of `size` (at most a page) bytes at `offset` by a processor that has taken over the first `known` changes: whether
-    /// it may run what has become stale by it. `all_have_seen` says whether all processors know a change.
+    /// it may run what has become stale, by this write or by one of another processor before. `all_have_seen` says whether all processors know a change.
     #[cold]
     pub fn written(&self, offset: u64, size: u64, known: u64, all_have_seen: impl Fn(u64) -> bool) -> bool {
         fence(Ordering::SeqCst);

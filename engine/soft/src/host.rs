@@ -3,7 +3,7 @@
 //! Guests race on their memory by right, and rely on what an x86-64 processor promises about it (APM volume 2, section
 //! 7.2: aligned accesses are atomic, stores are not reordered). Rust's references and plain pointer reads allow the
 //! compiler to tear, repeat or invent accesses; inline assembly does not, and it may be unaligned. So this file is the
-//! only one that touches guest memory while processors run.
+//! only one that accesses guest memory for them; what devices and clocks write there goes through `vm-memory`.
 
 use std::arch::asm;
 use std::arch::x86_64::{__m128i, _mm_loadu_si128, _mm_storeu_si128};

@@ -11,7 +11,8 @@
 //! Instructions come from the whole set that the guest's processor model offers ([`codes`]), encoded at random
 //! ([`encode`]); everything is a function of a seed and the case's number.
 //!
-//! The test of this crate runs a fixed seed; the program runs any number of cases:
+//! The test of this crate runs a fixed seed, unless `TERN_DIFF_SEED` and `TERN_DIFF_CASES` say otherwise; the program runs any number
+//! of cases:
 //!
 //! ```text
 //! cargo run -p tern-differential --release -- --seed 7 --cases 1000000

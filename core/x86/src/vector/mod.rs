@@ -14,6 +14,7 @@
 //! | `fxsave` | FXSAVE, FXRSTOR |
 //! | `xsave` | XSAVE, XSAVEOPT, XSAVEC, XRSTOR, and the XINUSE that XGETBV shows |
 //! | `mask_move` | MASKMOVQ, MASKMOVDQU |
+//! | `fields`, `store_image` | where things lie in the saved image, and what is written of it |
 //!
 //! What stores to memory takes a shared state, because the store may fault: the change of state that follows it is a
 //! function of its own, named in the description.

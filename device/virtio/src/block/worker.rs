@@ -102,7 +102,7 @@ impl Serving {
         };
         // SAFETY: the buffers are guest memory, which the session keeps mapped, and which is only ever accessed by address. The
         // lane is dropped before the session.
-        #[allow(unsafe_code)]
+        #[allow(unsafe_code, reason = "it is how a lane is used")]
         unsafe {
             self.lane.submit(tag as u64, operation);
         }

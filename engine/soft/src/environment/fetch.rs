@@ -131,7 +131,8 @@ impl SoftEnvironment {
         }
     }
 
-    /// Drops all decoded code if another block might not find room. No block may be running.
+    /// Drops all decoded and translated code if another block might not find room, or if the translator asked for it. No block may be
+    /// running.
     fn make_room(&mut self) {
         const { assert!(MAX_OPS <= MAX_TRACE_INSTRUCTIONS) };
         let is_full = self.blocks.is_full() || self.native.room() < MAX_TRACE_INSTRUCTIONS;

@@ -105,7 +105,7 @@ pub struct SoftEnvironment {
     /// Since the last look something happened that no code may go on behind without one: a translation of addresses changed, code was
     /// dropped or is to be, or the interpreter left something for the run loop.
     pub(crate) unchained: bool,
-    /// The operation behind the running block's last; moved forward to stop after the present one.
+    /// The operation behind the running block's last; null to stop behind the present one.
     pub(crate) block_end: *const SoftOp,
     /// The time-stamp counter, which deadlines must be converted with.
     pub(crate) tsc: TimeStampCounter,

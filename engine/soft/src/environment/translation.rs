@@ -214,9 +214,9 @@ impl SoftEnvironment {
         Some(new)
     }
 
-    /// Whether the run of translated code from `block` that begins now is checked against the interpreter: in lockstep, the
-    /// first ones of a unit and samples of the later ones.
-    pub fn is_verified(&self, block: *mut Block) -> bool {
+    /// Counts a run of translated code from `block` that begins now, and tells whether it is checked against the interpreter: in lockstep,
+    /// the first ones of a unit and samples of the later ones.
+    pub fn begins_checked_run(&self, block: *mut Block) -> bool {
         if !self.translator.is_verified() {
             return false;
         }
@@ -229,7 +229,7 @@ impl SoftEnvironment {
 
     /// The bytes of the page of RAM that holds the code at the present instruction pointer; and of the next page, if there is one, as many
     /// as an instruction may have there.
-    pub fn code_page(&mut self, cpu: &mut Cpu) -> Option<Vec<u8>> {
+    pub fn code_bytes(&mut self, cpu: &mut Cpu) -> Option<Vec<u8>> {
         let rip = cpu.linear_rip();
         let physical = self.fetch_address(cpu, rip).ok()?;
         let next = self.possible_fetch_address(cpu, next_page(cpu, rip));
@@ -259,8 +259,9 @@ impl SoftEnvironment {
         self.ram.readers().rest(index);
     }
 
-    /// This processor wrote `size` bytes at `offset` of a page with code. Whether it may run what has become stale.
-    pub fn has_written_code(&self, page: &CodePage, offset: u64, size: u64) -> bool {
+    /// Takes note that this processor wrote `size` bytes at `offset` of a page with code, and tells whether it may run what has become
+    /// stale.
+    pub fn note_code_write(&self, page: &CodePage, offset: u64, size: u64) -> bool {
         self.ram.readers().written(page, offset, size, self.code_changes)
     }
 

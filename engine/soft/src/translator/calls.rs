@@ -19,8 +19,8 @@ use crate::environment::{Answer, SoftEnvironment, finish};
 use crate::ram::PAGE;
 use crate::tlb::{ALL_SITES, Hit};
 
-/// Who accesses memory, as translated code tells with a question about it: where in the page the instruction is, which site it has and
-/// how wide its access is.
+/// Who accesses memory, as translated code tells with a question about it: where in the page the instruction is, or where control goes
+/// on behind a store that is done, which site it has and how wide its access is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Accessor(pub u32);
 
@@ -36,7 +36,7 @@ impl Accessor {
     /// The site's bits.
     pub const SITE_MASK: u32 = 0x1fff;
     const STACK: u32 = 1 << 31;
-    /// In place of an offset: an instruction does not end at the page's start.
+    /// In place of an offset, which is never so large.
     const JUMPS: u32 = 0x1fff;
 
     /// An access of `size` bytes, a power of two up to 256, by the instruction at `offset`: in the page, or where one ends that
@@ -73,7 +73,7 @@ impl Accessor {
         self.0 & Self::OFFSET_MASK == Self::JUMPS
     }
 
-    /// The instruction's offset in its page.
+    /// The offset in the page, of the instruction or behind it.
     pub const fn offset(self) -> u64 {
         (self.0 & Self::OFFSET_MASK) as u64
     }
@@ -388,7 +388,7 @@ pub unsafe extern "sysv64" fn code_written(
     // SAFETY: the caller's promise.
     let (p, code) = unsafe { (&mut *p, &*code) };
     let accessor = Accessor(accessor as u32);
-    let must_look = p.env.has_written_code(code, host % PAGE, accessor.size());
+    let must_look = p.env.note_code_write(code, host % PAGE, accessor.size());
     if must_look {
         leave(p, Exit::Jump, accessor.offset());
         if accessor.jumps() {

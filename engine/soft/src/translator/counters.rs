@@ -9,7 +9,7 @@ pub struct Counters {
     pub translations: u64,
     /// Units made again: most of the time is spent there, or an access turned out to be restless, or a device's.
     pub retranslations: u64,
-    /// Of these, units that follow a route.
+    /// Of all these, units that follow a route.
     pub traces: u64,
     /// How often all translated code was dropped.
     pub evictions: u64,

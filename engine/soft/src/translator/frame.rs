@@ -408,8 +408,8 @@ pub const INTERRUPT_SHADOW: i32 =
 /// [`RunState::window`].
 pub const WINDOW: i32 = at(STATE + offset_of!(RunState, window));
 
-/// One of the places that keep nothing between guest instructions. What is called has the first for a [`super::calls::Accessor`], and
-/// the second, as code does, for R10; the others have names of their own.
+/// One of the places in memory that keep nothing between guest instructions. What is called has the first for a
+/// [`super::calls::Accessor`], and code for a control word; the second is R10's, of both; the others have names of their own.
 pub const fn scratch(number: usize) -> i32 {
     at(STATE + offset_of!(RunState, scratch) + 8 * number)
 }

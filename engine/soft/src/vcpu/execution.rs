@@ -31,7 +31,7 @@ impl SoftVcpu {
         let (mut heat, mut plain) = (1, None);
         loop {
             while let Some(unit) = plain.or_else(|| self.translated(block, heat)) {
-                let exit = if self.p.env.is_verified(block) {
+                let exit = if self.p.env.begins_checked_run(block) {
                     self.run_verified(block, unit)?
                 } else {
                     self.run_translated(block, unit, plain.is_none())?

@@ -30,7 +30,7 @@ impl SoftVcpu {
         let before = p.cpu.clone();
         let entry = p.env.entry(&p.cpu, block, unit, false);
         let route = p.env.translator.route(unit);
-        let code_bytes = p.env.code_page(&mut p.cpu).unwrap_or_default();
+        let code_bytes = p.env.code_bytes(&mut p.cpu).unwrap_or_default();
         p.env.begin_trial();
         // SAFETY: the processor is on its stage, and nothing refers to it; the unit was current when its block was looked
         // up, and nothing was dropped since.
@@ -47,7 +47,7 @@ impl SoftVcpu {
         let (mut path, mut code) = (Vec::new(), (before.rip & !(PAGE - 1), code_bytes.clone()));
         while done < limit && ran.is_ok() && !(broken_off && ran_to(p, &translated)) {
             if p.cpu.rip & !(PAGE - 1) != code.0 {
-                code = (p.cpu.rip & !(PAGE - 1), p.env.code_page(&mut p.cpu).unwrap_or_default());
+                code = (p.cpu.rip & !(PAGE - 1), p.env.code_bytes(&mut p.cpu).unwrap_or_default());
             }
             let bytes = code.1.get((p.cpu.rip % PAGE) as usize..).unwrap_or_default();
             path.push(bytes.first_chunk::<8>().copied().unwrap_or_default());

@@ -24,7 +24,8 @@ pub enum Answer {
 }
 
 impl SoftEnvironment {
-    /// Neither the table nor, if there is one, its site knows the page of a translated instruction's access at `linear`.
+    /// What becomes of a translated instruction's access at `linear` whose page its site does not know. The table does not either, unless
+    /// it is one of the misses that are looked at to learn which sites have many.
     pub fn find_page(&mut self, cpu: &mut Cpu, linear: u64, accessor: Accessor, write: bool) -> Answer {
         // What reaches into a second page is not to be asked about there: it may be more than is accessed.
         if linear % PAGE + accessor.size() > PAGE {

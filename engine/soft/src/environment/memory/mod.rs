@@ -303,7 +303,7 @@ impl SoftEnvironment {
     fn code_written(&mut self, code: *const CodePage, linear: u64, size: u64) {
         // SAFETY: as in `look_for_code`.
         let code = unsafe { &*code };
-        if self.has_written_code(code, linear % PAGE, size) {
+        if self.note_code_write(code, linear % PAGE, size) {
             self.block_end = std::ptr::null();
         }
     }

@@ -86,7 +86,7 @@ impl SoftEnvironment {
         }
         let excluded = self.ram.readers().is_one() || self.trial.is_some();
         if excluded && access.kind == AccessKind::Write && page.code.has_code() && self.strikes.strike(code) {
-            self.has_written_code(page.code, 0, PAGE);
+            self.note_code_write(page.code, 0, PAGE);
             self.block_end = std::ptr::null();
         }
         if !self.watching {
