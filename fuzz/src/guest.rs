@@ -1,6 +1,7 @@
 //! A hostile guest: arbitrary bytes as code, in every mode, must leave the engine and the host as they were.
 
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::cell::RefCell;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tern_engine::{Clock, Engine, GuestMemory, Kick, Vcpu, VmConfig, VmEntry, VmExit};
@@ -8,7 +9,7 @@ use tern_soft::{SoftEngine, Translation};
 use tern_x86::cpu::Mode;
 use tern_x86::cpuid::CpuModel;
 use tern_x86::decode::{MAX_INSTRUCTION_LENGTH, decode};
-use tern_x86::state::{Attributes, Cr0, Cr4, Efer, Segment, VcpuState};
+use tern_x86::state::{Attributes, Cr0, Cr4, Efer, Segment, VcpuState, Xcr0};
 use vm_memory::{Bytes, GuestAddress};
 
 /// Bytes of guest memory.
@@ -28,16 +29,21 @@ struct Guest {
     vcpu: Box<dyn Vcpu>,
 }
 
-/// As users have it, and in lockstep, where the translator and the interpreter must agree about all that is executed.
-static GUESTS: [LazyLock<Mutex<Guest>>; 2] = [
-    LazyLock::new(|| guest(SoftEngine::default())),
-    LazyLock::new(|| guest(SoftEngine::new(Translation::Verified).eager())),
-];
+thread_local! {
+    /// As users have it; and in lockstep, where the translator and the interpreter must agree about all that is executed, with the usual
+    /// processor, and with all that the host's has.
+    static GUESTS: [RefCell<Guest>; 3] = [
+        guest(SoftEngine::default(), CpuModel::default()),
+        guest(SoftEngine::new(Translation::Verified).eager(), CpuModel::default()),
+        guest(SoftEngine::new(Translation::Verified).eager(), CpuModel::by_name("host").expect("it is a model")),
+    ]
+    .map(RefCell::new);
+}
 
-fn guest(engine: SoftEngine) -> Mutex<Guest> {
+fn guest(engine: SoftEngine, cpu_model: CpuModel) -> Guest {
     let memory =
         GuestMemory::from_ranges(&[(GuestAddress(0), MEMORY)]).expect("the host has a little memory");
-    let config = VmConfig { cpu_model: CpuModel::default(), cpus: 1, clock: Arc::new(Clock::new()) };
+    let config = VmConfig { cpu_model, cpus: 1, clock: Arc::new(Clock::new()) };
     let vm = engine.create_vm(&config, memory.clone()).expect("the engine runs here");
     let vcpu = vm.create_vcpu(0).expect("a machine has a processor");
     let kicker: Arc<dyn Kick> = vcpu.kicker();
@@ -47,7 +53,7 @@ fn guest(engine: SoftEngine) -> Mutex<Guest> {
             kicker.kick();
         }
     });
-    Mutex::new(Guest { memory, vcpu })
+    Guest { memory, vcpu }
 }
 
 /// Decodes `bytes` in every mode.
@@ -59,12 +65,19 @@ pub fn decode_everywhere(bytes: &[u8]) {
     }
 }
 
-/// Executes `input`: its first byte chooses the mode and the engine, the rest is code.
+/// Executes `input`: its first byte chooses the mode (bits 2:0), and lockstep (bit 3) and there the host's processor (bit 4), the rest
+/// is code.
 pub fn execute(input: &[u8]) {
     let Some((&choice, code)) = input.split_first() else { return };
-    let code = &code[..code.len().min(4096)];
-    let guest = &GUESTS[usize::from(choice & 8 != 0)];
-    let guest = &mut *guest.lock().unwrap_or_else(PoisonError::into_inner);
+    let number = match choice & 0x18 {
+        0x08 => 1,
+        0x18 => 2,
+        _ => 0,
+    };
+    GUESTS.with(|guests| run(&mut guests[number].borrow_mut(), choice, &code[..code.len().min(4096)]));
+}
+
+fn run(guest: &mut Guest, choice: u8, code: &[u8]) {
     let write = |at: u64, bytes: &[u8]| guest.memory.write_slice(bytes, GuestAddress(at)).expect("it is RAM");
     write(0, &[0; 0x10000]);
     write(CODE, code);
@@ -86,6 +99,7 @@ pub fn execute(input: &[u8]) {
 fn state(choice: u8) -> VcpuState {
     let mut state = VcpuState::reset();
     state.gpr = std::array::from_fn(|n| CODE + 0x100 * n as u64);
+    state.xcr0 = Xcr0::X87 | Xcr0::SSE | Xcr0::AVX;
     state.cr4 = Cr4::OSFXSR | Cr4::OSXMMEXCPT | Cr4::OSXSAVE | Cr4::PAE | Cr4::FSGSBASE;
     if choice & 3 == 0 {
         state.segments = [Segment::real_mode(0); 6];
