@@ -7,12 +7,13 @@
 //! Reads and writes are apart: a page that is only read must not be asked whether it may be written.
 
 use iced_x86::{
-    Code, Instruction, InstructionInfoFactory, InstructionInfoOptions, Mnemonic, OpAccess, OpKind, Register,
+    Code, Instruction, InstructionInfoFactory, InstructionInfoOptions, Mnemonic, OpKind, Register,
 };
 
 use super::emit::host;
 use super::frame::GROUPS;
 use super::kinds::Kind;
+use super::operands::{has_segment_base, writes};
 use super::scan::Guest;
 
 /// Sizes that a group's extent is rounded up to, in bytes.
@@ -209,9 +210,8 @@ fn accesses(guest: &Guest, facts: &mut InstructionInfoFactory) -> [Found; 2] {
 fn operand(instruction: &Instruction, facts: &mut InstructionInfoFactory) -> Found {
     let n = (0..instruction.op_count()).find(|&n| instruction.op_kind(n) == OpKind::Memory)?;
     let base = instruction.memory_base();
-    let plain = base.is_gpr64()
-        && instruction.memory_index() == Register::None
-        && !matches!(instruction.memory_segment(), Register::FS | Register::GS);
+    let plain =
+        base.is_gpr64() && instruction.memory_index() == Register::None && !has_segment_base(instruction);
     let size = instruction.memory_size().size();
     // What may change the base by itself is not worth the care.
     let exchanges = matches!(
@@ -229,10 +229,7 @@ fn operand(instruction: &Instruction, facts: &mut InstructionInfoFactory) -> Fou
     }
     let options = InstructionInfoOptions::NO_MEMORY_USAGE | InstructionInfoOptions::NO_REGISTER_USAGE;
     let access = facts.info_options(instruction, options).op_access(n);
-    let write = matches!(
-        access,
-        OpAccess::Write | OpAccess::CondWrite | OpAccess::ReadWrite | OpAccess::ReadCondWrite
-    );
+    let write = writes(access);
     Some((Part::Operand, base.number(), instruction.memory_displacement64() as i64, size, write))
 }
 
@@ -251,10 +248,7 @@ fn change(values: &mut [Value; 16], versions: &mut u32, guest: &Guest, facts: &m
     values[RSP].moved = values[RSP].moved.wrapping_add(by);
     let info = facts.info_options(&guest.instruction, InstructionInfoOptions::NO_MEMORY_USAGE);
     for used in info.used_registers() {
-        let written = matches!(
-            used.access(),
-            OpAccess::Write | OpAccess::CondWrite | OpAccess::ReadWrite | OpAccess::ReadCondWrite
-        );
+        let written = writes(used.access());
         let register = used.register().full_register();
         // The stack pointer of these is accounted for already, unless it is what is popped.
         let known = by != 0 && register == Register::RSP && guest.instruction.op0_register() != Register::RSP;

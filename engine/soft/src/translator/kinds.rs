@@ -1,10 +1,11 @@
 //! What is done for an instruction of a unit.
 
-use iced_x86::{Code, CpuidFeature, Instruction, Mnemonic, OpKind, Register};
+use iced_x86::{Code, CpuidFeature, Instruction, Mnemonic, OpKind};
 use tern_x86::decode::{OpFlags, is_pause};
 use tern_x86::vector::{VectorClass, VectorInfo, classify};
 
 use super::fast_call::FastCall;
+use super::operands::{has_flat_address, has_near_address, has_other_registers, needs_rewriting};
 use crate::blocks::SoftOp;
 use crate::native::executes;
 
@@ -200,23 +201,6 @@ fn control_word(instruction: &Instruction) -> Option<Kind> {
 /// registers alone then.
 pub fn may_enter_mmx(instruction: &Instruction) -> bool {
     instruction.mnemonic() == Mnemonic::Cvtpi2ps && instruction.op1_kind() == OpKind::Memory
-}
-
-/// Whether the memory operand of 64-bit code, if there is one and it counts from the instruction pointer, is less than 2 GiB from the
-/// page's start, which is what the instruction pointer counts from here.
-fn has_near_address(instruction: &Instruction) -> bool {
-    !instruction.is_ip_rel_memory_operand()
-        || i32::try_from(instruction.memory_displacement64() as i64).is_ok()
-}
-
-/// Whether the memory operand of 32-bit code, if there is one, is the sum of registers of 32 bits, in a segment that is all of memory
-/// and may be written. FS and GS have bases and limits of their own, and CS is never written.
-fn has_flat_address(instruction: &Instruction) -> bool {
-    let narrow = |register: Register| register != Register::None && register.size() < 4;
-    (0..instruction.op_count()).all(|n| instruction.op_kind(n) != OpKind::Memory)
-        || !matches!(instruction.memory_segment(), Register::CS | Register::FS | Register::GS)
-            && !narrow(instruction.memory_base())
-            && !narrow(instruction.memory_index())
 }
 
 /// Instructions of 32-bit code whose encodings mean something else in 64-bit code, as that encodes them.
@@ -463,24 +447,6 @@ impl Conditional for Instruction {
                 | M::Cmovg
         )
     }
-}
-
-/// Operands in segment, control or debug registers.
-fn has_other_registers(instruction: &Instruction) -> bool {
-    (0..instruction.op_count())
-        .any(|n| instruction.op_kind(n) == OpKind::Register && !instruction.op_register(n).is_gpr())
-}
-
-/// AH, CH, DH and BH cannot be named beside the registers that the translator puts in place of others.
-fn needs_rewriting(instruction: &Instruction) -> bool {
-    let registers = || (0..instruction.op_count()).filter(|&n| instruction.op_kind(n) == OpKind::Register);
-    let high = |n| {
-        use iced_x86::Register as R;
-        matches!(instruction.op_register(n), R::AH | R::CH | R::DH | R::BH)
-    };
-    let memory = (0..instruction.op_count()).any(|n| instruction.op_kind(n) == OpKind::Memory);
-    let stack = |n| instruction.op_register(n).full_register() == iced_x86::Register::RSP;
-    registers().any(high) && (memory || registers().any(stack))
 }
 
 #[cfg(test)]

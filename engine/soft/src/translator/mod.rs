@@ -15,6 +15,7 @@
 //! |---|---|
 //! | `scan` | what a unit of translation consists of |
 //! | `kinds` | what is done for each of its instructions |
+//! | `operands` | what is asked about an instruction's operands |
 //! | `flags` | which flags may still be read |
 //! | `groups` | accesses that one check serves |
 //! | `emit/` | from a unit to host code |
@@ -53,6 +54,7 @@ mod groups;
 mod hot_spots;
 mod jumps;
 mod kinds;
+mod operands;
 mod returns;
 mod scan;
 mod sites;

@@ -13,6 +13,7 @@ use crate::ram::PAGE;
 use crate::translator::assembler::*;
 use crate::translator::flags::FlagSet;
 use crate::translator::frame;
+use crate::translator::operands::by_stack;
 
 impl Emitter<'_> {
     /// Counts the instructions so far; when time is up, goes on at `target` by way of Rust. Flags are lost.
@@ -137,7 +138,7 @@ impl Emitter<'_> {
                 None => self.a.load(R10, frame::gpr(number)),
             }
         } else {
-            let (size, stack) = (self.word(), super::copy::by_stack(instruction));
+            let (size, stack) = (self.word(), by_stack(instruction));
             let access = Access { size, write: false, alignment: 1, stack };
             let (memory, _) = self.operand(guest, access, FlagSet::empty());
             self.a.load_guest(R10, memory, self.wide);

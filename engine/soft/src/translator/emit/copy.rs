@@ -4,12 +4,13 @@ use iced_x86::{Instruction, InstructionInfoOptions, Mnemonic, OpAccess, OpKind, 
 
 use super::super::calls::Operation;
 use super::cold::Cold;
-use super::memory::{Access, Grouped, Parts, Sum, has_narrow_address};
+use super::memory::{Access, Grouped, Parts, Sum};
 use super::stack::free_beside;
 use super::{Emitter, Flags, Guest, Kind, host};
 use crate::translator::assembler::*;
 use crate::translator::flags::FlagSet;
 use crate::translator::frame;
+use crate::translator::operands::{by_stack, has_narrow_address, writes};
 use crate::translator::sites::Sites;
 use crate::translator::x87;
 
@@ -337,17 +338,6 @@ fn uses_register(instruction: &Instruction, number: usize) -> bool {
             && register.is_gpr()
             && register.full_register().number() == number
     })
-}
-
-/// Whether a non-canonical address is a stack fault.
-pub fn by_stack(instruction: &Instruction) -> bool {
-    let base = instruction.memory_base().full_register();
-    let other = matches!(instruction.memory_segment(), Register::FS | Register::GS);
-    !other && matches!(base, Register::RSP | Register::RBP)
-}
-
-const fn writes(access: OpAccess) -> bool {
-    matches!(access, OpAccess::Write | OpAccess::CondWrite | OpAccess::ReadWrite | OpAccess::ReadCondWrite)
 }
 
 /// The part of a host register that corresponds to a guest register. AH to BH keep their names: their registers do.

@@ -47,6 +47,7 @@ use crate::translator::assembler::*;
 use crate::translator::flags::FlagSet;
 use crate::translator::frame;
 use crate::translator::groups::{Member, Part};
+use crate::translator::operands::{has_narrow_address, has_segment_base};
 use crate::translator::sites::{Extent, Sites};
 
 /// A memory access to be checked.
@@ -529,42 +530,5 @@ impl Emitter<'_> {
         self.a.jcc(NOT_EQUAL, hit);
         self.a.place(back);
         self.cold.push(Cold::CodeWritten { at: hit, back, accessor });
-    }
-}
-
-/// Whether the memory operand is in a segment that may have a base in 64-bit code.
-fn has_segment_base(instruction: &Instruction) -> bool {
-    matches!(instruction.memory_segment(), Register::FS | Register::GS)
-}
-
-/// Whether the memory operand's address has 32 bits, and wraps there.
-pub fn has_narrow_address(instruction: &Instruction) -> bool {
-    let (base, index) = (instruction.memory_base(), instruction.memory_index());
-    let has_registers = base != Register::None || index != Register::None;
-    base.size() == 4 || index.size() == 4 || !has_registers && instruction.memory_displ_size() == 4
-}
-
-#[cfg(test)]
-mod tests {
-    use iced_x86::Decoder;
-
-    use super::*;
-
-    #[test]
-    fn an_address_is_as_wide_as_its_registers_or_as_its_prefix_says() {
-        for (bitness, bytes, narrow) in [
-            (64, &[0x8b, 0x04, 0x25, 0, 0, 0, 0x80][..], false), // mov eax, [-0x80000000]
-            (64, &[0x8b, 0x04, 0x25, 0, 0, 0, 0x40], false),
-            (64, &[0x67, 0x8b, 0x04, 0x25, 0, 0, 0, 0x80], true),
-            (64, &[0x67, 0x8b, 0x04, 0x25, 0, 0, 0, 0x40], true),
-            (64, &[0x8b, 0x00], false),
-            (64, &[0x67, 0x8b, 0x00], true),
-            (64, &[0x67, 0x8b, 0x04, 0x45, 0, 0, 0, 0], true), // mov eax, [eax*2]
-            (32, &[0x8b, 0x05, 0, 0, 0, 0x80], true),
-            (32, &[0x8b, 0x00], true),
-        ] {
-            let instruction = Decoder::new(bitness, bytes, 0).decode();
-            assert_eq!(has_narrow_address(&instruction), narrow, "{bitness} bits, {bytes:02x?}");
-        }
     }
 }

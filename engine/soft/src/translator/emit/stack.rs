@@ -7,6 +7,7 @@ use super::memory::Access;
 use super::{Emitter, Guest, host};
 use crate::translator::assembler::*;
 use crate::translator::frame;
+use crate::translator::operands::by_stack;
 
 /// What a PUSH pushes that is no immediate.
 enum Source {
@@ -26,7 +27,7 @@ impl Emitter<'_> {
                 Some(Source::Guest(number))
             }
             OpKind::Memory => {
-                let stack = super::copy::by_stack(instruction);
+                let stack = by_stack(instruction);
                 let access = Access { size: self.word(), write: false, alignment: 1, stack };
                 let (memory, _) = self.operand(guest, access, live);
                 self.a.load_guest(R11, memory, self.wide);

@@ -4,12 +4,12 @@ use tern_x86::state::Mxcsr;
 use tern_x86::vector::X87_EXCEPTIONS;
 
 use super::cold::Cold;
-use super::copy::by_stack;
 use super::memory::Access;
 use super::{Emitter, Guest};
 use crate::translator::assembler::*;
 use crate::translator::frame;
 use crate::translator::kinds::Control;
+use crate::translator::operands::by_stack;
 
 impl Emitter<'_> {
     /// The unit's first instruction on x87 registers finds them loaded, and with it the others: operations between leave them so.
