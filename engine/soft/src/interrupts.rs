@@ -430,6 +430,13 @@ impl Interrupts {
         }
     }
 
+    /// Carries what a device writes to an interrupt's address. What is no message has no effect.
+    pub fn send_msi(&self, address: u64, data: u32) {
+        if let Some(message) = Message::from_msi(address, data) {
+            self.send(&message, None);
+        }
+    }
+
     /// Carries a message to the local APICs it is for. `sender` is an APIC ID, for shorthands.
     pub fn send(&self, message: &Message, sender: Option<u32>) {
         if message.delivery_mode == DeliveryMode::LowestPriority {

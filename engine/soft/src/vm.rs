@@ -2,7 +2,6 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tern_chipset::interrupt::Message;
 use tern_engine::{
     Coalescing, DirtyLog, DirtyRegion, Doorbell, EngineError, EventFd, GuestMemory, LineInterrupt,
     MessageInterrupt, Standstill, Vcpu, Vm, VmConfig, VmState, Wiring, WriteRange, WriteSink,
@@ -147,9 +146,7 @@ impl Vm for SoftVm {
     }
 
     fn signal_msi(&self, address: u64, data: u32) {
-        if let Some(message) = Message::from_msi(address, data) {
-            self.interrupts.send(&message, None);
-        }
+        self.interrupts.send_msi(address, data);
     }
 
     fn reset(&self) {

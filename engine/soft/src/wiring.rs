@@ -12,7 +12,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 
-use tern_chipset::interrupt;
 use tern_engine::{EngineError, EventFd, LineInterrupt, Message, MessageInterrupt, start_thread};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
@@ -85,18 +84,11 @@ impl Waiting {
                     continue;
                 }
                 match target {
-                    Target::Message(message) => send(interrupts, *message),
+                    Target::Message(Message { address, data }) => interrupts.send_msi(*address, *data),
                     Target::Line(gsi) => interrupts.set_line(*gsi, true),
                 }
             }
         }
-    }
-}
-
-/// What is no message has no effect.
-fn send(interrupts: &Interrupts, Message { address, data }: Message) {
-    if let Some(message) = interrupt::Message::from_msi(address, data) {
-        interrupts.send(&message, None);
     }
 }
 
@@ -204,7 +196,9 @@ impl MessageInterrupt for SoftMessage {
     fn signal(&self) {
         // Under the lock, as in the thread.
         match self.waiting.targets().get(&self.token) {
-            Some((_, Target::Message(message))) => send(&self.interrupts, *message),
+            Some((_, Target::Message(Message { address, data }))) => {
+                self.interrupts.send_msi(*address, *data)
+            }
             // It waits in the event.
             _ => drop(self.event.write(1)),
         }
