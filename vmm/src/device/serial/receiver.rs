@@ -31,6 +31,8 @@ const POLLS: u32 = 16;
 #[derive(Debug, Default)]
 pub(super) struct Receiver {
     waiting: VecDeque<u8>,
+    /// At most so many of the bytes that the port holds were handed over, and these are its first.
+    handed_over: usize,
     /// When the last byte that was handed over has arrived.
     line_is_free: Time,
     /// How often the status was read since the port was last written to.
@@ -63,10 +65,12 @@ impl Receiver {
     /// Takes over what waited elsewhere.
     pub(super) fn restore(&mut self, waiting: &[u8]) {
         self.waiting = waiting.iter().copied().collect();
+        self.handed_over = FIFO_SIZE;
     }
 
     /// Forgets what is known about the guest, but not what waits for it.
     pub(super) fn reset(&mut self) {
+        self.handed_over = 0;
         self.polls = 0;
         self.is_polled = false;
     }
@@ -86,9 +90,10 @@ impl Receiver {
 
     /// The receiver was cleared; `before` is what the port held.
     pub(super) fn take_back(&mut self, before: &State) {
-        // In a loop, the bytes are the guest's own.
+        // In a loop, the bytes are the guest's own; so are those that are left from one.
+        let count = before.received.len().min(std::mem::take(&mut self.handed_over));
         if !before.mcr.contains(Mcr::LOOP) {
-            for byte in before.received.iter().rev() {
+            for byte in before.received[..count].iter().rev() {
                 self.waiting.push_front(*byte);
             }
         }
@@ -102,6 +107,7 @@ impl Receiver {
         let next: Vec<u8> = self.waiting.iter().copied().take(FIFO_SIZE).collect();
         let taken = uart.receive(&next);
         self.waiting.drain(..taken);
+        self.handed_over = taken;
         self.line_is_free = now + Time::from_nanos(CHARACTER * taken as u64);
         taken > 0
     }
@@ -206,6 +212,25 @@ mod tests {
         receiver.take_back(&before);
         uart.write(MCR, 0);
         assert!(receiver.deliver(&mut uart, Time::ZERO));
+        assert_eq!(read_all(&mut uart), b"x");
+    }
+
+    #[test]
+    fn what_a_guest_sent_itself_does_not_come_again_without_end() {
+        let (mut uart, mut receiver) = listening();
+        receiver.push(b"x");
+        receiver.deliver(&mut uart, Time::ZERO);
+        for _ in 0..3 {
+            uart.write(MCR, 0x10);
+            for byte in b"0123456789abcdef" {
+                uart.write(RBR, *byte);
+            }
+            uart.write(MCR, 0);
+            let before = uart.save();
+            uart.write(FCR, 0b11);
+            receiver.take_back(&before);
+        }
+        assert!(receiver.deliver(&mut uart, after(1)));
         assert_eq!(read_all(&mut uart), b"x");
     }
 
