@@ -1,10 +1,12 @@
 //! A disk as its driver uses and misuses it.
 
-use std::fs;
-use std::sync::Arc;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex};
+use std::{fs, io};
 
 use tempfile::NamedTempFile;
-use tern_disk::{DiskOptions, Format};
+use tern_disk::{Completion, Disk, DiskError, DiskOptions, Format, Lane, Operation, RangeLimits};
 use tern_engine::GuestMemory;
 use vm_memory::{GuestAddress, GuestMemoryBackend as _};
 
@@ -28,9 +30,88 @@ const GET_ID: u32 = 8;
 const DISCARD: u32 = 11;
 const WRITE_ZEROES: u32 = 13;
 
+/// How many bytes one queue may have moved before others are served, and a request of a mebibyte that began before.
+const MOST_AT_ONCE: u64 = 17 << 20;
+
 const OK: u8 = 0;
 const IO_ERROR: u8 = 1;
 const UNSUPPORTED: u8 = 2;
+
+/// A large disk that does nothing at once, and tells how many bytes are to be moved between two starts of its lane.
+#[derive(Debug)]
+struct Idle {
+    moved: Arc<Mutex<Vec<u64>>>,
+}
+
+impl Disk for Idle {
+    fn size(&self) -> u64 {
+        1 << 30
+    }
+
+    fn is_read_only(&self) -> bool {
+        false
+    }
+
+    fn block_size(&self) -> u32 {
+        512
+    }
+
+    fn optimal_size(&self) -> u32 {
+        4096
+    }
+
+    fn discard(&self) -> Option<RangeLimits> {
+        None
+    }
+
+    fn write_zeroes(&self) -> Option<RangeLimits> {
+        None
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn open_lane(&self) -> Result<Box<dyn Lane>, DiskError> {
+        let (ready, _other) = UnixStream::pair().unwrap();
+        Ok(Box::new(IdleLane { moved: Arc::clone(&self.moved), since: 0, done: Vec::new(), ready, _other }))
+    }
+}
+
+#[derive(Debug)]
+struct IdleLane {
+    moved: Arc<Mutex<Vec<u64>>>,
+    since: u64,
+    done: Vec<Completion>,
+    ready: UnixStream,
+    _other: UnixStream,
+}
+
+impl Lane for IdleLane {
+    #[allow(unsafe_code, reason = "it is how a lane is used")]
+    unsafe fn submit(&mut self, tag: u64, operation: Operation<'_>) {
+        if let Operation::Read { buffers, .. } = operation {
+            self.since += buffers.iter().map(|buffer| buffer.length() as u64).sum::<u64>();
+        }
+        self.done.push(Completion { tag, result: Ok(()) });
+    }
+
+    fn start(&mut self) {
+        self.moved.lock().unwrap().push(std::mem::take(&mut self.since));
+    }
+
+    fn completions(&mut self, done: &mut Vec<Completion>) {
+        done.append(&mut self.done);
+    }
+
+    fn in_flight(&self) -> usize {
+        self.done.len()
+    }
+
+    fn wait_descriptor(&self) -> BorrowedFd<'_> {
+        self.ready.as_fd()
+    }
+}
 
 struct Subject {
     driver: PciDriver,
@@ -160,6 +241,29 @@ fn many_requests_in_flight_all_come_back() {
         assert_eq!(subject.rings[0].get(DATA + 0x1000 * index, 512), vec![index as u8; 512]);
         assert_eq!(subject.rings[0].get(STATUS + index, 1), [OK]);
     }
+}
+
+#[test]
+fn many_large_requests_are_not_all_begun_at_once() {
+    let moved = Arc::new(Mutex::new(Vec::new()));
+    let memory = GuestMemory::from_ranges(&[(GuestAddress(0), MEMORY)]).unwrap();
+    let mut ring = Ring::new(&memory, 0, 0x1_0000, 256, 256);
+    let device = Arc::new(Block::new(Arc::new(Idle { moved: Arc::clone(&moved) }), "", 1));
+    let driver = PciDriver::new(device, memory);
+    driver.start(&[&ring]);
+    let mut header = IN.to_le_bytes().to_vec();
+    header.extend([0; 12]);
+    ring.put(HEADER, &header);
+    for index in 0..60_u16 {
+        ring.send(index * 3, &[(HEADER, 16, false), (DATA, 1 << 20, true), (STATUS, 1, true)]);
+    }
+    driver.ring(0);
+    for _ in 0..60 {
+        driver.wait_used(&mut ring);
+    }
+    let moved = moved.lock().unwrap();
+    assert_eq!(moved.iter().sum::<u64>(), 60 << 20);
+    assert!(moved.iter().all(|bytes| *bytes <= MOST_AT_ONCE), "{moved:?}");
 }
 
 #[test]

@@ -12,6 +12,9 @@ use crate::device::{Served, Worker};
 use crate::queue::{Segments, Violation};
 use crate::session::{ActiveQueue, Session};
 
+/// As many bytes are moved at once, or one request's: the thread can be had by others then. A request has up to 4 GiB.
+const MOST_AT_ONCE: u64 = 16 << 20;
+
 /// A request that the lane has.
 #[derive(Debug)]
 struct InFlight {
@@ -152,12 +155,17 @@ impl Worker for Serving {
         let Some(mut queue) = session.queue(index) else { return Ok(Served::All) };
         queue.quiet()?;
         let mut served = Served::Some;
+        let mut moved = 0;
         for _ in 0..queue.size() {
+            if moved >= MOST_AT_ONCE {
+                break;
+            }
             let Some(chain) = queue.pop()? else {
                 served = if queue.listen()? { Served::Some } else { Served::All };
                 break;
             };
             let request = Request::read(session.memory(), chain)?;
+            moved += request.data.total();
             self.begin(&mut queue, request)?;
         }
         self.lane.start();
