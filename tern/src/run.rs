@@ -119,6 +119,12 @@ fn tell_statistics(arguments: &RunArguments, engine: &str, cpus: u32, outcome: &
     }
 }
 
+/// How a machine is ended from outside.
+fn stop_of(machine: &Machine) -> terminal::Stop {
+    let handle = machine.handle();
+    Arc::new(move || handle.stop())
+}
+
 /// Runs a machine for a command, and tells how both ended.
 fn run_command(
     machine: Machine,
@@ -126,12 +132,11 @@ fn run_command(
     control: Option<&Control>,
     balloon: &Weak<Balloon>,
 ) -> Result<((Ended, Option<Leaving>), Outcome), Failure> {
-    let handle = machine.handle();
-    let talk = Talk::start(prepared, Arc::new(move || handle.stop()))
+    let talk = Talk::start(prepared, stop_of(&machine))
         .context("cannot pass on the command's input and output")
         .map_err(Failure::host)?;
     if let Some(Control { served, .. }) = control {
-        served.runs(machine.handle(), machine.console_input(), balloon);
+        served.runs(machine.handle(), stop_of(&machine), machine.console_input(), balloon);
     }
     let outcome = machine.run();
     let ended = talk.finish();
@@ -253,13 +258,13 @@ fn run_machine(
     balloon: &Weak<Balloon>,
     detached: Option<Detached>,
 ) -> Result<Outcome, Failure> {
-    let handle = machine.handle();
     console
-        .connect(Arc::new(machine.console_input()), Arc::new(move || handle.stop()))
+        .connect(Arc::new(machine.console_input()), stop_of(&machine))
         .context("cannot start a thread for the console")
         .map_err(Failure::host)?;
     if let Some(Control { claim, served }) = control {
-        served.runs(machine.handle(), machine.console_input(), balloon);
+        let stop = console.without_waiting(stop_of(&machine));
+        served.runs(machine.handle(), stop, machine.console_input(), balloon);
         if let Some(detached) = detached {
             detached.runs(&claim.name)?;
         }

@@ -16,6 +16,7 @@ use super::hub::Hub;
 use super::places::Claim;
 use super::protocol::{Greeting, GuestMemory, LONGEST_LINE, Reply, Request, State, Status};
 use crate::exit::Failure;
+use crate::terminal::Stop;
 use tern_engine::start_thread;
 
 /// Connections at a time. More are closed at once.
@@ -34,6 +35,8 @@ pub(crate) struct Served(Arc<Shared>);
 /// A machine that runs.
 struct Running {
     machine: MachineHandle,
+    /// Ends it by force.
+    stop: Stop,
     input: ConsoleInput,
     /// It is the machine's.
     balloon: Weak<Balloon>,
@@ -74,10 +77,16 @@ impl Served {
         Ok(served)
     }
 
-    /// The machine runs from now on. Its guest may tell of its memory by `balloon`.
-    pub(crate) fn runs(&self, machine: MachineHandle, input: ConsoleInput, balloon: &Weak<Balloon>) {
+    /// The machine runs from now on, and is ended by force with `stop`. Its guest may tell of its memory by `balloon`.
+    pub(crate) fn runs(
+        &self,
+        machine: MachineHandle,
+        stop: Stop,
+        input: ConsoleInput,
+        balloon: &Weak<Balloon>,
+    ) {
         // It is called once.
-        let _ = self.0.running.set(Running { machine, input, balloon: Weak::clone(balloon) });
+        let _ = self.0.running.set(Running { machine, stop, input, balloon: Weak::clone(balloon) });
         self.set(State::Running);
     }
 
@@ -163,8 +172,8 @@ impl Served {
                 machine.press_power_button();
                 Reply::done()
             }
-            (Request::Stop, Some(Running { machine, .. })) => {
-                machine.stop();
+            (Request::Stop, Some(Running { stop, .. })) => {
+                stop();
                 Reply::done()
             }
             (Request::Console, Some(_)) => Reply::done(),

@@ -103,20 +103,25 @@ impl Console {
         self.output.clone()
     }
 
+    /// Gives a way to end the machine with `stop` though its processors wait for room in the output, which could not be stopped.
+    pub fn without_waiting(&self, stop: Stop) -> Stop {
+        let output = self.output.clone();
+        Arc::new(move || {
+            output.stop_waiting();
+            stop();
+        })
+    }
+
     /// Starts passing on what is typed to `input`, and ends the machine with `stop` if the user leaves
     /// or if standard output is gone.
     ///
     /// # Errors
     /// If no thread can be started.
     pub fn connect(&self, input: Arc<dyn ConsoleInput>, stop: Stop) -> io::Result<()> {
-        let leave = {
-            let (leaving, output) = (Arc::clone(&self.leaving), self.output.clone());
-            move |why| {
-                leaving.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
-                // A processor that waits for room in the output could not be stopped.
-                output.stop_waiting();
-                stop();
-            }
+        let (leaving, stop) = (Arc::clone(&self.leaving), self.without_waiting(stop));
+        let leave = move |why| {
+            leaving.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
+            stop();
         };
         let (gone, ended) = (leave.clone(), leave.clone());
         self.signals.on_signal(move |signal| ended(Leaving::Signal(signal)));

@@ -1,8 +1,9 @@
 //! Machines in the background, found by their names: `tern run --detach`, `tern ps`, `tern console`, `tern stop`.
 
-use std::fs;
+use std::io::{self, Read as _};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
+use std::{fs, thread};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -194,5 +195,19 @@ fn a_machine_in_the_foreground_is_found_too() {
     let names = own.names();
     assert_eq!(names.len(), 1);
     let _ = own.tern(["stop", "--force", &names[0]]).finish().expect_code(0);
+    let _ = guest.end().expect_code(130);
+}
+
+#[test]
+fn a_machine_whose_output_nobody_reads_any_more_is_stopped_by_force() {
+    let own = Own::new();
+    let (mut reader, writer) = io::pipe().unwrap();
+    let guest = own.with(Tern::run()).arg("--name").arg("stuck").output(writer).start();
+    guest.send("yes\n");
+    let mut seen = vec![0; 10_000];
+    reader.read_exact(&mut seen).unwrap();
+    // Until nothing fits anywhere any more: the pipe, and our own buffer.
+    thread::sleep(Duration::from_secs(8));
+    let _ = own.tern(["stop", "--force", "stuck"]).finish().expect_code(0);
     let _ = guest.end().expect_code(130);
 }
