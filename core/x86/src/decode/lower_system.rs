@@ -159,7 +159,8 @@ fn far<E: Environment>(instruction: &Instruction, op: &mut Op<E>) -> Chosen<E> {
         instruction.code(),
         Code::Int_imm8 | Code::Int3 | Code::Into | Code::Int1 | Code::Syscall | Code::Sysenter
     );
-    op.flags.set(OpFlags::ENTERS_HANDLER, enters);
+    let returns = matches!(instruction.code(), Code::Sysretd | Code::Sysretq);
+    op.flags.set(OpFlags::CLEARS_TF_AT_ONCE, enters || returns);
     Some((run, TRANSFER | OpFlags::CHECK_INTERRUPTS))
 }
 

@@ -30,8 +30,8 @@ bitflags! {
         const REPNE = 1 << 7;
         /// The operation can change what interrupts are accepted: they are looked at after it.
         const CHECK_INTERRUPTS = 1 << 8;
-        /// The operation enters a handler: if that clears TF, no single-step trap follows.
-        const ENTERS_HANDLER = 1 << 9;
+        /// If the operation clears TF, no single-step trap follows: it enters a handler, or is SYSRET.
+        const CLEARS_TF_AT_ONCE = 1 << 9;
     }
 }
 

@@ -177,7 +177,8 @@ impl SoftVcpu {
         p.cpu.pending.interrupt_shadow = false;
         match Self::interpret_one(p) {
             Ok(flags) => {
-                traps &= !flags.contains(OpFlags::ENTERS_HANDLER) || p.cpu.system_flags.contains(Rflags::TF);
+                traps &=
+                    !flags.contains(OpFlags::CLEARS_TF_AT_ONCE) || p.cpu.system_flags.contains(Rflags::TF);
                 p.env.statistics.instructions += 1;
                 p.env.forget_answers();
                 if resume {

@@ -6,9 +6,9 @@ use crate::cpu::Mode;
 use crate::cpu::word::{R11, RCX, RDX, RSP};
 use crate::decode::Op;
 use crate::environment::{Environment, Processor};
-use crate::exception::Stop;
+use crate::exception::{Exception, Stop};
 use crate::exec::transfer::{enter_code, set_rflags};
-use crate::state::{Attributes, Efer, Rflags, Segment, SegmentRegister};
+use crate::state::{Attributes, Cr0, Dr6, Efer, Rflags, Segment, SegmentRegister};
 
 /// A flat code segment as these instructions load it, without a descriptor.
 fn code(selector: u16, dpl: u8, long: bool) -> Segment {
@@ -79,6 +79,10 @@ pub(crate) fn sysret<E: Environment>(p: &mut Processor<E>, op: &Op<E>) -> Result
     } else {
         p.cpu.rflags() | Rflags::IF
     };
+    if flags.contains(Rflags::TF) && !p.cpu.system_flags.contains(Rflags::TF) {
+        // Unlike what IRET and POPF set, it traps before the instruction that is returned to (APM volume 2, section 13.1.4).
+        p.cpu.deferred = Some(Exception::debug(Dr6::BS.bits()));
+    }
     set_rflags(p, flags);
     let (cs, ss) = sysret_segments(p.cpu.msrs.star, long);
     let rip = if long { p.cpu.gpr[RCX] } else { p.cpu.gpr[RCX] & 0xffff_ffff };
@@ -92,7 +96,7 @@ fn sysenter_selector<E>(p: &mut Processor<E>) -> Result<u16, Stop> {
         return Err(p.cpu.undefined_opcode());
     }
     let selector = p.cpu.msrs.sysenter_cs as u16 & !3;
-    if !p.cpu.protected() || selector == 0 {
+    if !p.cpu.cr0.contains(Cr0::PE) || selector == 0 {
         return Err(p.cpu.general_protection());
     }
     Ok(selector)

@@ -3,8 +3,9 @@
 use iced_x86::code_asm::*;
 use tern_test_kernels::expect::fault;
 use tern_test_kernels::expect::vector::{BR, GP, OF, UD};
+use tern_test_kernels::guest::Emit;
 use tern_test_kernels::protected::{
-    CODE_SELECTOR, DATA, STACK_0, USER_CODE_SELECTOR, USER_DATA_SELECTOR, USER_STACK, protected,
+    CODE_SELECTOR, DATA, Protected, STACK_0, USER_CODE_SELECTOR, USER_DATA_SELECTOR, USER_STACK, protected,
 };
 
 const SYSENTER_CS: u32 = 0x174;
@@ -86,6 +87,19 @@ fn overflow_and_bound_are_exceptions_of_32_bit_code() {
     });
 }
 
+/// Has SYSENTER go to this address. The segments follow each other in the table: code and data of level 0, code and data of level 3.
+pub(super) fn point_sysenter_to(g: &mut Protected, address: u32) -> Emit {
+    for (number, value) in
+        [(SYSENTER_CS, CODE_SELECTOR.into()), (SYSENTER_ESP, STACK_0 - 0x100), (SYSENTER_EIP, address)]
+    {
+        g.mov(ecx, number)?;
+        g.mov(eax, value)?;
+        g.xor(edx, edx)?;
+        g.wrmsr()?;
+    }
+    Ok(())
+}
+
 #[test]
 fn sysenter_and_sysexit_go_between_levels_3_and_0() {
     protected(|g| {
@@ -96,15 +110,7 @@ fn sysenter_and_sysexit_go_between_levels_3_and_0() {
             g.sysexit()
         })?;
         let address = g.address(entry);
-        // The segments follow each other in the table: code and data of level 0, code and data of level 3.
-        for (number, value) in
-            [(SYSENTER_CS, CODE_SELECTOR.into()), (SYSENTER_ESP, STACK_0 - 0x100), (SYSENTER_EIP, address)]
-        {
-            g.mov(ecx, number)?;
-            g.mov(eax, value)?;
-            g.xor(edx, edx)?;
-            g.wrmsr()?;
-        }
+        point_sysenter_to(g, address)?;
         let back = g.mark();
         let back_address = g.address(back);
         g.user(|g| {

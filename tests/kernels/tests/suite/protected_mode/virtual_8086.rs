@@ -6,6 +6,8 @@ use tern_test_kernels::expect::{Fault, fault};
 use tern_test_kernels::guest::Emit;
 use tern_test_kernels::protected::{Protected, protected};
 
+use super::levels::point_sysenter_to;
+
 /// EFLAGS: virtual-8086 mode, and the I/O privilege level 3.
 const VM: u32 = 1 << 17;
 const IOPL: u32 = 3 << 12;
@@ -97,5 +99,17 @@ fn protected_modes_own_instructions_do_not_exist() {
             run(g, IOPL, code, fault(GP).elsewhere())?;
         }
         Ok(())
+    });
+}
+
+#[test]
+fn sysenter_leaves_it() {
+    protected(|g| {
+        let entry = g.out_of_line(|g| g.ud2())?;
+        let address = g.address(entry);
+        point_sysenter_to(g, address)?;
+        // SYSENTER
+        run(g, 0, &[0x0f, 0x34], fault(UD).elsewhere())?;
+        g.expect_frame(0, address)
     });
 }

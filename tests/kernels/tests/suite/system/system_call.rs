@@ -130,6 +130,60 @@ fn a_call_whose_mask_clears_the_trap_flag_is_not_stepped_into() {
 }
 
 #[test]
+fn a_return_that_sets_the_trap_flag_traps_before_what_it_returns_to() {
+    long(|g| {
+        // What was stepped is in R9, how often in R8.
+        g.handler(DB, |g| {
+            g.inc(r8)?;
+            g.add(r9, qword_ptr(rsp))?;
+            g.and(dword_ptr(rsp + 16), !(TF as i32))?;
+            g.iretq()
+        })?;
+        g.xor(r8d, r8d)?;
+        g.xor(r9d, r9d)?;
+        set_up(g, TF, |g| {
+            g.or(r11d, TF as i32)?;
+            g.sysretq()
+        })?;
+        g.user(|g| {
+            let mut behind = g.create_label();
+            g.lea(r14, ptr(behind))?;
+            g.xor(ebx, ebx)?;
+            g.rounds(WARM, |g| {
+                g.syscall()?;
+                g.place(&mut behind)?;
+                g.inc(ebx)?;
+                g.sub(r9, r14)
+            })
+        })?;
+        g.expect(rbx, WARM.into())?;
+        g.expect(r8, WARM.into())?;
+        g.expect(r9, 0)
+    });
+}
+
+#[test]
+fn a_return_of_a_program_that_is_stepped_traps_once() {
+    long(|g| {
+        g.handler(DB, |g| {
+            g.inc(r8)?;
+            g.iretq()
+        })?;
+        g.xor(r8d, r8d)?;
+        // The program's flags, TF among them, are in R11.
+        set_up(g, TF, |g| g.sysretq())?;
+        g.user_flags = TF | 2;
+        g.user(|g| {
+            g.syscall()?;
+            g.mov(r9, r8)?;
+            g.mov(r10, r8)
+        })?;
+        g.expect(r9, 1)?;
+        g.expect(r10, 2)
+    });
+}
+
+#[test]
 fn a_return_can_go_to_compatibility_mode() {
     long(|g| {
         // INC EAX in 32-bit code, a prefix in 64-bit code; INT 0x80.
