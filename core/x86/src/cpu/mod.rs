@@ -157,7 +157,7 @@ impl Cpu {
         if let Some(exception) = self.deferred {
             match exception.vector {
                 Vector::Pf => state.cr2 = exception.payload,
-                Vector::Db => state.dr6 |= Dr6::from_bits_truncate(exception.payload),
+                Vector::Db => state.dr6.note(exception.payload),
                 _ => {}
             }
             let Exception { vector, error_code, .. } = exception;
@@ -196,7 +196,11 @@ impl Cpu {
         self.deferred = match state.pending.delivery {
             Some(Delivery::Exception { vector, error_code }) => Vector::from_number(vector).map(|vector| {
                 // Delivery records it once more.
-                let payload = if vector == Vector::Pf { state.cr2 } else { 0 };
+                let payload = match vector {
+                    Vector::Pf => state.cr2,
+                    Vector::Db => state.dr6.bits(),
+                    _ => 0,
+                };
                 Exception { vector, error_code, payload }
             }),
             _ => None,

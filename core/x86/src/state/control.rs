@@ -160,6 +160,15 @@ impl Default for Dr6 {
     }
 }
 
+impl Dr6 {
+    /// Takes in what a debug exception tells: which breakpoints were met is told of this one only, all else stays until software
+    /// clears it (APM volume 2, section 13.1.1.3).
+    pub fn note(&mut self, bits: u64) {
+        self.remove(Self::B0 | Self::B1 | Self::B2 | Self::B3);
+        self.insert(Self::from_bits_truncate(bits));
+    }
+}
+
 impl Default for Dr7 {
     fn default() -> Self {
         Self::FIXED

@@ -161,6 +161,34 @@ fn general_detect_guards_the_debug_registers_once() {
 }
 
 #[test]
+fn the_handler_of_int1_may_use_the_debug_registers() {
+    long(|g| {
+        g.mov(eax, GD)?;
+        g.mov(dr7, rax)?;
+        g.expect_fault(fault(DB).at(1), |g| g.int1())?;
+        g.mov(rax, dr7)?;
+        g.expect(rax, 0x400)
+    });
+}
+
+#[test]
+fn which_breakpoints_were_met_is_told_of_the_last_exception_only() {
+    const B0: u64 = 1;
+    const B1: u64 = 1 << 1;
+    const BS: u64 = 1 << 14;
+    long(|g| {
+        count_hits(g)?;
+        set_breakpoint(g, frame(0), WRITE_4)?;
+        g.mov(rax, DR6_FIXED | BS | B1)?;
+        g.mov(dr6, rax)?;
+        g.mov(rbx, frame(0))?;
+        g.mov(dword_ptr(rbx), eax)?;
+        g.expect(r8, 1)?;
+        g.expect(r9, DR6_FIXED | BS | B0)
+    });
+}
+
+#[test]
 fn the_upper_halves_of_dr6_and_dr7_must_be_zero() {
     long(|g| {
         g.mov(rax, 1_u64 << 32)?;

@@ -9,7 +9,7 @@ pub(super) use protected::inner_stack;
 
 use crate::environment::{Environment, Processor};
 use crate::exception::{Combined, Exception, Stop, Vector};
-use crate::state::{Activity, Dr6, Dr7, Rflags};
+use crate::state::{Activity, Dr7, Rflags};
 
 /// Where an interrupt comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,8 +126,11 @@ pub fn deliver_interrupt<E: Environment>(
         }
         other => other?,
     }
-    if source == Interrupt::Nmi {
-        p.cpu.pending.nmi_blocked = true;
+    match source {
+        Interrupt::Nmi => p.cpu.pending.nmi_blocked = true,
+        // Its handler, too, may use the debug registers.
+        Interrupt::Debug => p.cpu.dr7 -= Dr7::GD,
+        _ => {}
     }
     Ok(())
 }
@@ -137,7 +140,7 @@ fn record<E>(p: &mut Processor<E>, exception: Exception) {
     match exception.vector {
         Vector::Pf => p.cpu.cr2 = exception.payload,
         Vector::Db => {
-            p.cpu.dr6 |= Dr6::from_bits_truncate(exception.payload);
+            p.cpu.dr6.note(exception.payload);
             p.cpu.dr7 -= Dr7::GD;
         }
         _ => {}
