@@ -34,8 +34,7 @@ pub fn fuse<E: Environment>(
     };
     op.reg = first_op.reg;
     op.rm = first_op.rm;
-    op.offset = first_op.offset;
-    op.length = first_op.length + branch.length;
+    // It is where the branch is, which alone can fault.
     Some(op)
 }
 

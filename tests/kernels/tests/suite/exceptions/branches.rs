@@ -129,6 +129,18 @@ fn a_short_branch_out_of_the_lower_half_is_its_own_fault() {
 }
 
 #[test]
+fn a_branch_behind_a_comparison_is_at_fault_and_not_the_comparison() {
+    // cmp eax, eax; je, 0x1000 bytes farther.
+    let code = [0x39, 0xc0, 0x0f, 0x84, 0, 0x10, 0, 0];
+    long(|g| {
+        map(g);
+        handler(g)?;
+        g.put_bytes(frame(LAST_FRAME) + HERE, code);
+        faults(g, LAST + HERE, LAST + HERE + 2, |_| Ok(()))
+    });
+}
+
+#[test]
 fn an_indirect_branch_to_an_address_that_is_none_is_its_own_fault() {
     // jmp rdx; call rdx
     for branch in [[0xff, 0xe2], [0xff, 0xd2]] {
