@@ -38,7 +38,7 @@ fn returned_flags<E>(p: &Processor<E>, image: u64, size: u8) -> Rflags {
     }
     if p.cpu.cpl == 0 {
         changeable |= Rflags::IOPL;
-        if size > 2 {
+        if size > 2 && p.cpu.protected() {
             changeable |= Rflags::VIF | Rflags::VIP;
         }
     }

@@ -66,6 +66,26 @@ fn faults_are_delivered_at_their_instruction_and_without_error_code() {
 }
 
 #[test]
+fn a_return_leaves_the_flags_of_virtual_interrupts_alone() {
+    const VIF_AND_VIP: u32 = 3 << 19;
+    const ID: u32 = 1 << 21;
+    real(|g| {
+        let behind = g.mark();
+        let address = g.address(behind);
+        for value in [VIF_AND_VIP | ID | 2, 0, address] {
+            g.mov(eax, value)?;
+            g.push(eax)?;
+        }
+        g.iretd()?;
+        g.place(behind)?;
+        g.pushfd()?;
+        g.pop(eax)?;
+        g.and(eax, (VIF_AND_VIP | ID) as i32)?;
+        g.expect(eax, ID)
+    });
+}
+
+#[test]
 fn lidt_moves_and_shortens_the_table() {
     real(|g| {
         g.handler(0x40, |g| {

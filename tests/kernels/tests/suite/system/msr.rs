@@ -180,7 +180,11 @@ fn the_time_stamp_counter_grows_and_can_be_set() {
         g.expect_such(rax, |now| (1 << 50..1 << 51).contains(&now))?;
         write(g, TSC_AUX, 0x77)?;
         g.rdtscp()?;
-        g.expect(rcx, 0x77)
+        g.expect(rcx, 0x77)?;
+        // The upper half is ignored, as AMD's processors do.
+        write(g, TSC_AUX, 1 << 40 | 0x78)?;
+        g.rdtscp()?;
+        g.expect(rcx, 0x78)
     });
 }
 

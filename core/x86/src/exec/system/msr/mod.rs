@@ -129,7 +129,7 @@ fn write<E: Environment>(p: &mut Processor<E>, number: u32, value: u64) -> Optio
         FS_BASE => p.cpu.set_segment_base(SegmentRegister::Fs, only_canonical(value)?),
         GS_BASE => p.cpu.set_segment_base(SegmentRegister::Gs, only_canonical(value)?),
         KERNEL_GS_BASE => msrs.kernel_gs_base = only_canonical(value)?,
-        TSC_AUX => msrs.tsc_aux = u64::from(u32::try_from(value).ok()?),
+        TSC_AUX => msrs.tsc_aux = value & 0xffff_ffff,
         SPEC_CTRL if has_speculation_control(model) => msrs.spec_ctrl = value,
         VIRT_SPEC_CTRL if has_speculation_control(model) => msrs.virt_spec_ctrl = value,
         TSX_CTRL if model.has(feature::ARCH_CAPABILITIES) => msrs.tsx_ctrl = value,
