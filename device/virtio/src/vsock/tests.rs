@@ -355,6 +355,25 @@ fn packets_that_are_shorter_than_they_must_be_break_the_rules() {
 }
 
 #[test]
+fn a_buffer_for_a_header_alone_is_given_back_without_the_data_that_wait() {
+    let mut guest = guest_without_buffers();
+    let service = UnixListener::bind(guest.path("v.sock_52")).unwrap();
+    guest.tell(PORTS, Operation::Request);
+    for index in 0..2 {
+        let place = RX_DATA + u64::from(index) * BUFFER;
+        guest.rings[RX].send(index, &[(place, SIZE as u32, true)]);
+    }
+    guest.driver.ring(0);
+    let (mut socket, _) = service.accept().unwrap();
+    socket.write_all(b"x").unwrap();
+    for operation in [Operation::Response, Operation::CreditUpdate] {
+        assert_eq!(guest.expect(PORTS, operation).1, b"");
+    }
+    assert_eq!(guest.expect(PORTS, Operation::ReadWrite).1, b"x");
+    guest.driver.function.pause();
+}
+
+#[test]
 fn a_guest_that_comes_from_elsewhere_is_told_that_its_connections_are_gone() {
     let mut guest = guest();
     let mut service = guest.open();

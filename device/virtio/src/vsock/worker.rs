@@ -300,7 +300,9 @@ impl Carrying {
         if let Some(refusal) = self.refusals.pop_front() {
             return Some(refusal);
         }
-        while let Some(key) = self.listed.pop_front() {
+        // Each once, whatever stands in the list again.
+        for _ in 0..self.listed.len() {
+            let Some(key) = self.listed.pop_front() else { break };
             let Some(connection) = self.connections.get_mut(&key) else { continue };
             connection.is_listed = false;
             let packet = connection.next(&mut self.data[..most]);
