@@ -218,6 +218,10 @@ impl Carrying {
     fn remove(&mut self, key: Key) {
         if let Some(connection) = self.connections.remove(&key) {
             self.tokens.remove(&connection.token);
+            // A guest that opens and resets connections without end would make the list as long.
+            if connection.is_listed {
+                self.listed.retain(|listed| *listed != key);
+            }
         }
         // There is room for another descriptor now.
         let _ = self.waiting.arm(self.listener.socket(), Events::IN, LISTENER);
@@ -450,6 +454,41 @@ impl Worker for Carrying {
             self.tokens.clear();
             self.listed.clear();
             self.refusals.clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use tempfile::TempDir;
+    use tern_engine::GuestMemory;
+    use vm_memory::GuestAddress;
+
+    use super::*;
+    use crate::driver;
+
+    const KEY: Key = (52, 1000);
+
+    /// A worker of a driver that has taken all its queues away.
+    fn without_queues() -> (Carrying, TempDir) {
+        let directory = tempfile::tempdir().unwrap();
+        let listener = Arc::new(Listener::bind(&directory.path().join("v.sock")).unwrap());
+        let memory = GuestMemory::from_ranges(&[(GuestAddress(0), 0x1000)]).unwrap();
+        let session = driver::session(&memory, 0, &[]);
+        (Carrying::new(session, 3, listener, Arc::default()).unwrap(), directory)
+    }
+
+    #[test]
+    fn connections_that_are_opened_and_reset_leave_nothing_in_the_list() {
+        let (mut worker, _directory) = without_queues();
+        for _ in 0..3 {
+            let (ours, _theirs) = UnixStream::pair().unwrap();
+            worker.add(KEY, Connection::requested(ours));
+            assert_eq!(worker.listed, [KEY]);
+            worker.remove(KEY);
+            assert!(worker.listed.is_empty());
         }
     }
 }
