@@ -96,6 +96,8 @@ impl Carrying {
 
     /// Takes packets from the guest.
     fn transmit(&mut self) -> Result<(), Violation> {
+        // Nothing is left in a queue that the driver has taken away.
+        self.has_left = false;
         let session = self.session.clone();
         let Some(mut queue) = session.queue(TRANSMIT) else { return Ok(()) };
         queue.quiet()?;
@@ -490,5 +492,13 @@ mod tests {
             worker.remove(KEY);
             assert!(worker.listed.is_empty());
         }
+    }
+
+    #[test]
+    fn packets_left_in_a_queue_that_is_taken_away_are_not_waited_for() {
+        let (mut worker, _directory) = without_queues();
+        worker.has_left = true;
+        worker.forget(TRANSMIT);
+        assert_eq!(worker.serve(RECEIVE), Ok(Served::All));
     }
 }
