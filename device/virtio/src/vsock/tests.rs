@@ -255,6 +255,28 @@ fn a_host_that_closes_ends_the_guests_stream() {
 }
 
 #[test]
+fn a_host_that_ends_a_full_socket_without_closing_it_takes_everything() {
+    let mut guest = guest();
+    let service = guest.open();
+    let chunk = [7; 4096];
+    let mut sent = 0;
+    let mut taken = 0;
+    // Until something waits for the socket.
+    while taken == sent {
+        guest.write(PORTS, &chunk);
+        sent += chunk.len() as u32;
+        guest.tell(PORTS, Operation::CreditRequest);
+        taken = guest.expect(PORTS, Operation::CreditUpdate).0.forwarded;
+    }
+    service.shutdown(std::net::Shutdown::Both).unwrap();
+    let (mut flags, mut forwarded) = (0, 0);
+    while flags != 3 {
+        Header { flags, forwarded, .. } = guest.expect(PORTS, Operation::Shutdown).0;
+    }
+    assert_eq!(forwarded, sent, "nothing waits any more");
+}
+
+#[test]
 fn packets_for_nobody_are_refused_and_those_from_others_dropped() {
     let mut guest = guest();
     for operation in [Operation::ReadWrite, Operation::Response, Operation::Shutdown, Operation::CreditUpdate]

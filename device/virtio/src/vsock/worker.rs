@@ -414,10 +414,12 @@ impl Carrying {
         let Some(&key) = self.tokens.get(&token) else { return };
         let Some(connection) = self.connections.get_mut(&key) else { return };
         connection.is_readable |= events.intersects(Events::IN | Events::RDHUP | Events::HUP);
-        if events.contains(Events::HUP) || events.contains(Events::ERR) {
+        let is_gone = events.intersects(Events::HUP | Events::ERR);
+        if is_gone {
             connection.hung_up();
         }
-        if events.contains(Events::OUT) {
+        // A socket that is gone may never become writable, and would tell of its end for ever as long as something waits for it.
+        if is_gone || events.contains(Events::OUT) {
             connection.flush();
         }
         self.settle(key);
