@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use super::control::{SIZE, Said, Say};
@@ -76,6 +77,8 @@ pub(super) struct Talking {
     shared: Arc<Shared>,
     waiting: Waiting,
     ports: Vec<Port>,
+    /// The host had no descriptor for a program that connects.
+    is_short: bool,
     data: Vec<u8>,
 }
 
@@ -101,7 +104,8 @@ impl Talking {
         }
         let waiting = Waiting::new()?;
         waiting.arm(&shared.wake, Events::IN, WAKE)?;
-        let mut talking = Self { session, configs, shared, waiting, ports, data: vec![0; CHUNK] };
+        let mut talking =
+            Self { session, configs, shared, waiting, ports, is_short: false, data: vec![0; CHUNK] };
         for index in 0..talking.ports.len() {
             // The host's end did not come along.
             talking.settle(index);
@@ -304,26 +308,47 @@ impl Talking {
                 // Also without any of these it is noticed when the program is gone.
                 self.waiting.arm(socket, events, socket_token(index))
             }
-            None => {
-                match &self.configs[index].host {
-                    HostEnd::Listener(listener) => {
-                        self.waiting.arm(listener.socket(), Events::IN, listener_token(index))
-                    }
-                    // Nobody comes any more.
-                    HostEnd::Joined(_) => Ok(()),
-                }
+            // Its program may have just left, so that there is a descriptor for another port's.
+            None if std::mem::take(&mut self.is_short) => {
+                (0..self.ports.len()).try_for_each(|index| self.listen(index))
             }
+            None => self.listen(index),
         };
-        self.shared.lock().ports[index].clone_from(&port.state);
+        self.shared.lock().ports[index].clone_from(&self.ports[index].state);
+    }
+
+    /// Waits for a program that connects to a port, if it has none.
+    fn listen(&self, index: usize) -> io::Result<()> {
+        match &self.configs[index].host {
+            HostEnd::Listener(listener) if self.ports[index].socket.is_none() => {
+                self.waiting.arm(listener.socket(), Events::IN, listener_token(index))
+            }
+            // Nobody else comes.
+            HostEnd::Listener(_) | HostEnd::Joined(_) => Ok(()),
+        }
     }
 
     fn accept(&mut self, index: usize) {
-        let (Some(config), Some(port)) = (self.configs.get(index), self.ports.get_mut(index)) else { return };
-        if port.socket.is_none()
-            && let HostEnd::Listener(listener) = &config.host
-            && let Ok(socket) = listener.accept()
-        {
-            port.connect(socket);
+        let (Some(config), Some(port)) = (self.configs.get(index), self.ports.get(index)) else { return };
+        match &config.host {
+            HostEnd::Listener(listener) if port.socket.is_none() => {
+                let accepted = listener.accept();
+                self.accepted(index, accepted);
+            }
+            HostEnd::Listener(_) | HostEnd::Joined(_) => {}
+        }
+    }
+
+    fn accepted(&mut self, index: usize, accepted: io::Result<UnixStream>) {
+        match accepted {
+            Ok(socket) => self.ports[index].connect(socket),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            // No more descriptors. The program would be there again at once: it is looked for when another port's has left, or
+            // when the guest does something at a port without one.
+            Err(_) => {
+                self.is_short = true;
+                return;
+            }
         }
         self.settle(index);
     }
@@ -398,7 +423,6 @@ impl Worker for Talking {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
-    use std::os::unix::net::UnixStream;
 
     use tempfile::TempDir;
     use tern_engine::GuestMemory;
@@ -459,6 +483,23 @@ mod tests {
         worker.serve(4).unwrap();
         assert_eq!(receive.used(), Some((0, 1)));
         assert_eq!(transmit.used(), Some((0, 0)));
+    }
+
+    #[test]
+    fn a_program_that_the_host_has_no_descriptor_for_waits_until_another_leaves() {
+        let (mut worker, _rings, directory) = worker();
+        let program = connect(&mut worker, &directory, "channel");
+        let _terminal = UnixStream::connect(directory.path().join("terminal")).unwrap();
+        assert_eq!(worker.waiting.happened(), [(listener_token(0), Events::IN)]);
+        worker.accepted(0, Err(rustix::io::Errno::MFILE.into()));
+        assert_eq!(worker.waiting.happened(), []);
+        // Nobody is to read what it has left.
+        worker.ports[1].state.is_open = false;
+        drop(program);
+        worker.wake().unwrap();
+        assert!(worker.ports[1].socket.is_none());
+        worker.wake().unwrap();
+        assert!(worker.ports[0].socket.is_some());
     }
 
     #[test]
