@@ -124,8 +124,9 @@ impl Worker for Lending {
         }
         let Some(mut queue) = self.session.queue(index) else { return Ok(Served::All) };
         match index {
-            INFLATE => queue.each(|chain| self.inflate(chain)),
-            DEFLATE => queue.each(|chain| self.deflate(chain)),
+            // A buffer may name so many pages, none beside another, that a queue full of such would keep a pause waiting.
+            INFLATE => queue.some(1, |chain| self.inflate(chain)),
+            DEFLATE => queue.some(1, |chain| self.deflate(chain)),
             // Without statistics a driver that leaves no gaps takes their queue for reports.
             _ if self.session.has(F_REPORTING) => queue.each(|chain| self.report(chain)),
             _ => Ok(Served::All),
@@ -146,6 +147,36 @@ impl Worker for Lending {
     fn forget(&mut self, queue: u16) {
         if queue == STATISTICS {
             self.shared.lock().held = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tern_engine::GuestMemory;
+
+    use super::super::Balloon;
+    use super::*;
+    use crate::driver::{self, Ring};
+
+    #[test]
+    fn pages_are_given_and_taken_back_one_buffer_at_a_time() {
+        let memory = GuestMemory::from_ranges(&[(GuestAddress(0), 0x10_0000)]).unwrap();
+        let mut rings = [INFLATE, DEFLATE]
+            .map(|index| Ring::new(&memory, index, 0x1_0000 * u64::from(index + 1), 128, 128));
+        let session = driver::session(&memory, 0, &rings.each_ref());
+        let mut worker = Lending::new(session, Balloon::new(0).unwrap().shared);
+        for (index, ring) in (0..).zip(&mut rings) {
+            ring.put(0x8_0000, &0x90_u32.to_le_bytes());
+            for head in 0..2 {
+                ring.send(head, &[(0x8_0000, 4, false)]);
+            }
+            for head in 0..2 {
+                assert_eq!(worker.serve(index), Ok(Served::Some));
+                assert_eq!(ring.used(), Some((head, 0)));
+                assert_eq!(ring.used(), None);
+            }
+            assert_eq!(worker.serve(index), Ok(Served::All));
         }
     }
 }

@@ -112,8 +112,10 @@ impl Port {
         }
     }
 
-    /// The socket's other end is gone altogether. What it has left is still read if the guest wants it.
+    /// The socket's other end is gone altogether. What it has left is still read if the guest wants it; what waits for it is
+    /// for nobody, and the socket may never become writable.
     pub(super) fn hung_up(&mut self) {
+        self.pending.clear();
         if self.state.is_open && !self.has_ended {
             self.is_readable = true;
         } else {
@@ -173,6 +175,18 @@ mod tests {
         drop(program);
         port.output(b"lost");
         assert!(port.socket.is_none() && !port.holds_back());
+    }
+
+    #[test]
+    fn a_program_that_is_gone_holds_a_port_back_no_more() {
+        let (mut port, mut program) = connected(false);
+        fill(&mut port);
+        program.write_all(b"bye").unwrap();
+        program.shutdown(std::net::Shutdown::Both).unwrap();
+        port.hung_up();
+        assert!(!port.holds_back());
+        let mut room = [0; 16];
+        assert_eq!(port.input(&mut room), Some(3));
     }
 
     #[test]

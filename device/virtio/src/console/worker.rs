@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use super::control::{SIZE, Said, Say};
@@ -76,6 +77,8 @@ pub(super) struct Talking {
     shared: Arc<Shared>,
     waiting: Waiting,
     ports: Vec<Port>,
+    /// The host had no descriptor for a program that connects.
+    is_short: bool,
     data: Vec<u8>,
 }
 
@@ -101,7 +104,8 @@ impl Talking {
         }
         let waiting = Waiting::new()?;
         waiting.arm(&shared.wake, Events::IN, WAKE)?;
-        let mut talking = Self { session, configs, shared, waiting, ports, data: vec![0; CHUNK] };
+        let mut talking =
+            Self { session, configs, shared, waiting, ports, is_short: false, data: vec![0; CHUNK] };
         for index in 0..talking.ports.len() {
             // The host's end did not come along.
             talking.settle(index);
@@ -304,26 +308,47 @@ impl Talking {
                 // Also without any of these it is noticed when the program is gone.
                 self.waiting.arm(socket, events, socket_token(index))
             }
-            None => {
-                match &self.configs[index].host {
-                    HostEnd::Listener(listener) => {
-                        self.waiting.arm(listener.socket(), Events::IN, listener_token(index))
-                    }
-                    // Nobody comes any more.
-                    HostEnd::Joined(_) => Ok(()),
-                }
+            // Its program may have just left, so that there is a descriptor for another port's.
+            None if std::mem::take(&mut self.is_short) => {
+                (0..self.ports.len()).try_for_each(|index| self.listen(index))
             }
+            None => self.listen(index),
         };
-        self.shared.lock().ports[index].clone_from(&port.state);
+        self.shared.lock().ports[index].clone_from(&self.ports[index].state);
+    }
+
+    /// Waits for a program that connects to a port, if it has none.
+    fn listen(&self, index: usize) -> io::Result<()> {
+        match &self.configs[index].host {
+            HostEnd::Listener(listener) if self.ports[index].socket.is_none() => {
+                self.waiting.arm(listener.socket(), Events::IN, listener_token(index))
+            }
+            // Nobody else comes.
+            HostEnd::Listener(_) | HostEnd::Joined(_) => Ok(()),
+        }
     }
 
     fn accept(&mut self, index: usize) {
-        let (Some(config), Some(port)) = (self.configs.get(index), self.ports.get_mut(index)) else { return };
-        if port.socket.is_none()
-            && let HostEnd::Listener(listener) = &config.host
-            && let Ok(socket) = listener.accept()
-        {
-            port.connect(socket);
+        let (Some(config), Some(port)) = (self.configs.get(index), self.ports.get(index)) else { return };
+        match &config.host {
+            HostEnd::Listener(listener) if port.socket.is_none() => {
+                let accepted = listener.accept();
+                self.accepted(index, accepted);
+            }
+            HostEnd::Listener(_) | HostEnd::Joined(_) => {}
+        }
+    }
+
+    fn accepted(&mut self, index: usize, accepted: io::Result<UnixStream>) {
+        match accepted {
+            Ok(socket) => self.ports[index].connect(socket),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            // No more descriptors. The program would be there again at once: it is looked for when another port's has left, or
+            // when the guest does something at a port without one.
+            Err(_) => {
+                self.is_short = true;
+                return;
+            }
         }
         self.settle(index);
     }
@@ -337,8 +362,13 @@ impl Talking {
             port.hung_up();
         }
         port.is_readable |= events.intersects(Events::IN | Events::RDHUP) && port.socket.is_some();
+        self.go_on(index)
+    }
+
+    /// Gives the guest what there is for it. What it sends may go on, too, if it was held back: the socket has taken some, or is
+    /// found to be gone.
+    fn go_on(&mut self, index: usize) -> Result<Served, Violation> {
         let received = self.receive(index)?;
-        // What was held back may go on.
         let transmitted = self.transmit(receive_queue(index) + 1, index)?;
         self.settle(index);
         Ok(if received == Served::Some { received } else { transmitted })
@@ -348,11 +378,7 @@ impl Talking {
 impl Worker for Talking {
     fn serve(&mut self, queue: u16) -> Result<Served, Violation> {
         let served = match Purpose::of(queue) {
-            Purpose::Receive(port) => {
-                let served = self.receive(port)?;
-                self.settle(port);
-                served
-            }
+            Purpose::Receive(port) => self.go_on(port)?,
             Purpose::Transmit(port) => {
                 let served = self.transmit(queue, port)?;
                 self.settle(port);
@@ -396,7 +422,85 @@ impl Worker for Talking {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
+    use tempfile::TempDir;
+    use tern_engine::GuestMemory;
+    use vm_memory::GuestAddress;
+
+    use super::super::{Console, QUEUE_SIZE};
     use super::*;
+    use crate::driver::{self, Ring};
+
+    const BUFFER: u32 = 0x1_0000;
+
+    /// A worker with a terminal at port 0 and a channel at port 1, both open to the guest, and the channel's queues.
+    fn worker() -> (Talking, [Ring; 2], TempDir) {
+        let directory = tempfile::tempdir().unwrap();
+        let ports = vec![
+            PortConfig::terminal(&directory.path().join("terminal")).unwrap(),
+            PortConfig::channel("org.tern.test", &directory.path().join("channel")).unwrap(),
+        ];
+        let Console { ports, shared, .. } = Console::new(ports).unwrap();
+        let memory = GuestMemory::from_ranges(&[(GuestAddress(0), 0x10_0000)]).unwrap();
+        let rings =
+            [4, 5].map(|index| Ring::new(&memory, index, u64::from(index) * 0x1_0000, 64, QUEUE_SIZE));
+        let session = driver::session(&memory, F_MULTIPORT, &rings.each_ref());
+        let mut worker = Talking::new(session, ports, shared).unwrap();
+        worker.ports.iter_mut().for_each(|port| port.state.is_open = true);
+        (worker, rings, directory)
+    }
+
+    /// A program connects to a port.
+    fn connect(worker: &mut Talking, directory: &TempDir, name: &str) -> UnixStream {
+        let program = UnixStream::connect(directory.path().join(name)).unwrap();
+        worker.wake().unwrap();
+        program
+    }
+
+    #[test]
+    fn what_was_held_back_goes_on_when_reading_shows_that_the_program_is_gone() {
+        let (mut worker, [mut receive, mut transmit], directory) = worker();
+        let mut program = connect(&mut worker, &directory, "channel");
+        program.write_all(b"x").unwrap();
+        worker.wake().unwrap();
+        assert!(worker.ports[1].has_input(), "the guest has given no buffer");
+        let mut sent = 0;
+        while !worker.ports[1].holds_back() {
+            transmit.send(0, &[(0x8_0000, BUFFER, false)]);
+            worker.serve(5).unwrap();
+            assert!(transmit.used().is_some() && sent < 100);
+            sent += 1;
+        }
+        transmit.offer(0);
+        worker.serve(5).unwrap();
+        assert_eq!(transmit.used(), None);
+        // It has not read what it was sent, which reading from it tells.
+        drop(program);
+        for index in 0..2 {
+            receive.send(index, &[(0x9_0000, BUFFER, true)]);
+        }
+        worker.serve(4).unwrap();
+        assert_eq!(receive.used(), Some((0, 1)));
+        assert_eq!(transmit.used(), Some((0, 0)));
+    }
+
+    #[test]
+    fn a_program_that_the_host_has_no_descriptor_for_waits_until_another_leaves() {
+        let (mut worker, _rings, directory) = worker();
+        let program = connect(&mut worker, &directory, "channel");
+        let _terminal = UnixStream::connect(directory.path().join("terminal")).unwrap();
+        assert_eq!(worker.waiting.happened(), [(listener_token(0), Events::IN)]);
+        worker.accepted(0, Err(rustix::io::Errno::MFILE.into()));
+        assert_eq!(worker.waiting.happened(), []);
+        // Nobody is to read what it has left.
+        worker.ports[1].state.is_open = false;
+        drop(program);
+        worker.wake().unwrap();
+        assert!(worker.ports[1].socket.is_none());
+        worker.wake().unwrap();
+        assert!(worker.ports[0].socket.is_some());
+    }
 
     #[test]
     fn queues_come_in_pairs_and_the_second_pair_is_for_messages() {

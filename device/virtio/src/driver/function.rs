@@ -8,8 +8,11 @@ use tern_engine::GuestMemory;
 
 use super::ring::Ring;
 use crate::device::VirtioDevice;
-use crate::interrupts::InterruptSink;
+use crate::interrupts::{InterruptSink, Interrupts};
+use crate::new_event;
 use crate::pci::{Status, VirtioPci, doorbell};
+use crate::queue::{Progress, Virtqueue};
+use crate::session::{Session, Shared};
 
 /// How long a test waits for what must happen.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -71,6 +74,23 @@ impl InterruptSink for Interrupted {
         self.lock().line = level;
         self.0.1.notify_all();
     }
+}
+
+/// A session with these queues and features, for a worker that no thread calls but the test: it sees what one call does.
+///
+/// # Panics
+/// There can be no such queues.
+#[must_use]
+pub fn session(memory: &GuestMemory, features: u64, rings: &[&Ring]) -> Session {
+    let count = rings.iter().map(|ring| ring.setup().index + 1).max().unwrap_or(0);
+    let doorbells = (0..count).map(|_| new_event().expect("the host has descriptors")).collect();
+    let interrupts = Interrupts::new(count, Box::new(Interrupted::default()));
+    let shared = Shared::new(doorbells, Arc::new(interrupts));
+    for (slot, ring) in rings.iter().filter_map(|ring| Some((shared.slot(ring.setup().index)?, ring))) {
+        let queue = Virtqueue::new(memory, ring.setup(), features, Progress::default());
+        slot.enable(queue.expect("the driver sets queues up as it must"));
+    }
+    Session::new(memory.clone(), features, shared)
 }
 
 /// A driver and its device.

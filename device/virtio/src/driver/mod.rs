@@ -3,5 +3,5 @@
 mod function;
 mod ring;
 
-pub use function::{Interrupted, PciDriver, register};
+pub use function::{Interrupted, PciDriver, register, session};
 pub use ring::{INDIRECT, NEXT, RING_SIZE, Ring, WRITE};

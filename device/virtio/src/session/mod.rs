@@ -289,11 +289,23 @@ impl ActiveQueue<'_> {
     /// The driver has broken a rule.
     pub fn each(
         &mut self,
+        work: impl FnMut(&Chain) -> Result<u32, Violation>,
+    ) -> Result<super::device::Served, Violation> {
+        self.some(self.size(), work)
+    }
+
+    /// As [`ActiveQueue::each`] with at most this many buffers, for work that takes long.
+    ///
+    /// # Errors
+    /// The driver has broken a rule.
+    pub fn some(
+        &mut self,
+        most: u16,
         mut work: impl FnMut(&Chain) -> Result<u32, Violation>,
     ) -> Result<super::device::Served, Violation> {
         use super::device::Served;
         self.quiet()?;
-        for _ in 0..self.size() {
+        for _ in 0..most {
             let Some(chain) = self.pop()? else {
                 return Ok(if self.listen()? { Served::Some } else { Served::All });
             };

@@ -153,7 +153,12 @@ impl Connection {
     pub(super) fn has_something(&self) -> bool {
         let Owed { request, response, reset, credit_update, credit_request } = self.owed;
         let owes = request || response || reset || credit_update || credit_request;
-        owes || self.tells_end() || self.is_readable && self.may_read() && self.credit() > 0
+        owes || self.tells_end() || self.may_have_data()
+    }
+
+    /// Whether the socket may have data that the guest can take.
+    fn may_have_data(&self) -> bool {
+        self.is_readable && self.may_read() && self.credit() > 0
     }
 
     fn tells_end(&self) -> bool {
@@ -278,7 +283,10 @@ impl Connection {
             self.is_end_told = true;
             return Some(Packet { flags: self.host_ended.bits(), ..Packet::of(Operation::Shutdown) });
         }
-        if std::mem::take(&mut self.owed.credit_update) {
+        // Data do not go into a buffer for a header alone. It must not stay first in the queue either; credit may be told at any
+        // time.
+        let is_in_the_way = room.is_empty() && self.may_have_data();
+        if std::mem::take(&mut self.owed.credit_update) || is_in_the_way {
             self.told = self.forwarded;
             return Some(Packet::of(Operation::CreditUpdate));
         }
@@ -286,7 +294,7 @@ impl Connection {
     }
 
     fn next_data(&mut self, room: &mut [u8]) -> Option<Packet> {
-        if !self.is_readable || !self.may_read() || self.credit() == 0 || room.is_empty() {
+        if room.is_empty() || !self.may_have_data() {
             return None;
         }
         let most = room.len().min(self.credit() as usize);
@@ -418,6 +426,19 @@ mod tests {
         host.read_exact(&mut [0; BUFFER as usize / 2]).unwrap();
         connection.credit_requested();
         assert_eq!(read(&mut connection, 0).unwrap().0, Operation::CreditUpdate);
+    }
+
+    #[test]
+    fn a_buffer_for_a_header_alone_tells_of_credit_while_data_wait() {
+        let (mut connection, mut host) = open(10);
+        host.write_all(b"data").unwrap();
+        connection.is_readable = true;
+        for _ in 0..2 {
+            assert_eq!(read(&mut connection, 0), Some((Operation::CreditUpdate, vec![], 0)));
+        }
+        assert_eq!(read(&mut connection, 100), data(b"data"));
+        assert_eq!(read(&mut connection, 100), None);
+        assert_eq!(read(&mut connection, 0), None);
     }
 
     #[test]

@@ -255,6 +255,28 @@ fn a_host_that_closes_ends_the_guests_stream() {
 }
 
 #[test]
+fn a_host_that_ends_a_full_socket_without_closing_it_takes_everything() {
+    let mut guest = guest();
+    let service = guest.open();
+    let chunk = [7; 4096];
+    let mut sent = 0;
+    let mut taken = 0;
+    // Until something waits for the socket.
+    while taken == sent {
+        guest.write(PORTS, &chunk);
+        sent += chunk.len() as u32;
+        guest.tell(PORTS, Operation::CreditRequest);
+        taken = guest.expect(PORTS, Operation::CreditUpdate).0.forwarded;
+    }
+    service.shutdown(std::net::Shutdown::Both).unwrap();
+    let (mut flags, mut forwarded) = (0, 0);
+    while flags != 3 {
+        Header { flags, forwarded, .. } = guest.expect(PORTS, Operation::Shutdown).0;
+    }
+    assert_eq!(forwarded, sent, "nothing waits any more");
+}
+
+#[test]
 fn packets_for_nobody_are_refused_and_those_from_others_dropped() {
     let mut guest = guest();
     for operation in [Operation::ReadWrite, Operation::Response, Operation::Shutdown, Operation::CreditUpdate]
@@ -352,6 +374,25 @@ fn packets_that_are_shorter_than_they_must_be_break_the_rules() {
     guest.tell((53, 1), Operation::Request);
     guest.driver.wait_broken();
     assert!(matches!(guest.driver.function.violation(), Some(Violation::Request(_))));
+}
+
+#[test]
+fn a_buffer_for_a_header_alone_is_given_back_without_the_data_that_wait() {
+    let mut guest = guest_without_buffers();
+    let service = UnixListener::bind(guest.path("v.sock_52")).unwrap();
+    guest.tell(PORTS, Operation::Request);
+    for index in 0..2 {
+        let place = RX_DATA + u64::from(index) * BUFFER;
+        guest.rings[RX].send(index, &[(place, SIZE as u32, true)]);
+    }
+    guest.driver.ring(0);
+    let (mut socket, _) = service.accept().unwrap();
+    socket.write_all(b"x").unwrap();
+    for operation in [Operation::Response, Operation::CreditUpdate] {
+        assert_eq!(guest.expect(PORTS, operation).1, b"");
+    }
+    assert_eq!(guest.expect(PORTS, Operation::ReadWrite).1, b"x");
+    guest.driver.function.pause();
 }
 
 #[test]

@@ -96,6 +96,8 @@ impl Carrying {
 
     /// Takes packets from the guest.
     fn transmit(&mut self) -> Result<(), Violation> {
+        // Nothing is left in a queue that the driver has taken away.
+        self.has_left = false;
         let session = self.session.clone();
         let Some(mut queue) = session.queue(TRANSMIT) else { return Ok(()) };
         queue.quiet()?;
@@ -218,6 +220,10 @@ impl Carrying {
     fn remove(&mut self, key: Key) {
         if let Some(connection) = self.connections.remove(&key) {
             self.tokens.remove(&connection.token);
+            // A guest that opens and resets connections without end would make the list as long.
+            if connection.is_listed {
+                self.listed.retain(|listed| *listed != key);
+            }
         }
         // There is room for another descriptor now.
         let _ = self.waiting.arm(self.listener.socket(), Events::IN, LISTENER);
@@ -300,7 +306,9 @@ impl Carrying {
         if let Some(refusal) = self.refusals.pop_front() {
             return Some(refusal);
         }
-        while let Some(key) = self.listed.pop_front() {
+        // Each once, whatever stands in the list again.
+        for _ in 0..self.listed.len() {
+            let Some(key) = self.listed.pop_front() else { break };
             let Some(connection) = self.connections.get_mut(&key) else { continue };
             connection.is_listed = false;
             let packet = connection.next(&mut self.data[..most]);
@@ -406,10 +414,12 @@ impl Carrying {
         let Some(&key) = self.tokens.get(&token) else { return };
         let Some(connection) = self.connections.get_mut(&key) else { return };
         connection.is_readable |= events.intersects(Events::IN | Events::RDHUP | Events::HUP);
-        if events.contains(Events::HUP) || events.contains(Events::ERR) {
+        let is_gone = events.intersects(Events::HUP | Events::ERR);
+        if is_gone {
             connection.hung_up();
         }
-        if events.contains(Events::OUT) {
+        // A socket that is gone may never become writable, and would tell of its end for ever as long as something waits for it.
+        if is_gone || events.contains(Events::OUT) {
             connection.flush();
         }
         self.settle(key);
@@ -449,5 +459,48 @@ impl Worker for Carrying {
             self.listed.clear();
             self.refusals.clear();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use tempfile::TempDir;
+    use tern_engine::GuestMemory;
+    use vm_memory::GuestAddress;
+
+    use super::*;
+    use crate::driver;
+
+    const KEY: Key = (52, 1000);
+
+    /// A worker of a driver that has taken all its queues away.
+    fn without_queues() -> (Carrying, TempDir) {
+        let directory = tempfile::tempdir().unwrap();
+        let listener = Arc::new(Listener::bind(&directory.path().join("v.sock")).unwrap());
+        let memory = GuestMemory::from_ranges(&[(GuestAddress(0), 0x1000)]).unwrap();
+        let session = driver::session(&memory, 0, &[]);
+        (Carrying::new(session, 3, listener, Arc::default()).unwrap(), directory)
+    }
+
+    #[test]
+    fn connections_that_are_opened_and_reset_leave_nothing_in_the_list() {
+        let (mut worker, _directory) = without_queues();
+        for _ in 0..3 {
+            let (ours, _theirs) = UnixStream::pair().unwrap();
+            worker.add(KEY, Connection::requested(ours));
+            assert_eq!(worker.listed, [KEY]);
+            worker.remove(KEY);
+            assert!(worker.listed.is_empty());
+        }
+    }
+
+    #[test]
+    fn packets_left_in_a_queue_that_is_taken_away_are_not_waited_for() {
+        let (mut worker, _directory) = without_queues();
+        worker.has_left = true;
+        worker.forget(TRANSMIT);
+        assert_eq!(worker.serve(RECEIVE), Ok(Served::All));
     }
 }
