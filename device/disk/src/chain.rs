@@ -39,6 +39,13 @@ pub(crate) struct OpenPlan {
     pub is_alone: bool,
 }
 
+impl OpenPlan {
+    /// Whether a guest that owns the file's first bytes could let it be something else next time.
+    fn must_be_guarded(&self) -> bool {
+        self.format.is_none() && self.is_writable
+    }
+}
+
 /// An open image, and the one below.
 #[derive(Debug)]
 pub(crate) struct Layer {
@@ -96,7 +103,10 @@ impl Layer {
             }
             Format::Vhd => {
                 let opened = vhd::open(storage, plan.is_writable, plan.is_flushed);
-                (opened.map_err(|fault| fault.of(path, format))?.0, None)
+                let (image, summary) = opened.map_err(|fault| fault.of(path, format))?;
+                let is_guarded = summary.is_fixed && plan.must_be_guarded();
+                // Its own footer is behind the disk.
+                (if is_guarded { Arc::new(Guarded::new(image, format, false)) } else { image }, None)
             }
             Format::Vhdx => {
                 let opened = vhdx::open(storage, plan.is_writable, plan.is_flushed);
@@ -190,8 +200,8 @@ fn raw(file: &Arc<HostFile>, path: &Path, plan: &OpenPlan) -> Result<Arc<dyn Ima
     let size = size_of_raw(file).map_err(io_error("look at disk image", path))?;
     let storage: Arc<dyn Storage> = Arc::clone(file) as _;
     let raw = Raw::new(storage, 0, size, plan.is_writable, plan.is_flushed).with_block_size(file.block());
-    Ok(if plan.format.is_none() && plan.is_writable {
-        Arc::new(Guarded::new(raw, probe::may_be_fixed_vhd(path)))
+    Ok(if plan.must_be_guarded() {
+        Arc::new(Guarded::new(Arc::new(raw), Format::Raw, probe::may_be_fixed_vhd(path)))
     } else {
         Arc::new(raw)
     })

@@ -1,0 +1,55 @@
+//! A guest that writes another format's beginning into its disk, to be given other files of the host at the next start.
+
+use std::path::Path;
+
+use tern_disk::tool::{self, NewImage, Subformat};
+use tern_disk::{DiskOptions, Format};
+
+use crate::client::Client;
+
+const SIZE: u64 = 1 << 20;
+
+/// What a guest wants to read.
+const SECRET: [u8; 4096] = [0x55; 4096];
+
+/// A fixed VHD in a folder with a file that is no business of its guest's.
+fn fixed_vhd(folder: &Path) -> DiskOptions {
+    std::fs::write(folder.join("other.raw"), SECRET).unwrap();
+    let path = folder.join("disk.vhd");
+    let mut new = NewImage::new(&path, Format::Vhd, Some(SIZE));
+    new.subformat = Subformat::Fixed;
+    tool::create(&new).unwrap();
+    DiskOptions::new(path)
+}
+
+/// The first bytes of disks that consist of the other file, or stand on it.
+fn disguises(folder: &Path) -> Vec<Vec<u8>> {
+    let mut descriptor = b"# Disk DescriptorFile\nversion=1\nCID=0123abcd\nparentCID=ffffffff\n\
+        createType=\"monolithicFlat\"\nRW 8 FLAT \"other.raw\" 0\n"
+        .to_vec();
+    descriptor.resize(4096, 0);
+    let top = folder.join("top.qcow2");
+    let mut new = NewImage::new(&top, Format::Qcow2, None);
+    new.backing = Some(tool::NewBacking { path: folder.join("other.raw"), format: None });
+    tool::create(&new).unwrap();
+    let mut qcow2 = std::fs::read(&top).unwrap();
+    qcow2.resize(qcow2.len().next_multiple_of(512), 0);
+    vec![descriptor, qcow2]
+}
+
+#[test]
+fn a_fixed_vhd_stays_one_whatever_its_guest_writes() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = fixed_vhd(folder.path());
+    for disguise in disguises(folder.path()) {
+        let mut client = Client::open(&options);
+        assert!(client.write(0, &disguise, 4096).is_err(), "its beginning decides what it is");
+        client.write(512, &disguise, 4096).unwrap();
+        client.write(0, &[7; 4096], 512).unwrap();
+        client.flush().unwrap();
+        drop(client);
+        let mut client = Client::open(&options);
+        assert_eq!(client.disk.size(), SIZE);
+        assert_eq!(client.read(0, 4096, 512).unwrap(), [7; 4096]);
+    }
+}
