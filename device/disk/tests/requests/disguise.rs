@@ -53,3 +53,20 @@ fn a_fixed_vhd_stays_one_whatever_its_guest_writes() {
         assert_eq!(client.read(0, 4096, 512).unwrap(), [7; 4096]);
     }
 }
+
+#[test]
+fn a_fixed_vhd_that_was_written_elsewhere_shows_no_other_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = fixed_vhd(folder.path());
+    for disguise in disguises(folder.path()) {
+        // Whoever names the format is not kept from anything.
+        options.format = Some(Format::Vhd);
+        Client::open(&options).write(0, &disguise, 4096).unwrap();
+        options.format = None;
+        let error = tern_disk::open(&options).map(|disk| disk.size()).unwrap_err();
+        let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+        assert!(source.contains("format=vhd"), "{error}: {source}");
+        options.format = Some(Format::Vhd);
+        assert_eq!(Client::open(&options).disk.size(), SIZE);
+    }
+}
