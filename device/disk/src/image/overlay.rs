@@ -15,6 +15,9 @@ const BLOCK: u64 = 4096;
 /// Blocks whose places are kept together.
 const TOGETHER: u64 = 4096;
 
+/// The most blocks that [`Map::find`] looks at, so that others get at the map.
+const MOST_BLOCKS: u64 = 4096;
+
 /// A block's place: 0 if it was never written, 1 if it reads as zeros, else its number in the file, plus 2.
 type Slot = u32;
 const ABSENT: Slot = 0;
@@ -68,7 +71,7 @@ impl Map for OverlayMap {
         let first = self.slot(block);
         let mut count = 1;
         // Neighbours that are neighbours in the file too.
-        while count * BLOCK - within < length {
+        while count < MOST_BLOCKS && count * BLOCK - within < length {
             let next = self.slot(block + count);
             let expected = if first < FIRST { first } else { first.wrapping_add(count as Slot) };
             if next != expected {
@@ -200,6 +203,18 @@ mod tests {
             let image: Arc<dyn Image> = Arc::new(overlay(Arc::new(MemoryStorage::default()), raw));
             threads_agree(&image, seed);
         }
+    }
+
+    #[test]
+    fn one_look_at_the_map_is_short_however_much_is_asked_for() {
+        let mut map = OverlayMap::new();
+        assert_eq!(map.find(512, 1 << 32).unwrap(), (Found::Absent, MOST_BLOCKS * BLOCK - 512));
+        map.clear(0, 3 * MOST_BLOCKS, Cleared::Zero).unwrap();
+        assert_eq!(map.find(0, 1 << 32).unwrap(), (Found::Zero, MOST_BLOCKS * BLOCK));
+        let allocated = map.allocate(0, 3 * MOST_BLOCKS).unwrap();
+        map.install(0, allocated).unwrap();
+        let found = Found::Data { offset: BLOCK, is_writable: true };
+        assert_eq!(map.find(BLOCK, 1 << 32).unwrap(), (found, MOST_BLOCKS * BLOCK));
     }
 
     #[test]
