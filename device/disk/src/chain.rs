@@ -59,6 +59,8 @@ pub(crate) struct Layer {
     pub image: Arc<dyn Image>,
     /// What it stands on.
     pub backing: Option<Box<Layer>>,
+    /// Whether it is nothing but a list of the files that it consists of.
+    pub is_list: bool,
 }
 
 /// The most images in a chain: more than any has.
@@ -88,6 +90,7 @@ impl Layer {
             None => probe::probe(&*file, path).map_err(io_error("read disk image", path))?,
         };
         let storage: Arc<dyn Storage> = Arc::clone(&file) as _;
+        let mut is_list = false;
         let (image, backing): (Arc<dyn Image>, _) = match format {
             Format::Raw => (raw(&file, path, plan)?, None),
             Format::Qcow2 => {
@@ -112,9 +115,13 @@ impl Layer {
                 let opened = vhdx::open(storage, plan.is_writable, plan.is_flushed);
                 (opened.map_err(|fault| fault.of(path, format))?.0, None)
             }
-            Format::Vmdk => extents::open(path, &storage, plan, above)?,
+            Format::Vmdk => {
+                let opened = extents::open(path, &storage, plan, above)?;
+                is_list = opened.is_list;
+                (opened.image, opened.backing)
+            }
         };
-        Ok(Self { path: path.to_owned(), format, file, image, backing })
+        Ok(Self { path: path.to_owned(), format, file, image, backing, is_list })
     }
 
     /// Opens an image as if it stood on nothing: for what it holds itself.

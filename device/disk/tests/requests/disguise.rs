@@ -1,4 +1,4 @@
-//! A guest that writes another format's beginning into its disk, to be given other files of the host at the next start.
+//! Guests that write another format's beginning into their disk, to be given other files of the host at the next start.
 
 use std::path::Path;
 
@@ -68,5 +68,30 @@ fn a_fixed_vhd_that_was_written_elsewhere_shows_no_other_file() {
         assert!(source.contains("format=vhd"), "{error}: {source}");
         options.format = Some(Format::Vhd);
         assert_eq!(Client::open(&options).disk.size(), SIZE);
+    }
+}
+
+#[test]
+fn a_backing_file_of_no_named_format_shows_no_other_file() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("other.raw"), SECRET).unwrap();
+    let (base, top) = (folder.path().join("base.raw"), folder.path().join("disk.qcow2"));
+    std::fs::write(&base, [7; 4096]).unwrap();
+    let mut new = NewImage::new(&top, Format::Qcow2, None);
+    new.backing = Some(tool::NewBacking { path: base.clone(), format: None });
+    tool::create(&new).unwrap();
+    // The extension of the header that names the format becomes one that nobody knows.
+    let mut bytes = std::fs::read(&top).unwrap();
+    let extension = [0xe2, 0x79, 0x2a, 0xca];
+    let place = bytes.windows(4).position(|word| word == extension).unwrap();
+    bytes[place..place + 4].fill(0x11);
+    std::fs::write(&top, bytes).unwrap();
+    let options = DiskOptions::new(&top);
+    assert_eq!(Client::open(&options).read(0, 4096, 4096).unwrap(), [7; 4096]);
+    // Once it was a raw disk, whose guest wrote this.
+    for disguise in disguises(folder.path()) {
+        std::fs::write(&base, disguise).unwrap();
+        let error = tern_disk::open(&options).map(|disk| disk.size()).unwrap_err().to_string();
+        assert!(error.contains("could be a guest's doing"), "{error}");
     }
 }
