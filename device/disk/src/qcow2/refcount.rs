@@ -428,6 +428,20 @@ impl Refcounts {
         self.blocks.settle(is_written);
     }
 
+    /// Writes what was changed, while nobody else commits.
+    pub(super) fn write(&mut self) -> io::Result<()> {
+        for change in self.take() {
+            self.storage.write_at(&change.bytes, change.offset)?;
+        }
+        self.settle(true);
+        Ok(())
+    }
+
+    /// The same, if it is much.
+    pub(super) fn write_if_pressed(&mut self) -> io::Result<()> {
+        if self.is_pressed() { self.write() } else { Ok(()) }
+    }
+
     /// Whether nothing was changed.
     pub(super) fn is_settled(&self) -> bool {
         self.blocks.dirty() == 0
