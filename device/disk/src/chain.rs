@@ -39,6 +39,13 @@ pub(crate) struct OpenPlan {
     pub is_alone: bool,
 }
 
+impl OpenPlan {
+    /// Whether a guest that owns the file's first bytes could let it be something else next time.
+    fn must_be_guarded(&self) -> bool {
+        self.format.is_none() && self.is_writable
+    }
+}
+
 /// An open image, and the one below.
 #[derive(Debug)]
 pub(crate) struct Layer {
@@ -52,6 +59,8 @@ pub(crate) struct Layer {
     pub image: Arc<dyn Image>,
     /// What it stands on.
     pub backing: Option<Box<Layer>>,
+    /// Whether it is nothing but a list of the files that it consists of.
+    pub is_list: bool,
 }
 
 /// The most images in a chain: more than any has.
@@ -81,6 +90,7 @@ impl Layer {
             None => probe::probe(&*file, path).map_err(io_error("read disk image", path))?,
         };
         let storage: Arc<dyn Storage> = Arc::clone(&file) as _;
+        let mut is_list = false;
         let (image, backing): (Arc<dyn Image>, _) = match format {
             Format::Raw => (raw(&file, path, plan)?, None),
             Format::Qcow2 => {
@@ -96,15 +106,22 @@ impl Layer {
             }
             Format::Vhd => {
                 let opened = vhd::open(storage, plan.is_writable, plan.is_flushed);
-                (opened.map_err(|fault| fault.of(path, format))?.0, None)
+                let (image, summary) = opened.map_err(|fault| fault.of(path, format))?;
+                let is_guarded = summary.is_fixed && plan.must_be_guarded();
+                // Its own footer is behind the disk.
+                (if is_guarded { Arc::new(Guarded::new(image, format, false)) } else { image }, None)
             }
             Format::Vhdx => {
                 let opened = vhdx::open(storage, plan.is_writable, plan.is_flushed);
                 (opened.map_err(|fault| fault.of(path, format))?.0, None)
             }
-            Format::Vmdk => extents::open(path, &storage, plan, above)?,
+            Format::Vmdk => {
+                let opened = extents::open(path, &storage, plan, above)?;
+                is_list = opened.is_list;
+                (opened.image, opened.backing)
+            }
         };
-        Ok(Self { path: path.to_owned(), format, file, image, backing })
+        Ok(Self { path: path.to_owned(), format, file, image, backing, is_list })
     }
 
     /// Opens an image as if it stood on nothing: for what it holds itself.
@@ -190,8 +207,8 @@ fn raw(file: &Arc<HostFile>, path: &Path, plan: &OpenPlan) -> Result<Arc<dyn Ima
     let size = size_of_raw(file).map_err(io_error("look at disk image", path))?;
     let storage: Arc<dyn Storage> = Arc::clone(file) as _;
     let raw = Raw::new(storage, 0, size, plan.is_writable, plan.is_flushed).with_block_size(file.block());
-    Ok(if plan.format.is_none() && plan.is_writable {
-        Arc::new(Guarded::new(raw, probe::may_be_fixed_vhd(path)))
+    Ok(if plan.must_be_guarded() {
+        Arc::new(Guarded::new(Arc::new(raw), Format::Raw, probe::may_be_fixed_vhd(path)))
     } else {
         Arc::new(raw)
     })

@@ -47,9 +47,10 @@ pub(super) fn open(
     let below = OpenPlan { is_writable: false, format, backing: None, ..plan.clone() };
     let layer = Layer::open_above(&path, &below, above)
         .map_err(|source| DiskError::Chain { image: image.to_owned(), source: Box::new(source) })?;
-    if named.format.is_none() && layer.backing.is_some() {
+    if named.format.is_none() && (layer.backing.is_some() || layer.is_list) {
         // It may have been a raw disk whose guest wrote this.
-        let problem = "is of no format that the image names, and stands on a file itself: this could be a guest's doing. Name the format: \
+        let problem = "is of no format that the image names, and stands on a file itself or consists of others: this could be a guest's doing. Name the \
+                       format: \
                        `qemu-img rebase -u -F FORMAT -b BACKING IMAGE`";
         return Err(wrong(image, &path, problem.to_owned()));
     }

@@ -11,7 +11,15 @@ use crate::options::Format;
 use crate::storage::{HostFile, Storage};
 use crate::vmdk::{self, Contents};
 
-type Opened = (Arc<dyn Image>, Option<Box<Layer>>);
+/// An open VMDK.
+pub(super) struct Opened {
+    /// What it holds.
+    pub image: Arc<dyn Image>,
+    /// What it stands on.
+    pub backing: Option<Box<Layer>>,
+    /// Whether its file is nothing but a list of others.
+    pub is_list: bool,
+}
 
 /// Opens the VMDK in `storage`, and the other files that it consists of.
 pub(super) fn open(
@@ -62,7 +70,7 @@ pub(super) fn open(
     if image.facts().is_writable {
         contained.claim(&**storage).map_err(io_error("write disk image", path))?;
     }
-    Ok((image, backing))
+    Ok(Opened { image, backing, is_list: contained.header.is_none() })
 }
 
 /// Opens one of them; its file is added to `files`.

@@ -1,26 +1,29 @@
-//! A raw image that nobody said was raw: the guest may write whatever it likes, but not what would make it be recognised as
-//! something else next time.
+//! An image that begins with the guest's own bytes, and nobody said what it is: a raw one, or a fixed VHD. The guest may write
+//! whatever it likes, but not what would make it be recognised as something else next time.
 
 use std::io;
+use std::sync::Arc;
 
-use super::{Access, Facts, FlushWay, Image, Place, Raw, Run};
+use super::{Access, Facts, FlushWay, Image, Place, Run};
 use crate::memory::{Source, Target};
 use crate::options::Format;
 use crate::probe::{self, HEAD, TAIL};
 
-/// A raw image that stays raw.
+/// An image that stays what it is.
 #[derive(Debug)]
 pub(crate) struct Guarded {
-    raw: Raw,
+    inner: Arc<dyn Image>,
+    format: Format,
     /// Where the bytes begin that decide at the end of the file, if they do.
     tail: Option<u64>,
 }
 
 impl Guarded {
-    /// Guards the beginning of `raw`, and its end if `is_end_looked_at`.
-    pub(crate) fn new(raw: Raw, is_end_looked_at: bool) -> Self {
-        let tail = is_end_looked_at.then(|| raw.size().saturating_sub(TAIL as u64));
-        Self { raw, tail }
+    /// Guards the beginning of `inner`, an image in `format` whose file begins with the disk, and the disk's end if
+    /// `is_end_looked_at`.
+    pub(crate) fn new(inner: Arc<dyn Image>, format: Format, is_end_looked_at: bool) -> Self {
+        let tail = is_end_looked_at.then(|| inner.size().saturating_sub(TAIL as u64));
+        Self { inner, format, tail }
     }
 
     /// How many bytes from `offset` on are not guarded; 0 if it is.
@@ -38,41 +41,42 @@ impl Guarded {
         let bytes = source.to_vec();
         if offset < HEAD as u64 {
             let mut head = [0; HEAD];
-            let image: &dyn Image = &self.raw;
-            image.read_at(0, &mut head[..HEAD.min(usize::try_from(self.size()).unwrap_or(HEAD))])?;
+            self.inner.read_at(0, &mut head[..HEAD.min(usize::try_from(self.size()).unwrap_or(HEAD))])?;
             let start = usize::try_from(offset).unwrap_or(HEAD);
             for (old, new) in head[start..].iter_mut().zip(&bytes) {
                 *old = *new;
             }
-            refuse_unless_raw(probe::recognise_head(&head))?;
+            self.refuse_unless_raw(probe::recognise_head(&head))?;
         }
         if self.tail == Some(offset) {
-            refuse_unless_raw(probe::recognise_tail(&bytes))?;
+            self.refuse_unless_raw(probe::recognise_tail(&bytes))?;
         }
-        self.raw.write(offset, &Source::of(&bytes))
+        self.inner.write(offset, &Source::of(&bytes))
     }
-}
 
-fn refuse_unless_raw(format: Format) -> io::Result<()> {
-    if format == Format::Raw {
-        return Ok(());
+    fn refuse_unless_raw(&self, found: Format) -> io::Result<()> {
+        if found == Format::Raw {
+            return Ok(());
+        }
+        let own = self.format;
+        let text = format!(
+            "this would let the {own} image look like another, in {found}; give the disk with format={own} to allow it"
+        );
+        Err(io::Error::new(io::ErrorKind::PermissionDenied, text))
     }
-    let text =
-        format!("this would make the raw image a {format} image; give the disk with format=raw to allow it");
-    Err(io::Error::new(io::ErrorKind::PermissionDenied, text))
 }
 
 impl Image for Guarded {
     fn size(&self) -> u64 {
-        self.raw.size()
+        self.inner.size()
     }
 
     fn facts(&self) -> Facts {
-        self.raw.facts()
+        self.inner.facts()
     }
 
     fn locate(&self, offset: u64, length: u64, access: Access) -> io::Result<Run> {
-        let run = self.raw.locate(offset, length, access)?;
+        let run = self.inner.locate(offset, length, access)?;
         match (access, self.unguarded(offset)) {
             (Access::Read, _) => Ok(run),
             (Access::Write, 0) => Ok(Run { place: Place::Elsewhere, ..run }),
@@ -81,7 +85,7 @@ impl Image for Guarded {
     }
 
     fn read_elsewhere(&self, offset: u64, target: &Target<'_>) -> io::Result<()> {
-        self.raw.read_elsewhere(offset, target)
+        self.inner.read_elsewhere(offset, target)
     }
 
     fn write(&self, offset: u64, source: &Source<'_>) -> io::Result<()> {
@@ -91,7 +95,7 @@ impl Image for Guarded {
             let free = self.unguarded(at);
             if free > 0 {
                 let length = usize::try_from(free).unwrap_or(left).min(left);
-                self.raw.write(at, &source.slice(done, length))?;
+                self.inner.write(at, &source.slice(done, length))?;
                 done += length;
             } else {
                 // To the end of the head, or of the disk.
@@ -106,32 +110,31 @@ impl Image for Guarded {
 
     fn write_zeroes(&self, offset: u64, length: u64, may_unmap: bool) -> io::Result<()> {
         // Nothing is recognised by zeros.
-        self.raw.write_zeroes(offset, length, may_unmap)
+        self.inner.write_zeroes(offset, length, may_unmap)
     }
 
     fn discard(&self, offset: u64, length: u64) -> io::Result<()> {
-        self.raw.discard(offset, length)
+        self.inner.discard(offset, length)
     }
 
     fn flush(&self) -> io::Result<()> {
-        self.raw.flush()
+        self.inner.flush()
     }
 
     fn flush_way(&self) -> FlushWay {
-        self.raw.flush_way()
+        self.inner.flush_way()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
+    use crate::image::Raw;
     use crate::storage::memory::MemoryStorage;
 
     fn disk(is_end_looked_at: bool) -> Guarded {
         let raw = Raw::new(Arc::new(MemoryStorage::new(vec![0; 8192])), 0, 8192, true, true);
-        Guarded::new(raw, is_end_looked_at)
+        Guarded::new(Arc::new(raw), Format::Raw, is_end_looked_at)
     }
 
     #[test]

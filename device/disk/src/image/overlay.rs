@@ -15,17 +15,29 @@ const BLOCK: u64 = 4096;
 /// Blocks whose places are kept together.
 const TOGETHER: u64 = 4096;
 
+/// The most blocks that [`Map::find`] looks at, so that others get at the map.
+const MOST_BLOCKS: u64 = 4096;
+
 /// A block's place: 0 if it was never written, 1 if it reads as zeros, else its number in the file, plus 2.
 type Slot = u32;
 const ABSENT: Slot = 0;
 const ZERO: Slot = 1;
 const FIRST: Slot = 2;
 
+/// Where the blocks of a group are.
+#[derive(Debug)]
+enum Group {
+    /// All read as zeros: a guest that discards a large disk is not to cost memory for each of its blocks.
+    Zeros,
+    /// Each at a place of its own.
+    Places(Box<[Slot]>),
+}
+
 /// Where the blocks are.
 #[derive(Debug)]
 pub(crate) struct OverlayMap {
     /// Places, [`TOGETHER`] at a time, made when the first of them is needed.
-    groups: HashMap<u64, Box<[Slot]>>,
+    groups: HashMap<u64, Group>,
     /// Blocks that the file has.
     used: Slot,
     /// Blocks that may be used again: the first of each stretch, and how many.
@@ -40,16 +52,40 @@ impl OverlayMap {
 
     fn slot(&self, block: u64) -> Slot {
         let (group, within) = Self::position(block);
-        self.groups.get(&group).and_then(|group| group.get(within)).copied().unwrap_or(ABSENT)
+        match self.groups.get(&group) {
+            None => ABSENT,
+            Some(Group::Zeros) => ZERO,
+            Some(Group::Places(places)) => places.get(within).copied().unwrap_or(ABSENT),
+        }
     }
 
     fn set(&mut self, block: u64, slot: Slot) {
         let (group, within) = Self::position(block);
-        let group = self.groups.entry(group).or_insert_with(|| vec![ABSENT; TOGETHER as usize].into());
-        let Some(place) = group.get_mut(within) else { return };
+        let all = |slot| Group::Places(vec![slot; TOGETHER as usize].into());
+        let group = self.groups.entry(group).or_insert_with(|| all(ABSENT));
+        if matches!(group, Group::Zeros) {
+            if slot == ZERO {
+                return;
+            }
+            *group = all(ZERO);
+        }
+        let Group::Places(places) = group else { return };
+        let Some(place) = places.get_mut(within) else { return };
         let old = std::mem::replace(place, slot);
         if let Some(old) = old.checked_sub(FIRST) {
             self.freed.push(Freed { offset: u64::from(old) * BLOCK, length: BLOCK });
+        }
+    }
+
+    /// Does without the places of a group that is all zeros.
+    fn condense(&mut self, group: u64) {
+        // Guests go upwards: until the last is reached, there is no need to look at all.
+        if let Some(group) = self.groups.get_mut(&group)
+            && let Group::Places(places) = group
+            && places.last() == Some(&ZERO)
+            && places.iter().all(|slot| *slot == ZERO)
+        {
+            *group = Group::Zeros;
         }
     }
 
@@ -68,7 +104,7 @@ impl Map for OverlayMap {
         let first = self.slot(block);
         let mut count = 1;
         // Neighbours that are neighbours in the file too.
-        while count * BLOCK - within < length {
+        while count < MOST_BLOCKS && count * BLOCK - within < length {
             let next = self.slot(block + count);
             let expected = if first < FIRST { first } else { first.wrapping_add(count as Slot) };
             if next != expected {
@@ -114,8 +150,14 @@ impl Map for OverlayMap {
     }
 
     fn clear(&mut self, block: u64, count: u64, to: Cleared) -> io::Result<bool> {
-        for block in block..block + count {
-            self.set(block, if to == Cleared::Absent { ABSENT } else { ZERO });
+        let slot = if to == Cleared::Absent { ABSENT } else { ZERO };
+        let (mut at, end) = (block, block + count);
+        while at < end {
+            let group = at / TOGETHER;
+            let next = end.min((group + 1) * TOGETHER);
+            (at..next).for_each(|block| self.set(block, slot));
+            self.condense(group);
+            at = next;
         }
         Ok(true)
     }
@@ -200,6 +242,41 @@ mod tests {
             let image: Arc<dyn Image> = Arc::new(overlay(Arc::new(MemoryStorage::default()), raw));
             threads_agree(&image, seed);
         }
+    }
+
+    #[test]
+    fn one_look_at_the_map_is_short_however_much_is_asked_for() {
+        let mut map = OverlayMap::new();
+        assert_eq!(map.find(512, 1 << 32).unwrap(), (Found::Absent, MOST_BLOCKS * BLOCK - 512));
+        map.clear(0, 3 * MOST_BLOCKS, Cleared::Zero).unwrap();
+        assert_eq!(map.find(0, 1 << 32).unwrap(), (Found::Zero, MOST_BLOCKS * BLOCK));
+        let allocated = map.allocate(0, 3 * MOST_BLOCKS).unwrap();
+        map.install(0, allocated).unwrap();
+        let found = Found::Data { offset: BLOCK, is_writable: true };
+        assert_eq!(map.find(BLOCK, 1 << 32).unwrap(), (found, MOST_BLOCKS * BLOCK));
+    }
+
+    #[test]
+    fn a_large_disk_that_is_discarded_costs_little_memory() {
+        let mut map = OverlayMap::new();
+        let allocated = map.allocate(TOGETHER + 5, 1).unwrap();
+        map.install(TOGETHER + 5, allocated).unwrap();
+        // Not from a group's beginning on, as partitions are.
+        for turn in 0..64 {
+            map.clear(256 + turn * TOGETHER, TOGETHER, Cleared::Zero).unwrap();
+        }
+        let held =
+            |map: &OverlayMap| map.groups.values().filter(|group| matches!(group, Group::Places(_))).count();
+        assert_eq!(held(&map), 2, "the first group and the last are zeros only in part");
+        assert_eq!(map.committed(), [Freed { offset: 0, length: BLOCK }]);
+        map.install(3 * TOGETHER + 7, allocated).unwrap();
+        assert_eq!(held(&map), 3);
+        let at = |map: &mut OverlayMap, block| map.find(block * BLOCK, BLOCK).unwrap().0;
+        assert_eq!(at(&mut map, 255), Found::Absent);
+        assert_eq!(at(&mut map, TOGETHER + 5), Found::Zero);
+        assert_eq!(at(&mut map, 3 * TOGETHER + 6), Found::Zero);
+        assert_eq!(at(&mut map, 3 * TOGETHER + 7), Found::Data { offset: 0, is_writable: true });
+        assert_eq!(at(&mut map, 3 * TOGETHER + 8), Found::Zero);
     }
 
     #[test]

@@ -12,8 +12,8 @@ use crate::bytes::be64_at;
 use crate::image::mapped::Method;
 use crate::storage::Storage;
 
-/// Clusters that are counted together.
-const TOGETHER: u64 = 1024;
+/// Clusters that are counted together: few, as a hostile image's eight bytes can refer to a cluster far from all others.
+const TOGETHER: usize = 16;
 
 /// The most entries of all L1 tables: what a hostile image with many snapshots can make us read.
 const MOST_ENTRIES: u64 = 16 << 20;
@@ -23,24 +23,30 @@ const MOST_TOLD: usize = 20;
 
 /// How often each cluster is referred to.
 #[derive(Debug, Default)]
-pub(super) struct Counts(HashMap<u64, Box<[u32]>>);
+pub(super) struct Counts(HashMap<u64, Box<[u32; TOGETHER]>>);
 
 impl Counts {
     pub(super) fn get(&self, cluster: u64) -> u32 {
-        self.0.get(&(cluster / TOGETHER)).map_or(0, |counts| counts[(cluster % TOGETHER) as usize])
+        let (group, within) = Self::position(cluster);
+        self.0.get(&group).map_or(0, |counts| counts[within])
     }
 
-    fn add(&mut self, cluster: u64, count: u32) {
-        let counts = self.0.entry(cluster / TOGETHER).or_insert_with(|| vec![0; TOGETHER as usize].into());
-        let place = &mut counts[(cluster % TOGETHER) as usize];
+    pub(super) fn add(&mut self, cluster: u64, count: u32) {
+        let (group, within) = Self::position(cluster);
+        let place = &mut self.0.entry(group).or_default()[within];
         *place = place.saturating_add(count);
+    }
+
+    fn position(cluster: u64) -> (u64, usize) {
+        (cluster / TOGETHER as u64, (cluster % TOGETHER as u64) as usize)
     }
 
     /// The clusters that are referred to, in order, and how often.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u64, u32)> + '_ {
-        let groups: BTreeMap<&u64, &Box<[u32]>> = self.0.iter().collect();
+        let mut groups: Vec<_> = self.0.iter().collect();
+        groups.sort_unstable_by_key(|(group, _)| **group);
         groups.into_iter().flat_map(|(group, counts)| {
-            let first = group * TOGETHER;
+            let first = group * TOGETHER as u64;
             counts
                 .iter()
                 .enumerate()
@@ -244,5 +250,20 @@ impl Walk<'_> {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cluster_far_from_all_others_costs_little_memory() {
+        let mut counts = Counts::default();
+        let far = |index: u64| index << 20;
+        (0..1000).for_each(|index| counts.add(far(index), 3));
+        let held: usize = counts.0.values().map(|counts| size_of_val(&**counts)).sum();
+        assert!(held <= 1000 * 128, "{held} bytes");
+        assert!(counts.iter().eq((0..1000).map(|index| (far(index), 3))));
     }
 }

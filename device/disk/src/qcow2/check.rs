@@ -51,10 +51,7 @@ pub(crate) fn check(
     let mut refcounts = Refcounts::open(Arc::clone(storage), header, true)?;
     compare_counts(&mut refcounts, &counts, header, is_mended, &mut findings)?;
     if is_mended {
-        for change in refcounts.take() {
-            storage.write_at(&change.bytes, change.offset)?;
-        }
-        refcounts.settle(true);
+        refcounts.write()?;
         storage.sync()?;
     }
     compare_flags(&**storage, header, &counts, is_mended, &mut findings)?;
@@ -84,6 +81,7 @@ fn compare_counts(
         }
         if is_mended {
             refcounts.raise_to(cluster, expected)?;
+            refcounts.write_if_pressed()?;
             findings.mended += 1;
         } else {
             let text = || format!("cluster {cluster} is used {expected} times, but counted {found} times");
@@ -97,6 +95,7 @@ fn compare_counts(
         if found > expected {
             if may_lower && !refcounts.are_in(cluster) {
                 refcounts.lower_to(cluster, expected)?;
+                refcounts.write_if_pressed()?;
                 findings.mended += 1;
             } else {
                 findings.leaked += 1;
@@ -159,4 +158,32 @@ fn compare_flag(
         findings.damages.add(|| format!("the entry at {place:#x} says that its cluster is {says}"));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::qcow2::{NewQcow2, create, read_header};
+    use crate::storage::memory::MemoryStorage;
+
+    #[test]
+    fn counts_of_clusters_far_from_each_other_are_mended_in_little_memory() {
+        let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::default());
+        let mut new = NewQcow2::new(1 << 20);
+        (new.cluster_bits, new.refcount_order) = (9, 6);
+        create(&*storage, &new).unwrap();
+        let header = read_header(&*storage).unwrap();
+        let mut refcounts = Refcounts::open(Arc::clone(&storage), &header, true).unwrap();
+        let mut counts = census::Counts::default();
+        (0..2000).for_each(|index| counts.add(index * 64, 1));
+        let mut findings = Findings::default();
+        compare_counts(&mut refcounts, &counts, &header, true, &mut findings).unwrap();
+        let waiting = refcounts.take().len();
+        assert!(waiting <= 1024, "{waiting} pages");
+        refcounts.settle(false);
+        refcounts.write().unwrap();
+        let header = read_header(&*storage).unwrap();
+        let mut refcounts = Refcounts::open(storage, &header, true).unwrap();
+        assert!((0..2000).all(|index| refcounts.get(index * 64).unwrap() == 1));
+    }
 }

@@ -366,51 +366,38 @@ impl Refcounts {
         while missing(last(blocks, clusters)) < blocks {
             blocks = missing(last(blocks, clusters));
         }
-        let last = last(blocks, clusters);
+        let (last, end) = (last(blocks, clusters), start + blocks + clusters);
         let mut table = self.table.clone();
         table.resize((clusters * self.cluster() / 8) as usize, 0);
+        // The table has no room for `cluster`'s block, so that none of these is there. They are not written by way of `self.blocks`: a
+        // commit may be under way with its pages, and after an error these are no blocks.
         let mut next = start;
         for index in start / per_block..=last {
-            if table[index as usize] == 0 {
-                self.storage.write_at(&vec![0; self.cluster() as usize], next << self.cluster_bits)?;
-                table[index as usize] = next << self.cluster_bits;
-                next += 1;
+            let mut bytes = vec![0; self.cluster() as usize];
+            for cluster in start.max(index * per_block)..end.min((index + 1) * per_block) {
+                let within = cluster % per_block;
+                set_count(&mut bytes[byte_of(within, self.order) as usize..], within, self.order, 1);
             }
+            self.storage.write_at(&bytes, next << self.cluster_bits)?;
+            table[index as usize] = next << self.cluster_bits;
+            next += 1;
         }
-        let old = (self.table_offset, old_clusters);
-        let old_table = std::mem::replace(&mut self.table, table);
-        let moved = self.write_grown_table(start, next, start + blocks + clusters);
-        if moved.is_err() {
-            self.table = old_table;
-            return moved;
-        }
-        self.own = self.table.iter().copied().filter(|offset| *offset != 0).collect();
-        self.end = self.end.max(start + blocks + clusters);
-        for cluster in 0..old.1 {
-            self.lower((old.0 >> self.cluster_bits) + cluster)?;
-        }
-        Ok(())
-    }
-
-    /// Counts the clusters from `start` to `end`, writes the table to `place`, and tells the header of it.
-    fn write_grown_table(&mut self, start: u64, place: u64, end: u64) -> io::Result<()> {
-        for cluster in start..end {
-            self.set(cluster, 1)?;
-        }
-        for change in self.take() {
-            self.storage.write_at(&change.bytes, change.offset)?;
-        }
-        self.settle(true);
-        let offset = place << self.cluster_bits;
-        let bytes: Vec<u8> = self.table.iter().flat_map(|entry| entry.to_be_bytes()).collect();
+        let offset = next << self.cluster_bits;
+        let bytes: Vec<u8> = table.iter().flat_map(|entry| entry.to_be_bytes()).collect();
         self.storage.write_at(&bytes, offset)?;
         self.sync()?;
-        let clusters = (bytes.len() as u64 >> self.cluster_bits) as u32;
         let mut field = offset.to_be_bytes().to_vec();
-        field.extend_from_slice(&clusters.to_be_bytes());
+        field.extend_from_slice(&(clusters as u32).to_be_bytes());
         self.storage.write_at(&field, header::field::REFCOUNT_TABLE)?;
+        // From here on it is the file's table, even if nobody knows whether that survives a crash.
+        let old = std::mem::replace(&mut self.table_offset, offset) >> self.cluster_bits;
+        self.own = table.iter().copied().filter(|offset| *offset != 0).collect();
+        self.table = table;
+        self.end = self.end.max(end);
         self.sync()?;
-        self.table_offset = offset;
+        for cluster in old..old + old_clusters {
+            self.lower(cluster)?;
+        }
         Ok(())
     }
 
@@ -428,6 +415,20 @@ impl Refcounts {
         self.blocks.settle(is_written);
     }
 
+    /// Writes what was changed, while nobody else commits.
+    pub(super) fn write(&mut self) -> io::Result<()> {
+        for change in self.take() {
+            self.storage.write_at(&change.bytes, change.offset)?;
+        }
+        self.settle(true);
+        Ok(())
+    }
+
+    /// The same, if it is much.
+    pub(super) fn write_if_pressed(&mut self) -> io::Result<()> {
+        if self.is_pressed() { self.write() } else { Ok(()) }
+    }
+
     /// Whether nothing was changed.
     pub(super) fn is_settled(&self) -> bool {
         self.blocks.dirty() == 0
@@ -441,7 +442,130 @@ impl Refcounts {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
     use super::*;
+    use crate::memory::{Source, Target};
+    use crate::qcow2::{NewQcow2, create, read_header};
+    use crate::storage::Stretch;
+    use crate::storage::memory::MemoryStorage;
+
+    /// Storage that takes a number of writes and no more.
+    #[derive(Debug)]
+    struct Refusing {
+        inner: MemoryStorage,
+        writes: AtomicU64,
+    }
+
+    impl Storage for Refusing {
+        fn length(&self) -> io::Result<u64> {
+            self.inner.length()
+        }
+
+        fn read(&self, target: &Target<'_>, offset: u64) -> io::Result<()> {
+            self.inner.read(target, offset)
+        }
+
+        fn write(&self, source: &Source<'_>, offset: u64) -> io::Result<()> {
+            let left =
+                self.writes.load(Ordering::Relaxed).checked_sub(1).ok_or(io::ErrorKind::StorageFull)?;
+            self.writes.store(left, Ordering::Relaxed);
+            self.inner.write(source, offset)
+        }
+
+        fn sync(&self) -> io::Result<()> {
+            self.inner.sync()
+        }
+
+        fn set_length(&self, length: u64) -> io::Result<()> {
+            self.inner.set_length(length)
+        }
+
+        fn zero(&self, offset: u64, length: u64, may_unmap: bool) -> io::Result<()> {
+            self.inner.zero(offset, length, may_unmap)
+        }
+
+        fn discard(&self, offset: u64, length: u64) -> io::Result<()> {
+            self.inner.discard(offset, length)
+        }
+
+        fn stretch(&self, offset: u64, length: u64) -> io::Result<Stretch> {
+            self.inner.stretch(offset, length)
+        }
+    }
+
+    /// Counts whose table, of one cluster, is soon full.
+    fn counts() -> (Arc<Refusing>, Refcounts) {
+        let storage = Arc::new(Refusing { inner: MemoryStorage::default(), writes: u64::MAX.into() });
+        let mut new = NewQcow2::new(1 << 20);
+        (new.cluster_bits, new.refcount_order) = (9, 6);
+        create(&*storage, &new).unwrap();
+        let header = read_header(&*storage).unwrap();
+        let counts = Refcounts::open(Arc::clone(&storage) as _, &header, true).unwrap();
+        (storage, counts)
+    }
+
+    #[test]
+    fn a_table_that_could_not_grow_leaves_nothing_to_be_written() {
+        for writes in 0.. {
+            let (storage, mut counts) = counts();
+            while counts.end < counts.table.len() as u64 * counts.per_block() {
+                counts.allocate(8, |_| false).unwrap();
+            }
+            storage.writes.store(writes, Ordering::Relaxed);
+            if counts.allocate(1, |_| false).is_ok() {
+                assert!(writes >= 3, "a block, the table and the header are written");
+                return;
+            }
+            counts.settle(false);
+            for change in counts.take() {
+                assert!(counts.are_in(change.offset >> 9), "{:#x} is no block of counts", change.offset);
+            }
+            counts.settle(true);
+            storage.writes.store(u64::MAX, Ordering::Relaxed);
+            let allocated = counts.allocate(1, |_| false).unwrap();
+            assert_eq!(counts.get(allocated.offset >> 9).unwrap(), 1);
+        }
+    }
+
+    #[test]
+    fn a_table_that_grows_leaves_a_commit_under_way_alone() {
+        let (_, mut counts) = counts();
+        for _ in 0..40 {
+            counts.allocate(8, |_| false).unwrap();
+        }
+        let under_way = counts.take();
+        let length = counts.table.len();
+        while counts.table.len() == length {
+            counts.allocate(8, |_| false).unwrap();
+        }
+        // It fails, and its pages are to be written by the next.
+        counts.settle(false);
+        let next = counts.take();
+        for change in under_way {
+            assert!(next.iter().any(|again| again.offset == change.offset), "{:#x} is lost", change.offset);
+        }
+    }
+
+    #[test]
+    fn a_grown_table_counts_itself_and_its_blocks() {
+        let (storage, mut counts) = counts();
+        let length = counts.table.len();
+        while counts.table.len() == length {
+            counts.allocate(8, |_| false).unwrap();
+        }
+        counts.write().unwrap();
+        let header = read_header(&*storage).unwrap();
+        let mut again = Refcounts::open(Arc::clone(&storage) as _, &header, true).unwrap();
+        assert_eq!(again.table, counts.table);
+        let table = again.table_offset >> 9;
+        for cluster in table..table + u64::from(header.refcount_table_clusters) {
+            assert_eq!(again.get(cluster).unwrap(), 1);
+        }
+        for block in again.own.clone() {
+            assert_eq!(again.get(block >> 9).unwrap(), 1);
+        }
+    }
 
     #[test]
     fn counts_of_every_width_keep_to_themselves() {

@@ -86,6 +86,11 @@ impl Footer {
         Ok(Self { kind, size, header_offset: be64_at(bytes, 16).unwrap_or(0) })
     }
 
+    /// Whether this, at the end of a file of `length` bytes, is behind all of a fixed disk, where its guest cannot write it.
+    pub(super) fn is_behind_disk(&self, length: u64) -> bool {
+        length.checked_sub(FOOTER as u64).is_some_and(|room| self.size <= room)
+    }
+
     /// The bytes of a new footer. `unique` tells the disk from others, `seconds` is when it is made, since 1970.
     pub(crate) fn encode(&self, unique: [u8; 16], seconds: u64) -> Vec<u8> {
         let mut bytes = vec![0; FOOTER];

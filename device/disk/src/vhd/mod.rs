@@ -49,8 +49,8 @@ pub(crate) fn open(
     let (footer, bytes) = read_footer(&*storage)?;
     match footer.kind {
         Kind::Fixed => {
-            if storage.length()? < footer.size {
-                let text = format!("its disk has {} bytes, and the file less", footer.size);
+            if !footer.is_behind_disk(storage.length()?) {
+                let text = format!("its disk has {} bytes, for which the file has no room", footer.size);
                 return Err(Fault::Damaged(text));
             }
             let raw = Raw::new(storage, 0, footer.size, is_writable, is_flushed);
@@ -80,18 +80,28 @@ pub(crate) fn open(
     }
 }
 
-/// Reads the footer: its copy at the beginning of dynamic disks, else the one at the end.
+/// Reads the footer: its copy at the beginning of dynamic disks, else the one at the end. The beginning of a fixed disk is the
+/// guest's, who may have written such a copy: it is not looked at.
 fn read_footer(storage: &dyn Storage) -> Result<(Footer, Vec<u8>), Fault> {
     let mut bytes = vec![0; FOOTER];
-    storage.read_at(&mut bytes, 0)?;
-    let at_start = Footer::parse(&bytes);
-    if matches!(&at_start, Ok(footer) if footer.kind != Kind::Fixed) {
-        return at_start.map(|footer| (footer, bytes));
-    }
-    let end = storage.length()?.checked_sub(FOOTER as u64);
+    let length = storage.length()?;
+    let end = length.checked_sub(FOOTER as u64);
     let end = end.ok_or_else(|| Fault::Alien("it is too short for a VHD".to_owned()))?;
     storage.read_at(&mut bytes, end)?;
-    match Footer::parse(&bytes) {
+    let at_end = Footer::parse(&bytes);
+    if let Ok(footer) = &at_end
+        && footer.kind == Kind::Fixed
+        && footer.is_behind_disk(length)
+    {
+        return at_end.map(|footer| (footer, bytes));
+    }
+    let mut copy = vec![0; FOOTER];
+    storage.read_at(&mut copy, 0)?;
+    let at_start = Footer::parse(&copy);
+    if matches!(&at_start, Ok(footer) if footer.kind != Kind::Fixed) {
+        return at_start.map(|footer| (footer, copy));
+    }
+    match at_end {
         Ok(footer) => Ok((footer, bytes)),
         // What is wrong at the beginning is the better hint if there is something.
         Err(at_end) => Err(match at_start {

@@ -71,3 +71,21 @@ fn sectors_without_their_bit_read_as_zeros() {
         }
     }
 }
+
+#[test]
+fn the_footer_of_a_fixed_disk_is_not_part_of_it() {
+    let storage = new_image(true);
+    let footer = Footer { kind: Kind::Fixed, size: SIZE + 512, header_offset: u64::MAX };
+    (&*storage as &dyn Storage).write_at(&footer.encode([1; 16], 0), SIZE).unwrap();
+    assert!(matches!(open(storage, true, true), Err(Fault::Damaged(_))));
+}
+
+#[test]
+fn a_guest_cannot_make_its_fixed_disk_a_dynamic_one() {
+    let storage = new_image(true);
+    let larger = Arc::new(MemoryStorage::default());
+    create(&*larger, SIZE * 4, false).unwrap();
+    open_writable(&storage).write_at(0, &larger.bytes()).unwrap();
+    let (image, summary) = open(storage, true, true).unwrap();
+    assert_eq!((image.size(), summary.is_fixed), (SIZE, true));
+}

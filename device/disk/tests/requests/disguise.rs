@@ -1,0 +1,97 @@
+//! Guests that write another format's beginning into their disk, to be given other files of the host at the next start.
+
+use std::path::Path;
+
+use tern_disk::tool::{self, NewImage, Subformat};
+use tern_disk::{DiskOptions, Format};
+
+use crate::client::Client;
+
+const SIZE: u64 = 1 << 20;
+
+/// What a guest wants to read.
+const SECRET: [u8; 4096] = [0x55; 4096];
+
+/// A fixed VHD in a folder with a file that is no business of its guest's.
+fn fixed_vhd(folder: &Path) -> DiskOptions {
+    std::fs::write(folder.join("other.raw"), SECRET).unwrap();
+    let path = folder.join("disk.vhd");
+    let mut new = NewImage::new(&path, Format::Vhd, Some(SIZE));
+    new.subformat = Subformat::Fixed;
+    tool::create(&new).unwrap();
+    DiskOptions::new(path)
+}
+
+/// The first bytes of disks that consist of the other file, or stand on it.
+fn disguises(folder: &Path) -> Vec<Vec<u8>> {
+    let mut descriptor = b"# Disk DescriptorFile\nversion=1\nCID=0123abcd\nparentCID=ffffffff\n\
+        createType=\"monolithicFlat\"\nRW 8 FLAT \"other.raw\" 0\n"
+        .to_vec();
+    descriptor.resize(4096, 0);
+    let top = folder.join("top.qcow2");
+    let mut new = NewImage::new(&top, Format::Qcow2, None);
+    new.backing = Some(tool::NewBacking { path: folder.join("other.raw"), format: None });
+    tool::create(&new).unwrap();
+    let mut qcow2 = std::fs::read(&top).unwrap();
+    qcow2.resize(qcow2.len().next_multiple_of(512), 0);
+    vec![descriptor, qcow2]
+}
+
+#[test]
+fn a_fixed_vhd_stays_one_whatever_its_guest_writes() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = fixed_vhd(folder.path());
+    for disguise in disguises(folder.path()) {
+        let mut client = Client::open(&options);
+        assert!(client.write(0, &disguise, 4096).is_err(), "its beginning decides what it is");
+        client.write(512, &disguise, 4096).unwrap();
+        client.write(0, &[7; 4096], 512).unwrap();
+        client.flush().unwrap();
+        drop(client);
+        let mut client = Client::open(&options);
+        assert_eq!(client.disk.size(), SIZE);
+        assert_eq!(client.read(0, 4096, 512).unwrap(), [7; 4096]);
+    }
+}
+
+#[test]
+fn a_fixed_vhd_that_was_written_elsewhere_shows_no_other_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = fixed_vhd(folder.path());
+    for disguise in disguises(folder.path()) {
+        // Whoever names the format is not kept from anything.
+        options.format = Some(Format::Vhd);
+        Client::open(&options).write(0, &disguise, 4096).unwrap();
+        options.format = None;
+        let error = tern_disk::open(&options).map(|disk| disk.size()).unwrap_err();
+        let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+        assert!(source.contains("format=vhd"), "{error}: {source}");
+        options.format = Some(Format::Vhd);
+        assert_eq!(Client::open(&options).disk.size(), SIZE);
+    }
+}
+
+#[test]
+fn a_backing_file_of_no_named_format_shows_no_other_file() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("other.raw"), SECRET).unwrap();
+    let (base, top) = (folder.path().join("base.raw"), folder.path().join("disk.qcow2"));
+    std::fs::write(&base, [7; 4096]).unwrap();
+    let mut new = NewImage::new(&top, Format::Qcow2, None);
+    new.backing = Some(tool::NewBacking { path: base.clone(), format: None });
+    tool::create(&new).unwrap();
+    // The extension of the header that names the format becomes one that nobody knows.
+    let mut bytes = std::fs::read(&top).unwrap();
+    let extension = [0xe2, 0x79, 0x2a, 0xca];
+    let place = bytes.windows(4).position(|word| word == extension).unwrap();
+    bytes[place..place + 4].fill(0x11);
+    std::fs::write(&top, bytes).unwrap();
+    let options = DiskOptions::new(&top);
+    assert_eq!(Client::open(&options).read(0, 4096, 4096).unwrap(), [7; 4096]);
+    // Once it was a raw disk, whose guest wrote this.
+    for disguise in disguises(folder.path()) {
+        std::fs::write(&base, disguise).unwrap();
+        let error = tern_disk::open(&options).map(|disk| disk.size()).unwrap_err().to_string();
+        assert!(error.contains("could be a guest's doing"), "{error}");
+    }
+}
