@@ -112,11 +112,15 @@ pub fn advise_huge_pages(memory: &GuestMemory) -> io::Result<()> {
 /// only; a part of one stays as it is.
 ///
 /// # Errors
-/// It is not memory, or the host keeps such pages.
+/// It is not memory, or of pages that the host has reserved: what is given back of these goes to whoever asks, and this machine may find
+/// none when its guest touches it again.
 pub fn discard(memory: &GuestMemory, address: u64, length: u64) -> io::Result<()> {
     let start = address.checked_next_multiple_of(LOG_PAGE).unwrap_or(u64::MAX);
     let end = address.saturating_add(length) & !(LOG_PAGE - 1);
     let length = usize::try_from(end.saturating_sub(start)).map_err(io::Error::other)?;
+    if memory.find_region(GuestAddress(start)).is_some_and(|region| region.is_hugetlbfs() == Some(true)) {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
     let slices = memory.get_slices(GuestAddress(start), length);
     for slice in slices.map(|slice| slice.map_err(io::Error::other)) {
         let slice = slice?;
@@ -131,7 +135,7 @@ pub fn discard(memory: &GuestMemory, address: u64, length: u64) -> io::Result<()
 
 #[cfg(test)]
 mod tests {
-    use vm_memory::Bytes;
+    use vm_memory::{Bytes, GuestRegionMmap};
 
     use super::*;
 
@@ -156,6 +160,21 @@ mod tests {
         // A host without transparent huge pages says so, and nothing else happens.
         let _ = advise_huge_pages(&memory);
         assert_eq!(memory.read_obj::<u64>(GuestAddress(0x20_0000)).unwrap(), 0x1234);
+    }
+
+    #[test]
+    fn pages_that_the_host_has_reserved_are_kept() {
+        let region = MmapRegionBuilder::new_with_bitmap(0x4000, WriteWatch::with_len(0x4000))
+            .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
+            .with_mmap_flags(libc::MAP_ANONYMOUS | libc::MAP_PRIVATE)
+            .with_hugetlbfs(true)
+            .build()
+            .unwrap();
+        let region = GuestRegionMmap::new(region, GuestAddress(0)).unwrap();
+        let memory = GuestMemory::from_regions(vec![region]).unwrap();
+        memory.write_slice(&[7; 0x4000], GuestAddress(0)).unwrap();
+        assert!(discard(&memory, 0, 0x4000).is_err());
+        assert_eq!(memory.read_obj::<u8>(GuestAddress(0x1000)).unwrap(), 7);
     }
 
     #[test]

@@ -306,7 +306,7 @@ impl VirtioPci {
             Running::Yes(..) => {
                 for (index, slot) in (0..).zip(self.shared.slots()) {
                     let is_enabled = registers.common.queues().get(usize::from(index));
-                    let is_gone = !slot.is_leaving() && slot.look(|_| ()).is_none();
+                    let is_gone = !slot.is_leaving() && !slot.is_taken();
                     if is_enabled.is_some_and(|queue| queue.is_enabled) && is_gone {
                         registers.common.reset_queue(index);
                     }

@@ -45,6 +45,8 @@ pub struct Shared {
 pub struct Slot {
     doorbell: EventFd,
     queue: Mutex<Option<Virtqueue>>,
+    /// There is one: processors ask, who must not wait for a worker that has it.
+    is_taken: AtomicBool,
     /// The driver resets it.
     is_leaving: AtomicBool,
 }
@@ -57,7 +59,12 @@ impl Shared {
     /// With a place for each of these doorbells.
     #[must_use]
     pub fn new(doorbells: Vec<EventFd>, interrupts: Arc<Interrupts>) -> Arc<Self> {
-        let slot = |doorbell| Slot { doorbell, queue: Mutex::new(None), is_leaving: AtomicBool::new(false) };
+        let slot = |doorbell| Slot {
+            doorbell,
+            queue: Mutex::new(None),
+            is_taken: AtomicBool::new(false),
+            is_leaving: AtomicBool::new(false),
+        };
         Arc::new(Self {
             slots: doorbells.into_iter().map(slot).collect(),
             interrupts,
@@ -111,8 +118,7 @@ impl Shared {
     /// Forgets everything but the configuration's count, which drivers may compare across a reset.
     pub fn reset(&self) {
         for slot in &self.slots {
-            *lock(&slot.queue) = None;
-            slot.is_leaving.store(false, Ordering::SeqCst);
+            slot.clear();
             // Nobody has rung: an error says just that.
             let _ = slot.doorbell.read();
         }
@@ -137,6 +143,7 @@ impl Slot {
     /// Puts a queue there.
     pub fn enable(&self, queue: Virtqueue) {
         *lock(&self.queue) = Some(queue);
+        self.is_taken.store(true, Ordering::SeqCst);
         self.ring();
     }
 
@@ -152,9 +159,16 @@ impl Slot {
         self.is_leaving.load(Ordering::SeqCst)
     }
 
+    /// Whether there is a queue.
+    #[must_use]
+    pub fn is_taken(&self) -> bool {
+        self.is_taken.load(Ordering::SeqCst)
+    }
+
     /// Takes the queue away.
     pub fn clear(&self) {
         *lock(&self.queue) = None;
+        self.is_taken.store(false, Ordering::SeqCst);
         self.is_leaving.store(false, Ordering::SeqCst);
     }
 
