@@ -12,6 +12,7 @@
 //! devices.rs    from words to the devices on the PCI bus
 //! files.rs      a guest's files, read when the machine needs them
 //! heap.rs       the allocator, told to keep nothing large
+//! limits.rs     as many open files as a machine may need
 //! statistics.rs what a machine did, for people
 //! engines.rs    the engines, and `tern engines`
 //! command/      `tern run -- COMMAND`: one command in a guest
@@ -41,6 +42,7 @@ mod habits;
 mod heap;
 mod images;
 mod initramfs;
+mod limits;
 mod login;
 mod panics;
 mod patience;

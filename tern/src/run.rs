@@ -27,7 +27,7 @@ use crate::size::Memory;
 use crate::source::Source;
 use crate::terminal::{self, Console, Leaving};
 use crate::waiting::{Awaited, Waiting};
-use crate::{devices, engines, guest, statistics};
+use crate::{devices, engines, guest, limits, statistics};
 
 /// Runs a machine as the command line says, until it ends.
 pub(crate) fn run(arguments: &RunArguments) -> Result<Code, Failure> {
@@ -41,6 +41,8 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<Code, Failure> {
     let soft = SoftOptions { translation, code_cache, profile };
     let Chosen { engine, note } = engines::choose(arguments.engine, soft)?;
     let source = Source::find(arguments)?;
+    // Behind the programs that may have been run to make the system: they are not to inherit it.
+    limits::allow_enough_descriptors();
     let (memory, cpus) = source.sizes(arguments);
     let hub = Hub::default();
     let control = match control(arguments, &source, engine.name(), memory, cpus, &hub) {
