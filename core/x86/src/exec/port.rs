@@ -1,6 +1,6 @@
 //! IN and OUT (APM volume 3).
 
-use super::system::check_io;
+use super::system::{check_io, port_in, port_out};
 use crate::cpu::Word;
 use crate::cpu::word::{RAX, RDX};
 use crate::decode::Op;
@@ -20,7 +20,7 @@ pub fn input<const BY_DX: bool, W: Word, E: Environment>(
 ) -> Result<(), Stop> {
     let port = port::<BY_DX, E>(p, op);
     check_io(p, port, W::BYTES)?;
-    let value = p.env.port_in(port, W::BYTES)?;
+    let value = port_in(p, port, W::BYTES)?;
     W::set(&mut p.cpu.gpr, RAX as u8, W::truncate(u64::from(value)));
     Ok(())
 }
@@ -32,5 +32,5 @@ pub fn output<const BY_DX: bool, W: Word, E: Environment>(
 ) -> Result<(), Stop> {
     let port = port::<BY_DX, E>(p, op);
     check_io(p, port, W::BYTES)?;
-    p.env.port_out(port, W::BYTES, W::truncate(p.cpu.gpr[RAX]).zero_extend() as u32)
+    port_out(p, port, W::BYTES, W::truncate(p.cpu.gpr[RAX]).zero_extend() as u32)
 }

@@ -4,13 +4,13 @@
 //! element concerned. Long repetitions stop now and then ([`Stop::Restart`]) to let interrupts in.
 
 use super::alu::{Binary, Cmp};
-use super::system::check_io;
+use super::system::{check_io, port_in, port_out};
 use crate::cpu::word::{RAX, RCX, RDI, RDX, RSI};
 use crate::cpu::{Cpu, Word};
 use crate::decode::{Op, OpFlags};
 use crate::environment::{Environment, Processor};
 use crate::exception::Stop;
-use crate::state::{Rflags, SegmentRegister};
+use crate::state::{Dr7, Rflags, SegmentRegister};
 
 type Outcome = Result<(), Stop>;
 const ES: SegmentRegister = SegmentRegister::Es;
@@ -42,7 +42,9 @@ fn repeat<E: Environment>(
         return body(p, 1).map(|_| ());
     }
     let mask = op.address_mask();
-    let rounds = if p.cpu.system_flags.contains(Rflags::TF) { 1 } else { ROUNDS };
+    // A debugger sees each iteration.
+    let is_debugged = p.cpu.system_flags.contains(Rflags::TF) || p.cpu.dr7.intersects(Dr7::ENABLES);
+    let rounds = if is_debugged { 1 } else { ROUNDS };
     for _ in 0..rounds {
         let left = p.cpu.gpr[RCX] & mask;
         if left == 0 {
@@ -179,7 +181,7 @@ pub fn ins<W: Word, E: Environment>(p: &mut Processor<E>, op: &Op<E>) -> Outcome
         let to = destination::<W, E>(p, op, true)?;
         // The port is read only once the page is known to take the value.
         p.env.update::<W>(&mut p.cpu, ES, to, false, |_| None)?;
-        let value = p.env.port_in(port, W::BYTES)?;
+        let value = port_in(p, port, W::BYTES)?;
         p.env.store::<W>(&mut p.cpu, ES, to, W::truncate(u64::from(value)))?;
         let by = step::<W>(&p.cpu);
         advance(&mut p.cpu, RDI, by, mask);
@@ -195,7 +197,7 @@ pub fn outs<W: Word, E: Environment>(p: &mut Processor<E>, op: &Op<E>) -> Outcom
     repeat(p, op, |p, _| {
         let from = source::<W, E>(p, op)?;
         let value = p.env.load::<W>(&mut p.cpu, op.segment, from)?;
-        p.env.port_out(port, W::BYTES, value.zero_extend() as u32)?;
+        port_out(p, port, W::BYTES, value.zero_extend() as u32)?;
         let by = step::<W>(&p.cpu);
         advance(&mut p.cpu, RSI, by, mask);
         Ok((1, true))

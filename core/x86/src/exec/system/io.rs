@@ -6,8 +6,7 @@ use crate::exception::Stop;
 use crate::exec::transfer::descriptor::system_address;
 use crate::state::Attributes;
 
-/// Checks that the running code may access `size` (1, 2 or 4) ports from `port` on, and tells the environment of
-/// breakpoints on them.
+/// Checks that the running code may access `size` (1, 2 or 4) ports from `port` on.
 ///
 /// # Errors
 /// #GP(0) if not; #PF of the bitmap.
@@ -17,11 +16,33 @@ pub(crate) fn check_io<E: Environment>(p: &mut Processor<E>, port: u16, size: u8
     if !open && !bitmap_permits(p, port, size)? {
         return Err(p.cpu.general_protection());
     }
+    Ok(())
+}
+
+/// Reads `size` ports from `port` on, and tells the environment of breakpoints on them.
+pub(crate) fn port_in<E: Environment>(p: &mut Processor<E>, port: u16, size: u8) -> Result<u32, Stop> {
+    let value = p.env.port_in(port, size)?;
+    meet_breakpoints(p, port, size);
+    Ok(value)
+}
+
+/// Writes `size` ports from `port` on, and tells the environment of breakpoints on them.
+pub(crate) fn port_out<E: Environment>(
+    p: &mut Processor<E>,
+    port: u16,
+    size: u8,
+    value: u32,
+) -> Result<(), Stop> {
+    p.env.port_out(port, size, value)?;
+    meet_breakpoints(p, port, size);
+    Ok(())
+}
+
+fn meet_breakpoints<E: Environment>(p: &mut Processor<E>, port: u16, size: u8) {
     match port_breakpoints_hit(&p.cpu, port, size) {
         0 => {}
         hits => p.env.breakpoints_hit(hits),
     }
-    Ok(())
 }
 
 fn bitmap_permits<E: Environment>(p: &mut Processor<E>, port: u16, size: u8) -> Result<bool, Stop> {

@@ -28,7 +28,7 @@ pub(crate) use flag::{cli, hlt, set_ac, sti};
 pub(crate) use hypercall::hypercall;
 pub(crate) use identity::{cpuid, random, rdpid, rdpmc, rdtsc, rdtscp};
 pub(crate) use inspect::{arpl, arpl_memory, lar, lsl, verr, verw};
-pub(crate) use io::check_io;
+pub(crate) use io::{check_io, port_in, port_out};
 pub(crate) use msr::{rdmsr, wrmsr};
 pub(crate) use table::{lgdt, lidt, lldt, ltr, sgdt, sidt, sldt, str};
 pub(crate) use xcr::{xgetbv, xsetbv};

@@ -135,6 +135,34 @@ fn port_breakpoints_exist_with_debug_extensions() {
 }
 
 #[test]
+fn a_port_breakpoint_sees_each_iteration_of_a_repeated_access() {
+    const DE: u32 = 1 << 3;
+    long(|g| {
+        // The handler adds up what is left to do.
+        g.handler(DB, |g| {
+            g.inc(r8)?;
+            g.add(r9, rcx)?;
+            g.iretq()
+        })?;
+        g.xor(r8d, r8d)?;
+        g.xor(r9d, r9d)?;
+        g.mov(rax, cr4)?;
+        g.or(eax, DE)?;
+        g.mov(cr4, rax)?;
+        set_breakpoint(g, 0x80, PORT_1)?;
+        g.mov(edx, 0x80)?;
+        g.mov(rsi, frame(0))?;
+        g.mov(ecx, 4)?;
+        g.rep().outsb()?;
+        g.expect(r8, 4)?;
+        g.expect(r9, 3 + 2 + 1)?;
+        // There is none where nothing is left to do.
+        g.rep().outsb()?;
+        g.expect(r8, 4)
+    });
+}
+
+#[test]
 fn disabled_breakpoints_hit_nothing() {
     long(|g| {
         count_hits(g)?;
