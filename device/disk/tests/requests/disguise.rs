@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use tern_disk::tool::{self, NewImage, Subformat};
+use tern_disk::tool::{self, NewBacking, NewImage, Subformat};
 use tern_disk::{DiskOptions, Format};
 
 use crate::client::Client;
@@ -30,7 +30,7 @@ fn disguises(folder: &Path) -> Vec<Vec<u8>> {
     descriptor.resize(4096, 0);
     let top = folder.join("top.qcow2");
     let mut new = NewImage::new(&top, Format::Qcow2, None);
-    new.backing = Some(tool::NewBacking { path: folder.join("other.raw"), format: None });
+    new.backing = Some(NewBacking { path: folder.join("other.raw"), format: None });
     tool::create(&new).unwrap();
     let mut qcow2 = std::fs::read(&top).unwrap();
     qcow2.resize(qcow2.len().next_multiple_of(512), 0);
@@ -78,7 +78,7 @@ fn a_backing_file_of_no_named_format_shows_no_other_file() {
     let (base, top) = (folder.path().join("base.raw"), folder.path().join("disk.qcow2"));
     std::fs::write(&base, [7; 4096]).unwrap();
     let mut new = NewImage::new(&top, Format::Qcow2, None);
-    new.backing = Some(tool::NewBacking { path: base.clone(), format: None });
+    new.backing = Some(NewBacking { path: base.clone(), format: None });
     tool::create(&new).unwrap();
     // The extension of the header that names the format becomes one that nobody knows.
     let mut bytes = std::fs::read(&top).unwrap();
@@ -93,5 +93,21 @@ fn a_backing_file_of_no_named_format_shows_no_other_file() {
         std::fs::write(&base, disguise).unwrap();
         let error = tern_disk::open(&options).map(|disk| disk.size()).unwrap_err().to_string();
         assert!(error.contains("could be a guest's doing"), "{error}");
+    }
+}
+
+#[test]
+fn an_overlay_that_names_the_format_of_its_base_does_not_mind_what_that_looks_like() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut base = fixed_vhd(folder.path());
+    base.format = Some(Format::Vhd);
+    let top = folder.path().join("overlay.qcow2");
+    let mut new = NewImage::new(&top, Format::Qcow2, None);
+    new.backing = Some(NewBacking { path: base.path.clone(), format: base.format });
+    tool::create(&new).unwrap();
+    for disguise in disguises(folder.path()) {
+        Client::open(&base).write(0, &disguise, 4096).unwrap();
+        let mut client = Client::open(&DiskOptions::new(&top));
+        assert_eq!(client.read(0, disguise.len(), 4096).unwrap(), disguise);
     }
 }
