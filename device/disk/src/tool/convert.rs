@@ -54,6 +54,7 @@ pub fn convert(from: &Existing, new: &NewImage, told: Told<'_>) -> Result<Conver
             is_writable: true,
             // Said, so that whatever is copied does not change how it is taken.
             format: Some(new.format),
+            is_guarded: false,
             is_direct: false,
             is_flushed: false,
             is_locked: false,

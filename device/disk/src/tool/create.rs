@@ -115,6 +115,7 @@ fn open_backing(backing: &NewBacking) -> Result<Layer, DiskError> {
     let plan = OpenPlan {
         is_writable: false,
         format: backing.format,
+        is_guarded: false,
         is_direct: false,
         is_flushed: true,
         is_locked: true,
