@@ -95,6 +95,8 @@ fn new_image(path: &Path, arguments: &NewArguments, is_fixed: bool) -> Result<Ne
     let mut new = NewImage::new(path, format, None);
     new.cluster_size = arguments.cluster_size;
     new.is_replacing = arguments.force;
+    // Whoever knows what it is can tell later starts, too.
+    new.may_look_different = arguments.format.is_some();
     if is_fixed {
         new.subformat = Subformat::Fixed;
     }

@@ -177,3 +177,33 @@ fn whoever_names_the_format_of_the_base_commits_anything() {
         }
     }
 }
+
+#[test]
+fn what_looks_like_another_format_is_converted_to_raw_only_if_that_is_allowed() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = bases(folder.path()).remove(0);
+    for disguise in disguises(folder.path()) {
+        let top = overlay(folder.path(), &base, &disguise);
+        for (format, subformat) in [
+            (Format::Raw, Subformat::Usual),
+            (Format::Vhd, Subformat::Fixed),
+            (Format::Vhd, Subformat::Usual),
+            (Format::Qcow2, Subformat::Compressed),
+        ] {
+            let begins_with_disk = format == Format::Raw || subformat == Subformat::Fixed;
+            let mut new = NewImage::new(folder.path().join("new"), format, None);
+            (new.subformat, new.is_replacing) = (subformat, true);
+            if begins_with_disk {
+                let error = tool::convert(&top, &new, &mut |_, _| {}).unwrap_err().to_string();
+                assert!(error.contains(&format!("--format {format}")), "{error}");
+                assert!(!new.path.exists());
+                new.may_look_different = true;
+            }
+            tool::convert(&top, &new, &mut |_, _| {}).unwrap();
+            let mut options = DiskOptions::new(&new.path);
+            options.format = Some(format);
+            assert_eq!(Client::open(&options).read(0, disguise.len(), 4096).unwrap(), disguise);
+            std::fs::remove_file(&new.path).unwrap();
+        }
+    }
+}
