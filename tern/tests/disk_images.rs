@@ -117,6 +117,20 @@ fn what_cannot_be_done_is_told_with_a_way_out() {
 }
 
 #[test]
+fn a_disk_that_begins_like_another_format_becomes_a_raw_image_only_if_that_is_said() {
+    let folder = folder();
+    let here = folder.path();
+    let mut bytes = contents();
+    bytes[..4].copy_from_slice(b"QFI\xfb");
+    std::fs::write(here.join("start.img"), &bytes).expect("a temporary file");
+    done(here, &["convert", "--from-format", "raw", "start.img", "a.qcow2"]);
+    refused(here, &["convert", "a.qcow2", "end.img"], "--format raw");
+    assert!(!here.join("end.img").exists());
+    done(here, &["convert", "--format", "raw", "a.qcow2", "end.img"]);
+    assert!(std::fs::read(here.join("end.img")).expect("the last image") == bytes);
+}
+
+#[test]
 fn damage_is_found_and_mended_and_ends_with_66_meanwhile() {
     let folder = folder();
     let here = folder.path();

@@ -27,6 +27,8 @@ pub(crate) struct OpenPlan {
     pub is_writable: bool,
     /// What it is, if it is not to be recognised.
     pub format: Option<Format>,
+    /// Whether it is kept what it is although `format` is given, because who gave it was not the user.
+    pub is_guarded: bool,
     /// Whether the host's page cache is gone around.
     pub is_direct: bool,
     /// Whether flushes are passed on.
@@ -42,7 +44,7 @@ pub(crate) struct OpenPlan {
 impl OpenPlan {
     /// Whether a guest that owns the file's first bytes could let it be something else next time.
     fn must_be_guarded(&self) -> bool {
-        self.format.is_none() && self.is_writable
+        (self.format.is_none() || self.is_guarded) && self.is_writable
     }
 }
 

@@ -18,6 +18,7 @@ pub fn open(options: &DiskOptions) -> Result<Arc<dyn Disk>, DiskError> {
     let plan = OpenPlan {
         is_writable: !options.is_read_only && !options.has_overlay,
         format: options.format,
+        is_guarded: false,
         is_direct: options.cache == Cache::None,
         is_flushed: options.cache != Cache::Unsafe,
         is_locked: options.is_locked,

@@ -205,6 +205,11 @@ pub(crate) struct CommitArguments {
     /// Leave the image as it is, instead of emptying it
     #[arg(long)]
     pub keep: bool,
+
+    /// What the backing file is: raw, qcow2, vmdk, vhd, vhdx. The image knows; but only if you say so may a raw one, or a
+    /// fixed vhd, begin like another format afterwards
+    #[arg(long, value_name = "FORMAT", value_parser = parse_format)]
+    pub backing_format: Option<Format>,
 }
 
 /// What the name of a file says of its format.

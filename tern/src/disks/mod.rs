@@ -11,7 +11,7 @@ mod text;
 use std::path::Path;
 
 use tern_disk::DiskError;
-use tern_disk::tool::{self, Existing, NewBacking, NewImage, Subformat};
+use tern_disk::tool::{self, Committing, Existing, NewBacking, NewImage, Subformat};
 
 use crate::cli::OutputForm;
 use crate::exit::Failure;
@@ -95,6 +95,8 @@ fn new_image(path: &Path, arguments: &NewArguments, is_fixed: bool) -> Result<Ne
     let mut new = NewImage::new(path, format, None);
     new.cluster_size = arguments.cluster_size;
     new.is_replacing = arguments.force;
+    // Whoever knows what it is can tell later starts, too.
+    new.may_look_different = arguments.format.is_some();
     if is_fixed {
         new.subformat = Subformat::Fixed;
     }
@@ -116,7 +118,8 @@ pub(crate) fn resize(arguments: &ResizeArguments) -> Result<(), Failure> {
 pub(crate) fn commit(arguments: &CommitArguments) -> Result<(), Failure> {
     let patience = Patience::new("committing");
     let image = arguments.image.existing();
-    let committed = tool::commit(&image, arguments.keep, &mut |done, total| patience.told(done, total))?;
+    let how = Committing { is_kept: arguments.keep, backing_format: arguments.backing_format };
+    let committed = tool::commit(&image, how, &mut |done, total| patience.told(done, total))?;
     drop(patience);
     let emptied = if committed.is_emptied { "; it is empty now" } else { "" };
     say(&format!(

@@ -88,9 +88,14 @@ pub(crate) fn place(
         };
         return Err(wrong(image, &path, problem));
     }
+    let is_believed = is_trusted || is_near(image, &path);
+    if is_believed && format.is_some() {
+        // What it looks like does not matter: that may be two formats.
+        return Ok((path, format));
+    }
     let found = recognise(&path)?;
     let known = format.unwrap_or(found);
-    if !is_trusted && !is_near(image, &path) && (known == Format::Raw || found != known) {
+    if !is_believed && (known == Format::Raw || found != known) {
         let problem = format!(
             "shows no sign of being a disk image, and is not beside it: it could be any file of yours. If you trust the image, give the \
              path yourself: '{},backing={}'",

@@ -1,4 +1,4 @@
-//! An image that begins with the guest's own bytes, and nobody said what it is: a raw one, or a fixed VHD. The guest may write
+//! An image that begins with the guest's own bytes, and no user said what it is: a raw one, or a fixed VHD. The guest may write
 //! whatever it likes, but not what would make it be recognised as something else next time.
 
 use std::io;
@@ -8,6 +8,18 @@ use super::{Access, Facts, FlushWay, Image, Place, Run};
 use crate::memory::{Source, Target};
 use crate::options::Format;
 use crate::probe::{self, HEAD, TAIL};
+
+/// Why something is not written: the image would be taken for another next time.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error(
+    "this would let the {own} image look like another, in {found}; give the disk with format={own} to allow it"
+)]
+pub(crate) struct Disguise {
+    /// What the image is.
+    pub own: Format,
+    /// What it would look like.
+    pub found: Format,
+}
 
 /// An image that stays what it is.
 #[derive(Debug)]
@@ -58,11 +70,7 @@ impl Guarded {
         if found == Format::Raw {
             return Ok(());
         }
-        let own = self.format;
-        let text = format!(
-            "this would let the {own} image look like another, in {found}; give the disk with format={own} to allow it"
-        );
-        Err(io::Error::new(io::ErrorKind::PermissionDenied, text))
+        Err(io::Error::new(io::ErrorKind::PermissionDenied, Disguise { own: self.format, found }))
     }
 }
 

@@ -24,7 +24,7 @@ use crate::disk::RangeLimits;
 use crate::memory::{Source, Target};
 use crate::storage::Storage;
 
-pub(crate) use guarded::Guarded;
+pub(crate) use guarded::{Disguise, Guarded};
 pub(crate) use joined::Joined;
 pub(crate) use overlay::overlay;
 pub(crate) use raw::Raw;

@@ -1,11 +1,26 @@
 //! What an image holds, into the one that it stands on.
+//!
+//! What an image holds its guest wrote, who could write what it likes, other formats' headers too. In a raw backing file or a fixed
+//! VHD they would be the file's beginning. The image names the format of its backing file, but whoever opens that file alone
+//! may not: only a format that the user names here is no matter for the guard (`image/guarded.rs`).
 
 use std::io;
+use std::path::Path;
 
 use super::{Existing, Told, io_error};
 use crate::chain::{Layer, OpenPlan};
 use crate::error::DiskError;
-use crate::image::{Image, Owned};
+use crate::image::{Disguise, Image, Owned};
+use crate::options::Format;
+
+/// How it is done.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Committing {
+    /// Whether the image is left as it is, instead of being emptied.
+    pub is_kept: bool,
+    /// What the backing file is, if the user says so. Then it may look like anything afterwards.
+    pub backing_format: Option<Format>,
+}
 
 /// What came of it.
 #[derive(Debug, Clone)]
@@ -18,13 +33,14 @@ pub struct Committed {
     pub is_emptied: bool,
 }
 
-/// Writes what the image itself holds into its backing file, then empties it, unless `is_kept`.
+/// Writes what the image itself holds into its backing file, then empties it, unless it is kept.
 ///
 /// Whatever else stands on the same backing file is useless afterwards: it cannot be known here.
 ///
 /// # Errors
-/// The image stands on nothing, one of both is in use or cannot be written, or the backing file is smaller and cannot grow.
-pub fn commit(image: &Existing, is_kept: bool, told: Told<'_>) -> Result<Committed, DiskError> {
+/// The image stands on nothing, one of both is in use or cannot be written, or the backing file is smaller and cannot grow, is
+/// not what the user says, or would look like an image in another format, which the user does not allow.
+pub fn commit(image: &Existing, how: Committing, told: Told<'_>) -> Result<Committed, DiskError> {
     let below = {
         // Looked at first: both are opened to be written then, the lower one with its own chain.
         let top = Layer::open(&image.path, &image.plan(false))?;
@@ -37,11 +53,19 @@ pub fn commit(image: &Existing, is_kept: bool, told: Told<'_>) -> Result<Committ
         (below.path, below.format, top.image.size(), below.image.size())
     };
     let (path, format, size, below_size) = below;
+    if let Some(said) = how.backing_format.filter(|said| *said != format) {
+        return Err(DiskError::Options(format!(
+            "'{}' is in format {format} and not {said}, says '{}', which stands on it: leave out the format",
+            path.display(),
+            image.path.display()
+        )));
+    }
     if below_size < size {
         let target = Existing { path: path.clone(), format: Some(format), backing: None };
         super::resize(&target, size, false)?;
     }
-    let plan = OpenPlan { format: Some(format), backing: None, ..image.plan(true) };
+    let is_guarded = how.backing_format.is_none();
+    let plan = OpenPlan { format: Some(format), is_guarded, backing: None, ..image.plan(true) };
     let lower = Layer::open(&path, &plan)?;
     if !lower.image.facts().is_writable {
         let text = format!("'{}' cannot be written", path.display());
@@ -50,12 +74,25 @@ pub fn commit(image: &Existing, is_kept: bool, told: Told<'_>) -> Result<Committ
     // The upper one is opened over nothing but itself: only what it holds is of interest, and its backing file is locked.
     let written = {
         let top = Layer::open_alone(&image.path, &OpenPlan { format: image.format, ..image.plan(false) })?;
-        copy_owned(&*top, &*lower.image, told).map_err(io_error("write", &path))?
+        copy_owned(&*top, &*lower.image, told).map_err(|error| refused(image, &path, error))?
     };
     lower.image.flush().map_err(io_error("write", &path))?;
     drop(lower);
-    let is_emptied = !is_kept && empty(image).map_err(io_error("empty", &image.path))?;
+    let is_emptied = !how.is_kept && empty(image).map_err(io_error("empty", &image.path))?;
     Ok(Committed { backing: path, written, is_emptied })
+}
+
+/// Why the backing file at `path` was not written.
+fn refused(image: &Existing, path: &Path, error: io::Error) -> DiskError {
+    let disguise = error.get_ref().and_then(|error| error.downcast_ref::<Disguise>());
+    let Some(Disguise { own, found }) = disguise else { return io_error("write", path)(error) };
+    DiskError::Options(format!(
+        "'{}' would let the {own} image that it stands on, '{}', look like {found} to whoever opens that without a format, and show \
+         other files to a guest that wrote this to the beginning of its disk. If it should be so, allow it with --backing-format \
+         {own}, and use that file with format={own} only",
+        image.path.display(),
+        path.display()
+    ))
 }
 
 /// Copies what `top` itself holds.

@@ -28,6 +28,8 @@ pub struct NewImage {
     pub cluster_size: Option<u64>,
     /// Whether a file that is there is replaced.
     pub is_replacing: bool,
+    /// Whether what is converted may make it look like another format to whoever is not told its own.
+    pub may_look_different: bool,
 }
 
 impl NewImage {
@@ -41,6 +43,7 @@ impl NewImage {
             backing: None,
             cluster_size: None,
             is_replacing: false,
+            may_look_different: false,
         }
     }
 }
@@ -115,6 +118,7 @@ fn open_backing(backing: &NewBacking) -> Result<Layer, DiskError> {
     let plan = OpenPlan {
         is_writable: false,
         format: backing.format,
+        is_guarded: false,
         is_direct: false,
         is_flushed: true,
         is_locked: true,

@@ -27,7 +27,7 @@ use crate::error::DiskError;
 use crate::options::Format;
 
 pub use check::{Checked, check};
-pub use commit::{Committed, commit};
+pub use commit::{Committed, Committing, commit};
 pub use contents::Contents;
 pub use convert::{Converted, convert};
 pub use create::{NewBacking, NewImage, Subformat, create};
@@ -58,6 +58,7 @@ impl Existing {
         OpenPlan {
             is_writable,
             format: self.format,
+            is_guarded: false,
             is_direct: false,
             is_flushed: true,
             is_locked: true,

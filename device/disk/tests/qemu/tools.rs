@@ -1,6 +1,6 @@
 //! What `tern image` does, judged by `qemu-img`.
 
-use tern_disk::tool::{self, Existing, NewBacking, NewImage, Subformat};
+use tern_disk::tool::{self, Committing, Existing, NewBacking, NewImage, Subformat};
 use tern_disk::{DiskOptions, Format};
 
 use crate::client::Client;
@@ -118,7 +118,8 @@ fn what_is_committed_is_in_the_backing_file_and_the_top_is_empty() {
         img(&["create", "-f", "qcow2", "-b", name, "-F", format, "top.qcow2", "8M"], folder.path());
         model.resize(SIZE as usize, 0);
         write_randomly(&mut folder.writable("top.qcow2"), &mut model, 16, 80);
-        let committed = tool::commit(&existing(&folder, "top.qcow2"), false, &mut silent()).unwrap();
+        let committed =
+            tool::commit(&existing(&folder, "top.qcow2"), Committing::default(), &mut silent()).unwrap();
         assert!(committed.is_emptied);
         assert_same(&folder.as_qemu_reads(name, format), &model, name);
         assert_same(&folder.as_read_here("top.qcow2"), &model, "the top");
