@@ -49,9 +49,8 @@ pub(super) fn open(
         .map_err(|source| DiskError::Chain { image: image.to_owned(), source: Box::new(source) })?;
     if named.format.is_none() && (layer.backing.is_some() || layer.is_list) {
         // It may have been a raw disk whose guest wrote this.
-        let problem = "is of no format that the image names, and stands on a file itself or consists of others: this could be a guest's doing. Name the \
-                       format: \
-                       `qemu-img rebase -u -F FORMAT -b BACKING IMAGE`";
+        let problem = "is of no format that the image names, and stands on a file itself or consists of others: this could be a \
+                       guest's doing. Name the format: `qemu-img rebase -u -F FORMAT -b BACKING IMAGE`";
         return Err(wrong(image, &path, problem.to_owned()));
     }
     Ok(Some(layer))
