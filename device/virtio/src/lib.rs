@@ -18,7 +18,7 @@
 //! | [`pci`] | the transport: capabilities, common configuration, status |
 //! | [`feature`] | feature bits of all devices |
 //! | [`saved`] | what devices hold, as values |
-//! | [`driver`] | a guest's side, for tests and fuzzing |
+//! | `driver` | a guest's side, for tests and fuzzing |
 //! | [`socket`] | Unix sockets of the host |
 //! | [`balloon`], [`block`], [`console`], [`rng`], [`vsock`] | the devices |
 //!
