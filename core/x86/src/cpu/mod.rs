@@ -238,6 +238,12 @@ impl Cpu {
         self.mode.contains(Mode::LONG)
     }
 
+    /// A breakpoint is enabled in DR7.
+    #[must_use]
+    pub fn breakpoints_enabled(&self) -> bool {
+        self.dr7.intersects(Dr7::ENABLES)
+    }
+
     /// The operating system has enabled AVX: CR4.OSXSAVE is set, and XCR0 has SSE and AVX.
     #[must_use]
     pub const fn avx_enabled(&self) -> bool {

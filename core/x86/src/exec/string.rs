@@ -10,7 +10,7 @@ use crate::cpu::{Cpu, Word};
 use crate::decode::{Op, OpFlags};
 use crate::environment::{Environment, Processor};
 use crate::exception::Stop;
-use crate::state::{Dr7, Rflags, SegmentRegister};
+use crate::state::{Rflags, SegmentRegister};
 
 type Outcome = Result<(), Stop>;
 const ES: SegmentRegister = SegmentRegister::Es;
@@ -43,7 +43,7 @@ fn repeat<E: Environment>(
     }
     let mask = op.address_mask();
     // A debugger sees each iteration.
-    let is_debugged = p.cpu.system_flags.contains(Rflags::TF) || p.cpu.dr7.intersects(Dr7::ENABLES);
+    let is_debugged = p.cpu.system_flags.contains(Rflags::TF) || p.cpu.breakpoints_enabled();
     let rounds = if is_debugged { 1 } else { ROUNDS };
     for _ in 0..rounds {
         let left = p.cpu.gpr[RCX] & mask;

@@ -30,7 +30,7 @@ use tern_x86::cpu::{Cpu, LazyFlags, Word};
 use tern_x86::cpuid::InstructionSets;
 use tern_x86::environment::{Environment, MsrAnswer, Stale, VectorOperand};
 use tern_x86::exception::{Exception, Stop};
-use tern_x86::state::{Cr0, Cr4, Dr7, Msrs, Rflags, SegmentRegister};
+use tern_x86::state::{Cr0, Cr4, Msrs, Rflags, SegmentRegister};
 use tern_x86::vector::VectorInfo;
 
 use crate::HotCode;
@@ -300,11 +300,6 @@ const PATIENCE: u32 = 2048;
 
 /// Set in a vector instruction's handle if it reads or writes the arithmetic flags; stubs are far fewer than this.
 const USES_FLAGS: u32 = 1 << 31;
-
-/// Whether any breakpoint is enabled.
-pub fn breakpoints_enabled(cpu: &Cpu) -> bool {
-    cpu.dr7.intersects(Dr7::ENABLES)
-}
 
 fn view(cpu: &Cpu) -> View {
     let ac = cpu.system_flags.contains(Rflags::AC);

@@ -8,9 +8,9 @@ use tern_x86::decode::{MAX_INSTRUCTION_LENGTH, OpFlags};
 use tern_x86::paging::{self, Access, AccessKind};
 use tern_x86::state::{Activity, Rflags};
 
+use super::SoftEnvironment;
 use super::fetch::{Source, next_page};
 use super::unit_cache::UnitKey;
-use super::{SoftEnvironment, breakpoints_enabled};
 use crate::blocks::{Block, UnitState};
 use crate::code_page::{CodePage, code_changes};
 use crate::profile::gauge::Work;
@@ -284,7 +284,7 @@ impl SoftEnvironment {
             || cpu.pending.interrupt_shadow
             || cpu.pending.nmi
             || cpu.system_flags.contains(Rflags::TF)
-            || breakpoints_enabled(cpu)
+            || cpu.breakpoints_enabled()
             || self.code_was_written();
         if careful {
             return None;

@@ -29,7 +29,7 @@ use tern_x86::exec::system::instruction_breakpoints_hit;
 use tern_x86::exec::transfer::{Interrupt, deliver_exception, deliver_interrupt};
 use tern_x86::state::{self, Activity, Dr6, Rflags, VcpuState};
 
-use crate::environment::{SoftEnvironment, breakpoints_enabled};
+use crate::environment::SoftEnvironment;
 use crate::interrupts::event;
 use crate::profile::gauge::Work;
 use crate::stage::{Seat, Stage};
@@ -149,7 +149,7 @@ impl SoftVcpu {
         let cpu = &self.p.cpu;
         let careful = cpu.pending.interrupt_shadow
             || cpu.system_flags.contains(Rflags::TF)
-            || breakpoints_enabled(cpu)
+            || cpu.breakpoints_enabled()
             || self.p.env.has_answers();
         if careful {
             return self.step();
@@ -168,7 +168,7 @@ impl SoftVcpu {
         let resume = p.cpu.system_flags.contains(Rflags::RF);
         p.env.update_watching(&p.cpu);
         p.env.watch_hits = 0;
-        if breakpoints_enabled(&p.cpu) && !resume {
+        if p.cpu.breakpoints_enabled() && !resume {
             let hits = instruction_breakpoints_hit(&p.cpu, p.cpu.linear_rip());
             if hits != 0 {
                 return self.deliver(Delivery::Exception(Exception::debug(hits)));
