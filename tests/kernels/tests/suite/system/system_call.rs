@@ -47,6 +47,15 @@ fn set_up(g: &mut Long, mask: u32, entry: impl FnOnce(&mut Long) -> Emit) -> Emi
     write_msr(g, SFMASK, mask.into())
 }
 
+/// Has each debug exception counted in R8.
+fn count_traps(g: &mut Long) -> Emit {
+    g.handler(DB, |g| {
+        g.inc(r8)?;
+        g.iretq()
+    })?;
+    g.xor(r8d, r8d)
+}
+
 /// Puts a program's code into the window's first page, and that also below 4 GiB, at the address that is returned.
 fn put_below_4_gib<const LENGTH: usize>(g: &mut Long, code: [u8; LENGTH]) -> u64 {
     g.put(IDENTITY_LAST_GIB, &[0x20_0000 | P | RW | US | PS]);
@@ -107,11 +116,7 @@ fn user_code_may_not_return_from_calls() {
 #[test]
 fn a_call_whose_mask_clears_the_trap_flag_is_not_stepped_into() {
     long(|g| {
-        g.handler(DB, |g| {
-            g.inc(r8)?;
-            g.iretq()
-        })?;
-        g.xor(r8d, r8d)?;
+        count_traps(g)?;
         set_up(g, TF, |g| {
             g.mov(r9, r8)?;
             g.nop()?;
@@ -165,11 +170,7 @@ fn a_return_that_sets_the_trap_flag_traps_before_what_it_returns_to() {
 #[test]
 fn a_return_of_a_program_that_is_stepped_traps_once() {
     long(|g| {
-        g.handler(DB, |g| {
-            g.inc(r8)?;
-            g.iretq()
-        })?;
-        g.xor(r8d, r8d)?;
+        count_traps(g)?;
         // The program's flags, TF among them, are in R11.
         set_up(g, TF, |g| g.sysretq())?;
         g.user_flags = TF | 2;
