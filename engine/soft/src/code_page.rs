@@ -100,7 +100,8 @@ impl CodePage {
     }
 
     /// After a write of `size` (at most a page) bytes at `offset` by a processor that has taken over the first `known` changes: whether
-    /// it may run what has become stale, by this write or by one of another processor before. `all_have_seen` says whether all processors know a change.
+    /// it may run what has become stale, by this write or by one of another processor before. `all_have_seen` says whether all processors
+    /// know a change.
     #[cold]
     pub fn written(&self, offset: u64, size: u64, known: u64, all_have_seen: impl Fn(u64) -> bool) -> bool {
         fence(Ordering::SeqCst);

@@ -88,6 +88,7 @@ struct IdleLane {
 }
 
 impl Lane for IdleLane {
+    // What the trait asks of the caller is not needed: no buffer is touched.
     #[allow(unsafe_code, reason = "it is how a lane is used")]
     unsafe fn submit(&mut self, tag: u64, operation: Operation<'_>) {
         if let Operation::Read { buffers, .. } = operation {
