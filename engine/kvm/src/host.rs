@@ -8,7 +8,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2};
-use kvm_ioctls::{Cap, Kvm};
+use kvm_ioctls::{Cap, Kvm, VmFd};
 use tern_engine::EngineError;
 
 /// Why guests cannot run, and what to do about it.
@@ -93,6 +93,22 @@ impl Host {
     /// The device.
     pub const fn kvm(&self) -> &Kvm {
         &self.kvm
+    }
+
+    /// A virtual machine with nothing in it.
+    ///
+    /// The kernel gives up (`EINTR`, in mm_take_all_locks) when a signal comes while it does this, such as the one that
+    /// kicked this thread's last processor a moment too late. That says nothing about the machine, so it is made anew.
+    ///
+    /// # Errors
+    /// The host refuses it.
+    pub fn create_vm(&self) -> Result<VmFd, EngineError> {
+        loop {
+            match self.kvm.create_vm() {
+                Err(error) if error.errno() == libc::EINTR => {}
+                made => return made.map_err(refused("make a virtual machine")),
+            }
+        }
     }
 
     /// What CPUID can say to guests here.

@@ -2,6 +2,7 @@
 //! guests, and so are run where there is one: `cargo test -p tern-kvm -- --ignored`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use kvm_bindings::KVM_CAP_BINARY_STATS_FD;
 use tern_chipset::lapic::LocalApic;
@@ -15,6 +16,8 @@ use vm_memory::{Bytes, GuestAddress};
 
 use crate::chipset::{self, power_on};
 use crate::host::Host;
+use crate::kick::Kicker;
+use crate::run_page::Mapping;
 use crate::vcpu::{KvmVcpu, lock};
 use crate::vm::KvmVm;
 
@@ -100,6 +103,52 @@ fn a_guest_that_runs_where_there_is_no_memory_ends_with_its_registers_and_what_k
             assert_eq!((state.segments[1].selector, state.rip, state.gpr[3]), (0xb000, 0, 0x1234));
         }
         other => panic!("{other:?}"),
+    }
+}
+
+/// The signal that kicks, sent to this thread again and again by a timer of the kernel, whatever the thread is doing.
+struct Signals(libc::timer_t);
+
+impl Signals {
+    fn every(period: Duration) -> Self {
+        let period = libc::timespec { tv_sec: 0, tv_nsec: period.subsec_nanos().into() };
+        let times = libc::itimerspec { it_interval: period, it_value: period };
+        let mut timer = std::ptr::null_mut();
+        // SAFETY: all zeros is a valid sigevent; what is pointed to lives until each call returns.
+        let started = unsafe {
+            let mut event: libc::sigevent = std::mem::zeroed();
+            event.sigev_notify = libc::SIGEV_THREAD_ID;
+            event.sigev_signo = libc::SIGRTMIN();
+            event.sigev_notify_thread_id = libc::gettid();
+            libc::timer_create(libc::CLOCK_MONOTONIC, &raw mut event, &raw mut timer) == 0
+                && libc::timer_settime(timer, 0, &raw const times, std::ptr::null_mut()) == 0
+        };
+        assert!(started, "{}", std::io::Error::last_os_error());
+        Self(timer)
+    }
+}
+
+impl Drop for Signals {
+    fn drop(&mut self) {
+        // SAFETY: the timer exists, and nothing else knows of it.
+        unsafe { libc::timer_delete(self.0) };
+    }
+}
+
+#[test]
+#[ignore = "needs a /dev/kvm"]
+fn a_machine_is_made_whatever_signals_come_meanwhile() {
+    let (vm, _) = machine();
+    let (_, fd) = vm.make_vcpu(0).unwrap();
+    let host = Host::open().unwrap();
+    let page = || Mapping::new(&*lock(&fd), host.kvm().get_vcpu_mmap_size().unwrap()).unwrap();
+    let kicker = Kicker::new(Arc::new(page())).unwrap();
+    let _inside = kicker.entering();
+    // The kernel minds signals while it locks each of the process's mappings: a moment that these make longer.
+    let _mappings: Vec<_> = (0..1000).map(|_| page()).collect();
+    let _signals = Signals::every(Duration::from_millis(1));
+    for _ in 0..200 {
+        host.create_vm().unwrap();
     }
 }
 

@@ -92,7 +92,7 @@ impl KvmVm {
             }
             Basis::Host => {}
         }
-        let fd = host.kvm().create_vm().map_err(refused("make a virtual machine"))?;
+        let fd = host.create_vm()?;
         let memory = Slots::new(&fd, memory)?;
         let vcpus = Mutex::new(vec![None; config.cpus as usize]);
         Ok(Self {
