@@ -16,7 +16,7 @@ use crate::ram::{PAGE, RamPage};
 use crate::translator::{Jumps, MAX_TRACE_INSTRUCTIONS};
 
 /// Bytes of one page that a block may take.
-const MAX_BYTES: usize = 1024;
+const MAX_BYTES: usize = 256;
 
 /// Entries of the [`FetchCache`].
 const ENTRIES: usize = 1024;
@@ -267,7 +267,8 @@ impl SoftEnvironment {
 
     /// Decodes up to `most` operations; the second value is how many bytes they take.
     fn decode_bytes(&mut self, mode: Mode, bytes: &[u8], most: usize, origin: Origin) -> (Block, usize) {
-        let mut ops: Vec<SoftOp> = Vec::new();
+        let mut ops = std::mem::take(&mut self.decoded);
+        ops.clear();
         let (mut instructions, mut used) = (0, 0);
         let mut decoder = BlockDecoder::<SoftEnvironment>::new(bytes, mode);
         while ops.len() < most {
@@ -282,7 +283,9 @@ impl SoftEnvironment {
                 break;
             }
         }
-        (Block::new(ops, instructions, mode, origin), used)
+        let block = Block::new(&ops, instructions, mode, origin);
+        self.decoded = ops;
+        (block, used)
     }
 }
 

@@ -118,6 +118,10 @@ pub struct SoftEnvironment {
     pub(crate) gauge: Arc<Gauge>,
     /// Hot code.
     pub(crate) translator: Translator,
+    /// Where it is made, unless it is being used.
+    desk: Option<Box<translation::Desk>>,
+    /// Operations of the block that is decoded, or of the last one.
+    decoded: Vec<SoftOp>,
     /// What translated code works with.
     pub(crate) translated: Seat<RunState>,
     /// The translator is full: all code is dropped as soon as none runs.
@@ -173,7 +177,7 @@ impl SoftEnvironment {
             jumps: JumpCache::new(),
             units: UnitCache::new(),
             fetch: fetch::FetchCache::new(),
-            epochs: [0; 2],
+            epochs: [1; 2],
             unchained: false,
             block_end: std::ptr::null(),
             tsc: TimeStampCounter::new(abilities.tsc_khz),
@@ -183,6 +187,8 @@ impl SoftEnvironment {
             gauge,
             translated,
             translator,
+            desk: None,
+            decoded: Vec::new(),
             must_drop_code: false,
             pauses: 0,
             code_changes: 0,

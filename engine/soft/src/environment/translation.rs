@@ -17,7 +17,7 @@ use crate::profile::gauge::Work;
 use crate::ram::PAGE;
 use crate::tlb::View;
 use crate::translator::{
-    Accessor, Checks, Entry, Exit, HotUnit, MAX_TRACE_INSTRUCTIONS, Route, Translated, Translator,
+    Accessor, Checks, Entry, Exit, HotUnit, MAX_TRACE_INSTRUCTIONS, Route, Scanner, Translated, Translator,
     is_translatable, scan,
 };
 
@@ -32,6 +32,19 @@ const SAMPLED_RUNS: u32 = 61;
 const OFTEN_RUN: u32 = 16 * SAMPLED_RUNS;
 /// One of so many runs is checked from then on.
 const SELDOM_SAMPLED_RUNS: u32 = 1021;
+
+/// Where units are made, one after the other. It keeps its memory.
+pub struct Desk {
+    /// The page of code, and the beginning of the next one.
+    code: [u8; PAGE as usize + MAX_INSTRUCTION_LENGTH],
+    scanner: Scanner,
+}
+
+impl Default for Desk {
+    fn default() -> Self {
+        Self { code: [0; PAGE as usize + MAX_INSTRUCTION_LENGTH], scanner: Scanner::default() }
+    }
+}
 
 impl SoftEnvironment {
     /// How translated code goes on from `block`, which is at the present instruction pointer, if it does. Each call makes the
@@ -83,6 +96,19 @@ impl SoftEnvironment {
     }
 
     fn make_unit_of(&mut self, cpu: &Cpu, block: *mut Block, checks: Checks) -> Option<UnitState> {
+        let mut desk = self.desk.take().unwrap_or_default();
+        let made = self.make_unit_on(&mut desk, cpu, block, checks);
+        self.desk = Some(desk);
+        made
+    }
+
+    fn make_unit_on(
+        &mut self,
+        Desk { code, scanner }: &mut Desk,
+        cpu: &Cpu,
+        block: *mut Block,
+        checks: Checks,
+    ) -> Option<UnitState> {
         // SAFETY: `self.blocks` owns it.
         let Block { origin, physical, second, route, .. } = *unsafe { &*block };
         if !is_translatable(cpu.mode) || self.native.room() < MAX_TRACE_INSTRUCTIONS {
@@ -90,23 +116,24 @@ impl SoftEnvironment {
         }
         let ram = Arc::clone(&self.ram);
         let page = ram.page(physical)?;
-        let mut bytes = vec![0; PAGE as usize];
-        Source { page, offset: 0 }.read(&mut bytes);
+        let (first, behind) = code.split_at_mut(PAGE as usize);
+        Source { page, offset: 0 }.read(first);
         let second = match second {
             None => None,
             Some((next, origin)) => {
                 let source = Source { page: ram.page(next)?, offset: 0 };
-                bytes.resize(PAGE as usize + MAX_INSTRUCTION_LENGTH, 0);
-                source.read(&mut bytes[PAGE as usize..]);
+                source.read(behind);
                 Some((source, origin))
             }
         };
+        let bytes = if second.is_some() { &code[..] } else { &code[..PAGE as usize] };
         let route = if checks == Checks::Sited { route } else { Route::default() };
         let (start, version) = (physical & !(PAGE - 1), origin.version());
         let accesses_devices =
             |env: &Self, offset: usize| env.translator.accesses_devices((start + offset as u64, version));
-        let unit = scan(self, cpu.mode, &bytes, (physical % PAGE) as usize, route, accesses_devices)?;
-        for &(start, end) in &unit.watched {
+        let offset = (physical % PAGE) as usize;
+        let unit = scan(scanner, self, cpu.mode, bytes, offset, route, accesses_devices)?;
+        for &(start, end) in unit.watched {
             let source = Source { page, offset: start as u64 };
             if self.watch(source, &bytes[start..end.min(PAGE as usize)]) != origin {
                 return Some(UnitState::Cold);

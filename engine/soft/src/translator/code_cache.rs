@@ -5,7 +5,8 @@
 //! ```
 //!
 //! What often runs is kept together: the host's caches of instructions are small beside what a large program becomes. So is its TLB,
-//! so whenever another large page of the host is full of that, the host is asked to move it into one. If it does not, nothing is lost.
+//! so whenever it begins to fill what can be another large page of the host, the host is asked for one there: to move it later costs
+//! ten times as much. If it gives none, nothing is lost. The first page is moved once it is full: small guests fill none.
 
 use std::io;
 
@@ -77,7 +78,8 @@ impl CodeCache {
         }
         self.memory.write(start, hot);
         self.memory.write(cold_start, cold);
-        let full = self.used / LARGE_PAGE..end / LARGE_PAGE;
+        // The host wants something to be there.
+        let begun = self.used.div_ceil(LARGE_PAGE)..end.div_ceil(LARGE_PAGE);
         (self.used, self.cold) = (end, cold_start);
         let place = |offset: usize| match offset.checked_sub(code.split) {
             Some(offset) => cold_start + offset,
@@ -92,7 +94,12 @@ impl CodeCache {
             };
             self.write(at, value as u32);
         }
-        full.for_each(|page| self.memory.collapse(page));
+        for page in begun.filter(|&page| page > 0) {
+            if page == 1 {
+                self.memory.collapse(0);
+            }
+            self.memory.collapse(page);
+        }
         Some(Placed { hot: u32::try_from(start).ok()?, cold: u32::try_from(cold_start).ok()? })
     }
 

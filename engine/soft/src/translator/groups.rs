@@ -6,9 +6,7 @@
 //!
 //! Reads and writes are apart: a page that is only read must not be asked whether it may be written.
 
-use iced_x86::{
-    Code, Instruction, InstructionInfoFactory, InstructionInfoOptions, Mnemonic, OpKind, Register,
-};
+use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
 
 use super::emit::host;
 use super::frame::GROUPS;
@@ -98,18 +96,15 @@ impl Groups {
     pub fn find(instructions: &[Guest]) -> Self {
         let mut values = [Value::default(); 16];
         let mut versions = 0;
-        let mut facts = InstructionInfoFactory::new();
         let mut candidates: Vec<Candidate> = Vec::new();
         for (n, guest) in instructions.iter().enumerate() {
-            for (part, register, displacement, size, write) in
-                accesses(guest, &mut facts).into_iter().flatten()
-            {
+            for (part, register, displacement, size, write) in accesses(guest).into_iter().flatten() {
                 if host(register).is_some() {
                     let value = values[register];
                     note(&mut candidates, n, part, (register, value, write), displacement, size);
                 }
             }
-            change(&mut values, &mut versions, guest, &mut facts);
+            change(&mut values, &mut versions, guest);
         }
         let mut groups = Self::default();
         for candidate in candidates.iter().filter(|candidate| candidate.accesses.len() > 1) {
@@ -181,7 +176,7 @@ fn note(
 type Found = Option<(Part, usize, i64, usize, bool)>;
 
 /// The accesses of an instruction by a base register alone: part, register, displacement, size, whether it writes.
-fn accesses(guest: &Guest, facts: &mut InstructionInfoFactory) -> [Found; 2] {
+fn accesses(guest: &Guest) -> [Found; 2] {
     const RSP: usize = 4;
     const RBP: usize = 5;
     let stack = match guest.kind {
@@ -201,13 +196,14 @@ fn accesses(guest: &Guest, facts: &mut InstructionInfoFactory) -> [Found; 2] {
         | Kind::Divide
         | Kind::Push
         | Kind::JumpIndirect
-        | Kind::CallIndirect => operand(&guest.instruction, facts),
+        | Kind::CallIndirect => operand(guest),
         _ => None,
     };
     [operand, stack]
 }
 
-fn operand(instruction: &Instruction, facts: &mut InstructionInfoFactory) -> Found {
+fn operand(guest: &Guest) -> Found {
+    let instruction = &guest.instruction;
     let n = (0..instruction.op_count()).find(|&n| instruction.op_kind(n) == OpKind::Memory)?;
     let base = instruction.memory_base();
     let plain =
@@ -227,14 +223,12 @@ fn operand(instruction: &Instruction, facts: &mut InstructionInfoFactory) -> Fou
     if exchanges || borrows_two || !plain || !(1..=32).contains(&size) {
         return None;
     }
-    let options = InstructionInfoOptions::NO_MEMORY_USAGE | InstructionInfoOptions::NO_REGISTER_USAGE;
-    let access = facts.info_options(instruction, options).op_access(n);
-    let write = writes(access);
+    let write = writes(*guest.accesses.get(n as usize)?);
     Some((Part::Operand, base.number(), instruction.memory_displacement64() as i64, size, write))
 }
 
 /// What the instruction does to the registers' values.
-fn change(values: &mut [Value; 16], versions: &mut u32, guest: &Guest, facts: &mut InstructionInfoFactory) {
+fn change(values: &mut [Value; 16], versions: &mut u32, guest: &Guest) {
     const RSP: usize = 4;
     if let Some((register, by)) = moves(&guest.instruction) {
         values[register].moved = values[register].moved.wrapping_add(by);
@@ -246,15 +240,13 @@ fn change(values: &mut [Value; 16], versions: &mut u32, guest: &Guest, facts: &m
         _ => 0,
     };
     values[RSP].moved = values[RSP].moved.wrapping_add(by);
-    let info = facts.info_options(&guest.instruction, InstructionInfoOptions::NO_MEMORY_USAGE);
-    for used in info.used_registers() {
-        let written = writes(used.access());
-        let register = used.register().full_register();
-        // The stack pointer of these is accounted for already, unless it is what is popped.
-        let known = by != 0 && register == Register::RSP && guest.instruction.op0_register() != Register::RSP;
-        if written && register.is_gpr64() && !known {
+    // The stack pointer of these is accounted for already, unless it is what is popped.
+    let is_known = by != 0 && guest.instruction.op0_register() != Register::RSP;
+    let changed = guest.changed & !(u16::from(is_known) << RSP);
+    for (register, value) in values.iter_mut().enumerate() {
+        if changed >> register & 1 != 0 {
             *versions += 1;
-            values[register.number()] = Value { version: *versions, moved: 0 };
+            *value = Value { version: *versions, moved: 0 };
         }
     }
 }

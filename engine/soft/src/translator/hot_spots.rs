@@ -1,6 +1,6 @@
 //! In which units most of the time is spent.
 //!
-//! Whenever time is up, the unit that ran then is noted. What is found there often gets code that is better, and larger:
+//! Now and then when time is up, the unit that ran then is noted. What is found there often gets code that is better, and larger:
 //! its accesses to memory have sites of their own. There are few sites and they cost something to forget, so that not all
 //! code can have them; the large programs that spend a little time in each of thousands of units are faster without.
 //!
@@ -8,6 +8,10 @@
 //! is found again while there is farther to follow.
 
 use std::collections::HashMap;
+
+/// Of the times that time is up, one in so many is a sample. Of a large program's units few are in the host's caches, and to find the one that
+/// ran takes as long as some hundreds of instructions.
+pub const SAMPLED_TIMES: u32 = 4;
 
 /// So many samples make a unit hot.
 const MANY: usize = 3;

@@ -21,6 +21,7 @@
 //! | `emit/` | from a unit to host code |
 //! | `assembler/` | host instructions as bytes |
 //! | `code_cache` | where host code lies |
+//! | `units` | which unit's it is |
 //! | `counters` | what `--stats` tells |
 //! | `stubs` | entering, leaving, asking |
 //! | `calls` | what is asked of Rust |
@@ -59,6 +60,7 @@ mod returns;
 mod scan;
 mod sites;
 mod stubs;
+mod units;
 mod verify;
 mod x87;
 
@@ -73,7 +75,7 @@ pub use calls::Accessor;
 use counters::Counters;
 pub use frame::{Exit, RunState};
 pub use jumps::Jumps;
-pub use scan::{MAX_TRACE_INSTRUCTIONS, Route, Unit, scan};
+pub use scan::{MAX_TRACE_INSTRUCTIONS, Route, Scanner, Unit, scan};
 pub use verify::{Defined, End, TrialPages, compare};
 
 use crate::blocks::Block;
@@ -88,9 +90,10 @@ use code_cache::{CodeCache, Placed};
 pub use emit::Checks;
 use emit::{Target, Tools};
 use frequent::{Address, Frequent, SAMPLED_DEVICES};
-use hot_spots::{Hot, HotSpots};
+use hot_spots::{Hot, HotSpots, SAMPLED_TIMES};
 use sites::Sites;
 use stubs::{Enter, Stubs};
+use units::{Made, Units};
 
 /// What a unit may take in the worst case.
 const MOST: usize = 64 << 10;
@@ -98,23 +101,6 @@ const MOST: usize = 64 << 10;
 /// A translated unit: the offset of its entry in the code cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Translated(u32);
-
-/// A unit that was made.
-#[derive(Debug, Clone, Copy)]
-struct Made {
-    placed: Placed,
-    /// Bytes of what often runs, and of what seldom does.
-    sizes: (usize, usize),
-    block: *mut Block,
-    checks: Checks,
-    route: Route,
-    /// The unit that leads here, as it was the same code before.
-    supersedes: Option<Translated>,
-    /// It is not translated anew because of the time that is spent in it.
-    is_settled: bool,
-    /// It is written down for perf.
-    is_known: bool,
-}
 
 /// A unit that most of the time is spent in.
 #[derive(Debug, Clone, Copy)]
@@ -147,12 +133,13 @@ pub struct Translator {
     of_devices: Frequent,
     /// How many devices' accesses translated code was left for.
     device_accesses: u32,
+    /// How often time was up in translated code.
+    times_up: u32,
     /// Units that get sites.
     hot_spots: HotSpots,
     /// Of those, units that may get longer.
     hot_sited: HotSpots,
-    /// The units, in the order in which they were made.
-    units: Vec<Made>,
+    units: Units,
     tools: Tools,
     jitdump: SharedJitDump,
 }
@@ -181,9 +168,10 @@ impl Translator {
             restless: Frequent::default(),
             of_devices: Frequent::default(),
             device_accesses: 0,
+            times_up: 0,
             hot_spots: HotSpots::default(),
             hot_sited: HotSpots::default(),
-            units: Vec::new(),
+            units: Units::default(),
             tools: Tools::default(),
             jitdump,
         })
@@ -203,7 +191,7 @@ impl Translator {
     /// same bound.
     pub const fn has_room(&self) -> bool {
         let operations = self.operations.len() * (size_of::<Operation>() + size_of::<Box<Operation>>());
-        let kept = operations + self.units.len() * size_of::<Made>();
+        let kept = operations + self.units.len() * Units::WEIGHT;
         self.cache.free() >= MOST + kept
     }
 
@@ -227,7 +215,7 @@ impl Translator {
     /// Translates a unit of `block`, at this physical address, for a view of memory; `None` if it does not fit, or nothing of it would run.
     pub fn translate(
         &mut self,
-        unit: &Unit,
+        unit: &Unit<'_>,
         block: *mut Block,
         physical: u64,
         view: View,
@@ -324,6 +312,10 @@ impl Translator {
     /// Notes that time was up in a unit, whose cold code at `from` said so, as it led to an offset in its page. Says which unit it is if most
     /// of the time is spent there, and it is not settled yet.
     pub fn sample_time(&mut self, from: u64, led_to: Option<u16>) -> Option<HotUnit> {
+        self.times_up = self.times_up.wrapping_add(1);
+        if !self.times_up.is_multiple_of(SAMPLED_TIMES) {
+            return None;
+        }
         let unit = self.unit_of(from)?;
         let first = !std::mem::replace(&mut unit.is_known, true);
         let unit = *unit;
@@ -343,27 +335,20 @@ impl Translator {
 
     /// A unit is as good as it gets: it need not be found any more.
     pub fn settle(&mut self, Translated(hot): Translated) {
-        if let Ok(n) = self.number_of(hot) {
-            self.units[n].is_settled = true;
+        if let Some(unit) = self.units.beginning_at_mut(hot) {
+            unit.is_settled = true;
         }
-    }
-
-    /// Which of the units begins at this offset of the code memory.
-    fn number_of(&self, hot: u32) -> Result<usize, usize> {
-        self.units.binary_search_by_key(&hot, |unit| unit.placed.hot)
     }
 
     /// The route of a unit.
     pub fn route(&self, Translated(hot): Translated) -> Route {
-        self.number_of(hot).map(|n| self.units[n].route).unwrap_or_default()
+        self.units.beginning_at(hot).map(|unit| unit.route).unwrap_or_default()
     }
 
-    /// The unit whose cold code has a call before the address `from`. With that the unit may end, and its neighbour begin.
+    /// The unit whose cold code has a call before the address `from`.
     fn unit_of(&mut self, from: u64) -> Option<&mut Made> {
-        let from = u32::try_from(from.wrapping_sub(self.cache.at(1) as u64)).ok()?;
-        // Later units' cold code lies below.
-        let newest = self.units.partition_point(|unit| unit.placed.cold > from);
-        self.units.get_mut(newest)
+        let from = u32::try_from(from.wrapping_sub(self.cache.at(0) as u64)).ok()?;
+        self.units.calling_before(from)
     }
 
     /// Leads whoever enters `old` to `new`, which is the same code translated anew. `old` may have called: its first call lies behind
@@ -374,10 +359,10 @@ impl Translator {
         let mut before = Some(old);
         while let Some(Translated(hot)) = before {
             self.cache.replace_by_jump(hot + emit::LINK_ENTRY, new.0 + emit::LINK_ENTRY);
-            before = self.number_of(hot).ok().and_then(|n| self.units[n].supersedes);
+            before = self.units.beginning_at(hot).and_then(|unit| unit.supersedes);
         }
-        if let Ok(n) = self.number_of(new.0) {
-            self.units[n].supersedes = Some(old);
+        if let Some(unit) = self.units.beginning_at_mut(new.0) {
+            unit.supersedes = Some(old);
         }
     }
 
@@ -458,38 +443,4 @@ pub unsafe fn run(p: NonNull<Processor<SoftEnvironment>>, entry: Entry, budget: 
 /// Whether code of this mode is translated: 64-bit code, and code of 32 bits whose segments are all of memory.
 pub fn is_translatable(mode: Mode) -> bool {
     mode.contains(Mode::LONG) || mode.contains(Mode::CODE32 | Mode::STACK32 | Mode::FLAT)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_address_behind_a_units_last_call_is_not_its_neighbours() {
-        let hot_code =
-            HotCode { translation: Translation::On, after: 1, counts_hits: false, code_cache: None };
-        let mut translator =
-            Translator::new(1, hot_code, SharedJitDump::default()).expect("executable memory");
-        // Cold code goes down: the second unit's ends where the first one's begins.
-        for (hot, cold) in [(1000, 3000), (1100, 2900)] {
-            let placed = Placed { hot, cold };
-            let block = std::ptr::null_mut();
-            let made = Made {
-                placed,
-                sizes: (100, 100),
-                block,
-                checks: Checks::Grouped,
-                route: Route::default(),
-                supersedes: None,
-                is_settled: false,
-                is_known: false,
-            };
-            translator.units.push(made);
-        }
-        let start = translator.cache.at(0) as u64;
-        let mut hot = |behind: u64| translator.unit_of(start + behind).map(|unit| unit.placed.hot);
-        assert_eq!(hot(3000), Some(1100));
-        assert_eq!((hot(3001), hot(2901)), (Some(1000), Some(1100)));
-        assert_eq!(hot(2900), None);
-    }
 }

@@ -4,12 +4,13 @@
 //! page's end, or where it has become long enough. Where it is known which branches are mostly taken, it follows them ([`Route`]), and
 //! ends where it would come to what it has already. An instruction that lies in two pages is a unit alone.
 
-use iced_x86::Instruction;
+use iced_x86::{Instruction, InstructionInfoFactory, InstructionInfoOptions, OpAccess};
 use tern_x86::cpu::Mode;
 use tern_x86::decode::BlockDecoder;
 
 use super::flags::{FlagSet, FlagUse, live_at};
 use super::kinds::{Control, Kind, as_64_bit_code_has_it, kind};
+use super::operands::writes;
 use crate::blocks::SoftOp;
 use crate::environment::SoftEnvironment;
 use crate::ram::PAGE;
@@ -64,6 +65,10 @@ pub struct Guest {
     pub op: SoftOp,
     /// What is done for it.
     pub kind: Kind,
+    /// What it does with each operand.
+    pub accesses: [OpAccess; 5],
+    /// The general registers that it may change, whole or in part: a bit for each by its number.
+    pub changed: u16,
     /// What it does with the flags.
     pub flags: FlagUse,
     /// What is live behind it.
@@ -74,15 +79,22 @@ pub struct Guest {
 
 impl Guest {
     /// An instruction of 64-bit code (`wide`) or of 32 bits, without a unit yet.
-    fn new(instruction: Instruction, op: SoftOp, wide: bool) -> Self {
+    fn new(instruction: Instruction, op: SoftOp, wide: bool, facts: &mut InstructionInfoFactory) -> Self {
         let kind = kind(&instruction, &op, wide);
         let flags = match kind {
             Kind::Transfer | Kind::FastCall(_) => FlagUse { reads: FlagSet::all(), ..FlagUse::default() },
             Kind::Nothing => FlagUse::default(),
             _ => FlagUse::of(&instruction),
         };
+        let info = facts.info_options(&instruction, InstructionInfoOptions::NO_MEMORY_USAGE);
+        let accesses = std::array::from_fn(|n| info.op_access(n as u32));
+        let changed = info
+            .used_registers()
+            .iter()
+            .filter(|used| writes(used.access()) && used.register().is_gpr())
+            .fold(0, |changed, used| changed | 1 << used.register().full_register().number());
         let none = FlagSet::empty();
-        Self { instruction, op, kind, flags, live_after: none, live_taken: none }
+        Self { instruction, op, kind, accesses, changed, flags, live_after: none, live_taken: none }
     }
 
     /// The interpreter executes its operation.
@@ -129,11 +141,11 @@ impl Guest {
 }
 
 /// A unit before it is translated.
-pub struct Unit {
+pub struct Unit<'a> {
     /// Its instructions, at least one.
-    pub instructions: Vec<Guest>,
+    pub instructions: &'a [Guest],
     /// What of the page it depends on: bytes from the first to the second offset.
-    pub watched: Vec<(usize, usize)>,
+    pub watched: &'a [(usize, usize)],
     /// It ends in the next page.
     pub crosses: bool,
     /// It is 64-bit code; else code of 32 bits.
@@ -146,7 +158,7 @@ pub struct Unit {
     pub route: Route,
 }
 
-impl Unit {
+impl Unit<'_> {
     /// Whether it has vector instructions, and of these such that VEX encodes.
     pub fn uses_vectors(&self) -> (bool, bool) {
         self.instructions.iter().fold((false, false), |(any, wide), guest| match guest.kind {
@@ -157,17 +169,34 @@ impl Unit {
     }
 }
 
+/// What units are scanned with, one after the other. It keeps its memory.
+pub struct Scanner {
+    facts: InstructionInfoFactory,
+    instructions: Vec<Guest>,
+    watched: Vec<(usize, usize)>,
+}
+
+impl Default for Scanner {
+    fn default() -> Self {
+        Self { facts: InstructionInfoFactory::new(), instructions: Vec::new(), watched: Vec::new() }
+    }
+}
+
 /// Finds the unit at `offset` of code that is translated: a whole page, or that with the beginning of the next one, where an
 /// instruction at `offset` goes on. Where a branch leads to the next part of the `route`, the unit does too, as far as there are such
 /// branches. Of each instruction, by its offset, `accesses_devices` says whether it often does that.
-pub fn scan(
+pub fn scan<'a>(
+    scanner: &'a mut Scanner,
     env: &mut SoftEnvironment,
     mode: Mode,
     code: &[u8],
     offset: usize,
     route: Route,
     accesses_devices: impl Fn(&SoftEnvironment, usize) -> bool,
-) -> Option<Unit> {
+) -> Option<Unit<'a>> {
+    let Scanner { facts, instructions, watched } = scanner;
+    instructions.clear();
+    watched.clear();
     let mut decoder = BlockDecoder::<SoftEnvironment>::starting_at(code, mode, offset);
     let crosses = code.len() > PAGE as usize;
     let page = code.get(..PAGE as usize)?;
@@ -175,13 +204,11 @@ pub fn scan(
     let mut followed = Route::default();
     let mut most = if crosses { 1 } else { MAX_INSTRUCTIONS };
     let wide = mode.contains(Mode::LONG);
-    let mut instructions: Vec<Guest> = Vec::new();
-    let mut watched: Vec<(usize, usize)> = Vec::new();
     let (mut start, mut next) = (offset, offset);
     while instructions.len() < most && !watched.iter().any(|&(start, end)| (start..end).contains(&next)) {
         let Some((instruction, op)) = decoder.next_instruction(env) else { break };
         let instruction = if wide { instruction } else { as_64_bit_code_has_it(instruction) };
-        let mut guest = Guest::new(instruction, op, wide);
+        let mut guest = Guest::new(instruction, op, wide, facts);
         if accesses_devices(env, guest.offset()) {
             guest.interpret();
         }

@@ -171,7 +171,7 @@ impl Defined {
 
     /// Of them, those that may be read at `offset` of the page that holds the code, as the translator knew it: where it breaks
     /// off in the middle of `unit`, or else where it leads to.
-    pub fn live(self, unit: Option<&Unit>, page: &[u8], mode: Mode, offset: usize) -> Rflags {
+    pub fn live(self, unit: Option<&Unit<'_>>, page: &[u8], mode: Mode, offset: usize) -> Rflags {
         let inside = unit.and_then(|unit| unit.instructions.iter().find(|guest| guest.offset() == offset));
         let live = match inside {
             Some(guest) => guest.live_before(),

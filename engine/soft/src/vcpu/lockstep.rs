@@ -12,7 +12,9 @@ use super::SoftVcpu;
 use crate::blocks::{Block, Origins};
 use crate::environment::SoftEnvironment;
 use crate::ram::PAGE;
-use crate::translator::{self, Defined, End, Exit, MAX_TRACE_INSTRUCTIONS, Translated, compare, scan};
+use crate::translator::{
+    self, Defined, End, Exit, MAX_TRACE_INSTRUCTIONS, Scanner, Translated, compare, scan,
+};
 
 impl SoftVcpu {
     /// Runs a block's unit on trial, has the interpreter do the same, and then do it for good. If the
@@ -66,10 +68,11 @@ impl SoftVcpu {
         let same_page = (p.cpu.rip ^ before.rip) < PAGE;
         let page = code_bytes.get(..PAGE as usize).unwrap_or_default();
         let flags = if exit != Exit::Exception && same_page {
+            let mut scanner = Scanner::default();
             let unit = match exit {
                 Exit::Interpret => {
                     let offset = (before.rip % PAGE) as usize;
-                    scan(&mut p.env, before.mode, page, offset, route, |_, _| false)
+                    scan(&mut scanner, &mut p.env, before.mode, page, offset, route, |_, _| false)
                 }
                 _ => None,
             };

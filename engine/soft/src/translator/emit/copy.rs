@@ -1,6 +1,6 @@
 //! Instructions that stay what they are, with their operands where the translator has them.
 
-use iced_x86::{Instruction, InstructionInfoOptions, Mnemonic, OpAccess, OpKind, Register};
+use iced_x86::{Instruction, Mnemonic, OpAccess, OpKind, Register};
 
 use super::super::calls::Operation;
 use super::cold::Cold;
@@ -63,11 +63,7 @@ impl Emitter<'_> {
     /// Encodes the instruction anew; `None` if it cannot be.
     fn prepare(&mut self, guest: &Guest) -> Option<Prepared> {
         let mut instruction = guest.instruction;
-        let info = self.facts.info_options(
-            &instruction,
-            InstructionInfoOptions::NO_MEMORY_USAGE | InstructionInfoOptions::NO_REGISTER_USAGE,
-        );
-        let accesses: [OpAccess; 5] = std::array::from_fn(|n| info.op_access(n as u32));
+        let accesses = guest.accesses;
         let memory = (0..instruction.op_count()).find(|&n| instruction.op_kind(n) == OpKind::Memory);
         let grouped = self.grouped_operand(&instruction);
         let memory = match memory {

@@ -32,7 +32,7 @@ mod subroutines;
 mod system;
 mod x87;
 
-use iced_x86::{Encoder, InstructionInfoFactory};
+use iced_x86::Encoder;
 
 use super::assembler::*;
 use super::calls::Operations;
@@ -90,7 +90,6 @@ pub struct Target {
 pub struct Tools {
     assembler: Assembler,
     encoder: Encoder,
-    facts: InstructionInfoFactory,
     cold: Vec<Cold>,
     taken: Vec<Taken>,
     groups_known: Vec<Known>,
@@ -101,7 +100,6 @@ impl Default for Tools {
         Self {
             assembler: Assembler::default(),
             encoder: Encoder::new(64),
-            facts: InstructionInfoFactory::new(),
             cold: Vec::new(),
             taken: Vec::new(),
             groups_known: Vec::new(),
@@ -114,7 +112,7 @@ impl Default for Tools {
 /// restless. `None` if there can be no such code.
 pub fn emit<'a>(
     tools: &'a mut Tools,
-    unit: &Unit,
+    unit: &Unit<'_>,
     target: Target,
     stubs: &Stubs,
     sites: &mut Sites,
@@ -137,7 +135,6 @@ pub fn emit<'a>(
     let mut emitter = Emitter {
         a,
         encoder: &mut tools.encoder,
-        facts: &mut tools.facts,
         stubs,
         target,
         sites,
@@ -152,7 +149,7 @@ pub fn emit<'a>(
         in_shadow: false,
         present: 0,
         groups: match target.checks {
-            Checks::Grouped | Checks::Sited if unit.wide => Groups::find(&unit.instructions),
+            Checks::Grouped | Checks::Sited if unit.wide => Groups::find(unit.instructions),
             // An address of 32 bits may wrap between a group's members.
             _ => Groups::default(),
         },
@@ -184,7 +181,6 @@ fn enter_page(a: &mut Assembler) {
 struct Emitter<'a> {
     a: Assembler,
     encoder: &'a mut Encoder,
-    facts: &'a mut InstructionInfoFactory,
     stubs: &'a Stubs,
     target: Target,
     sites: &'a mut Sites,
@@ -222,7 +218,7 @@ struct Known {
 }
 
 impl Emitter<'_> {
-    fn unit(&mut self, unit: &Unit) {
+    fn unit(&mut self, unit: &Unit<'_>) {
         let (any, wide) = unit.uses_vectors();
         if any {
             let (load, back) = (self.a.label(), self.a.label());
