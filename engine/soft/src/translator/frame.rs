@@ -429,6 +429,12 @@ pub const fn ymm(number: usize) -> i32 {
     at(FPU + FpuState::YMM_OFFSET + 16 * number)
 }
 
+/// The selector in a segment register, by its number in encodings.
+pub const fn selector(number: usize) -> i32 {
+    let segments = offset_of!(P, cpu) + offset_of!(Cpu, segments);
+    at(segments + number * size_of::<Segment>() + offset_of!(Segment, selector))
+}
+
 /// The base of a segment, by its number in `Cpu::address_base`.
 pub const fn segment_base(number: usize) -> i32 {
     at(offset_of!(P, cpu) + offset_of!(Cpu, address_base) + 8 * number)

@@ -73,6 +73,8 @@ pub enum Kind {
     FastCall(FastCall),
     /// RDTSC or RDTSCP.
     TimeStamp,
+    /// MOV of a segment register to a general one, of 32 or 64 bits.
+    ReadSegment,
     /// BT, BTS, BTR or BTC of a bit in memory that a register names, of 32 or 64 bits.
     BitString,
     /// The interpreter executes its operation, and translated code goes on.
@@ -269,6 +271,9 @@ fn system(instruction: &Instruction, wide: bool) -> Option<Kind> {
         Code::Syscall if wide => Kind::FastCall(FastCall::Call),
         Code::Sysretq if wide => Kind::FastCall(FastCall::Return),
         Code::Rdtsc | Code::Rdtscp => Kind::TimeStamp,
+        Code::Mov_r32m16_Sreg | Code::Mov_r64m16_Sreg if instruction.op0_kind() == OpKind::Register => {
+            Kind::ReadSegment
+        }
         // They change the view of memory.
         Code::Stac | Code::Clac => Kind::Transfer,
         _ => return None,

@@ -129,6 +129,13 @@ impl Assembler {
         self.frame_operand(reg.0, displacement);
     }
 
+    /// `movzx reg, word [frame]`, of 32 bits.
+    pub fn load_word(&mut self, reg: Host, displacement: i32) {
+        self.rex(false, reg, 0, 0);
+        self.raw(&[0x0f, 0xb7]);
+        self.frame_operand(reg.0, displacement);
+    }
+
     /// `cmp byte [frame], value`.
     pub fn cmp_byte(&mut self, displacement: i32, value: u8) {
         self.bytes.push(0x80);

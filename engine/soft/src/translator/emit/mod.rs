@@ -271,6 +271,7 @@ impl Emitter<'_> {
             Kind::Sti => self.sti(guest, next.is_some_and(|next| next.kind.surely_completes())),
             Kind::PushFlags => self.push_flags(guest),
             Kind::TimeStamp => self.time_stamp(guest),
+            Kind::ReadSegment => self.read_segment(guest),
             Kind::BitString => self.bit_string(guest),
             Kind::Operation => self.operation(guest),
             Kind::FastCall(call) => self.fast_call(guest, call),

@@ -8,7 +8,7 @@ use iced_x86::Mnemonic;
 use tern_engine::TickLine;
 
 use super::cold::Cold;
-use super::{Emitter, Guest};
+use super::{Emitter, Guest, host};
 use crate::tlb::View;
 use crate::translator::assembler::*;
 use crate::translator::fast_call::FastCall;
@@ -106,6 +106,17 @@ impl Emitter<'_> {
             self.a.load32(RCX, frame::TSC_AUX);
         }
         self.a.place(back);
+    }
+
+    /// MOV of a segment register to a general one: a selector, and zeroes above it.
+    pub fn read_segment(&mut self, guest: &Guest) {
+        let number = guest.instruction.op0_register().full_register().number();
+        let segment = guest.instruction.op1_register().number();
+        let to = host(number).unwrap_or(R10);
+        self.a.load_word(to, frame::selector(segment));
+        if host(number).is_none() {
+            self.a.store(frame::gpr(number), to);
+        }
     }
 
     /// SYSCALL or SYSRET of 64-bit code, which lead to the other view of memory than the unit's.
