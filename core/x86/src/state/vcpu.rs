@@ -51,6 +51,9 @@ pub struct PendingEvent {
     pub nmi: bool,
     /// The last instruction was STI, MOV SS or POP SS: interrupts are held off for one more.
     pub interrupt_shadow: bool,
+    /// The last instruction was MOV SS or POP SS: debug exceptions are held off for one more, too. The bits of DR6 that are due
+    /// behind it: of the breakpoints which that load of SS has met.
+    pub debug_shadow: Option<u64>,
     /// A non-maskable interrupt is in service: further ones wait for IRET.
     pub nmi_blocked: bool,
     /// Another processor has said ([`crate::paravirtual::hypercall::KICK_CPU`]) not to halt at the next HLT.

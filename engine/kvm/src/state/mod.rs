@@ -10,12 +10,12 @@ mod registers;
 use kvm_bindings::{
     KVM_MP_STATE_HALTED, KVM_MP_STATE_INIT_RECEIVED, KVM_MP_STATE_RUNNABLE, KVM_MP_STATE_SIPI_RECEIVED,
     KVM_MP_STATE_UNINITIALIZED, KVM_VCPUEVENT_VALID_NMI_PENDING, KVM_VCPUEVENT_VALID_SHADOW,
-    KVM_X86_SHADOW_INT_MOV_SS, kvm_mp_state, kvm_vcpu_events, kvm_xcrs,
+    KVM_X86_SHADOW_INT_MOV_SS, KVM_X86_SHADOW_INT_STI, kvm_mp_state, kvm_vcpu_events, kvm_xcrs,
 };
 use kvm_ioctls::VcpuFd;
 use tern_engine::EngineError;
 use tern_x86::paravirtual::msr::ENABLE;
-use tern_x86::state::{Activity, Component, Delivery, Extended, PendingEvent, VcpuState, Xcr0};
+use tern_x86::state::{Activity, Component, Delivery, Extended, PendingEvent, Rflags, VcpuState, Xcr0};
 
 use crate::host::refused;
 
@@ -60,6 +60,7 @@ pub fn get(fd: &VcpuFd, abilities: &Abilities<'_>) -> Result<VcpuState, EngineEr
     state.pending = PendingEvent {
         nmi: events.nmi.pending != 0,
         interrupt_shadow: events.interrupt.shadow != 0,
+        debug_shadow: debug_shadow(events.interrupt.shadow),
         nmi_blocked: events.nmi.masked != 0,
         delivery: delivery(&events),
         woken: false,
@@ -119,12 +120,19 @@ pub fn set(fd: &VcpuFd, abilities: &Abilities<'_>, state: &VcpuState) -> Result<
     fd.set_regs(&registers::to_regs(state)).map_err(refused("set a processor's registers"))?;
     let debug = registers::to_debug(state);
     fd.set_debug_regs(&debug).map_err(refused("set a processor's debug registers"))?;
-    fd.set_vcpu_events(&events(&state.pending)).map_err(refused("set a processor's pending events"))?;
+    let events = events(&state.pending, state.rflags);
+    fd.set_vcpu_events(&events).map_err(refused("set a processor's pending events"))?;
     let activity = kvm_mp_state { mp_state: mp_state(state.activity) };
     fd.set_mp_state(activity).map_err(refused("set a processor's activity"))
 }
 
-fn events(pending: &PendingEvent) -> kvm_vcpu_events {
+/// Whether a shadow is that of MOV SS. AMD's processors do not tell it from that of STI, and KVM then says that it is both.
+fn debug_shadow(shadow: u8) -> Option<u64> {
+    // KVM does not tell which breakpoints were met.
+    (u32::from(shadow) == KVM_X86_SHADOW_INT_MOV_SS).then_some(0)
+}
+
+fn events(pending: &PendingEvent, rflags: Rflags) -> kvm_vcpu_events {
     let mut events = kvm_vcpu_events {
         flags: KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW,
         ..Default::default()
@@ -148,8 +156,12 @@ fn events(pending: &PendingEvent) -> kvm_vcpu_events {
         }
         None => {}
     }
-    // The shadow of STI may stand with RFLAGS.IF only; that of MOV SS always, and it does the same.
-    events.interrupt.shadow = if pending.interrupt_shadow { KVM_X86_SHADOW_INT_MOV_SS as u8 } else { 0 };
+    events.interrupt.shadow = match pending.debug_shadow {
+        _ if !pending.interrupt_shadow => 0,
+        None if rflags.contains(Rflags::IF) => KVM_X86_SHADOW_INT_STI as u8,
+        // The shadow of STI may stand with RFLAGS.IF only; that of MOV SS always, and it holds off interrupts as well.
+        _ => KVM_X86_SHADOW_INT_MOV_SS as u8,
+    };
     events
 }
 
@@ -192,14 +204,25 @@ mod tests {
             Delivery::Nmi,
         ] {
             let pending = PendingEvent { delivery: Some(on_its_way), ..PendingEvent::default() };
-            assert_eq!(delivery(&events(&pending)), Some(on_its_way));
+            assert_eq!(delivery(&events(&pending, Rflags::FIXED)), Some(on_its_way));
         }
-        assert_eq!(delivery(&events(&PendingEvent::default())), None);
+        assert_eq!(delivery(&events(&PendingEvent::default(), Rflags::FIXED)), None);
+    }
+
+    #[test]
+    fn the_shadows_of_sti_and_of_mov_ss_come_back() {
+        let sti = PendingEvent { interrupt_shadow: true, ..PendingEvent::default() };
+        let mov_ss = PendingEvent { debug_shadow: Some(0), ..sti };
+        let shadow = |pending, rflags| events(&pending, rflags).interrupt.shadow;
+        assert_eq!(debug_shadow(shadow(sti, Rflags::FIXED | Rflags::IF)), None);
+        assert_eq!(debug_shadow(shadow(mov_ss, Rflags::FIXED | Rflags::IF)), Some(0));
+        assert_eq!(debug_shadow(shadow(mov_ss, Rflags::FIXED)), Some(0));
+        assert_ne!(shadow(sti, Rflags::FIXED), KVM_X86_SHADOW_INT_STI as u8);
     }
 
     #[test]
     fn events_are_replaced_also_when_nothing_waits() {
-        let none = events(&PendingEvent::default());
+        let none = events(&PendingEvent::default(), Rflags::FIXED);
         assert_eq!(none.flags, KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW);
         assert_eq!((none.nmi.pending, none.nmi.masked, none.interrupt.shadow), (0, 0, 0));
     }

@@ -168,13 +168,17 @@ impl SoftVcpu {
         let resume = p.cpu.system_flags.contains(Rflags::RF);
         p.env.update_watching(&p.cpu);
         p.env.watch_hits = 0;
-        if p.cpu.breakpoints_enabled() && !resume {
+        // What a load of SS has met is due behind this instruction, also where this one is INT n and enters a handler; an exception of
+        // this one's own takes its place.
+        let before = p.cpu.pending;
+        if p.cpu.breakpoints_enabled() && !resume && before.debug_shadow.is_none() {
             let hits = instruction_breakpoints_hit(&p.cpu, p.cpu.linear_rip());
             if hits != 0 {
                 return self.deliver(Delivery::Exception(Exception::debug(hits)));
             }
         }
         p.cpu.pending.interrupt_shadow = false;
+        p.cpu.pending.debug_shadow = None;
         match Self::interpret_one(p) {
             Ok(flags) => {
                 traps &=
@@ -187,12 +191,22 @@ impl SoftVcpu {
             }
             // One iteration of a repeated instruction counts as an instruction for the debugger.
             Err(Stop::Restart) => {}
-            Err(stop) => return self.stopped(stop),
+            Err(stop) => {
+                if stop == Stop::Exit {
+                    p.cpu.pending = before;
+                }
+                return self.stopped(stop);
+            }
         }
         // The instruction may have switched breakpoints off.
         p.env.update_watching(&p.cpu);
+        let hits = std::mem::take(&mut p.env.watch_hits);
+        if let (None, Some(held)) = (before.debug_shadow, &mut p.cpu.pending.debug_shadow) {
+            *held = hits;
+            return Ok(());
+        }
         let single_step = if traps { Dr6::BS.bits() } else { 0 };
-        match p.env.watch_hits | single_step {
+        match hits | before.debug_shadow.unwrap_or(0) | single_step {
             0 => Ok(()),
             hits => self.deliver(Delivery::Exception(Exception::debug(hits))),
         }

@@ -107,12 +107,14 @@ fn loadable<E>(p: &mut Processor<E>, number: u8) -> Result<SegmentRegister, Stop
     }
 }
 
-/// Loads a segment register for MOV and POP: interrupts wait for one instruction after SS, so that its pointer can follow.
+/// Loads a segment register for MOV and POP: interrupts and debug exceptions wait for one instruction after SS, so that its pointer
+/// can follow (SDM volume 3, section 6.8.3).
 fn load_with_shadow<E: Environment>(p: &mut Processor<E>, number: u8, selector: u16) -> Result<(), Stop> {
     let register = loadable(p, number)?;
     load_segment(p, register, selector)?;
     if register == SegmentRegister::Ss {
         p.cpu.pending.interrupt_shadow = true;
+        p.cpu.pending.debug_shadow = Some(0);
     }
     Ok(())
 }

@@ -18,6 +18,8 @@ const WRITE_4: u32 = 0xd << 16;
 const ACCESS_8: u32 = 0xb << 16;
 /// DR7, breakpoint 0: port accesses, one byte.
 const PORT_1: u32 = 2 << 16;
+/// DR7, breakpoint 0: reads and writes of 2 bytes.
+const ACCESS_2: u32 = 7 << 16;
 /// DR7: accesses to debug registers.
 const GD: u32 = 1 << 13;
 
@@ -237,5 +239,83 @@ fn a_breakpoint_in_the_kernel_is_hit_by_user_code_too() {
         g.user(|g| g.mov(dword_ptr(rbx), 5))?;
         g.expect(r8, 1)?;
         g.expect_memory(frame(0), 5)
+    });
+}
+
+/// Breakpoint 0 at an instruction. RAX is lost.
+fn set_breakpoint_at(g: &mut Long, label: CodeLabel) -> Emit {
+    g.lea(rax, ptr(label))?;
+    g.mov(dr0, rax)?;
+    g.mov(eax, ENABLE_0 | EXECUTE)?;
+    g.mov(dr7, rax)
+}
+
+#[test]
+fn a_breakpoint_that_a_load_of_ss_meets_is_told_of_behind_the_next_instruction() {
+    long(|g| {
+        count_hits(g)?;
+        g.mov(rbx, frame(0))?;
+        g.mov(word_ptr(rbx), i32::from(DATA_SELECTOR))?;
+        set_breakpoint(g, frame(0), ACCESS_2)?;
+        let mut behind = g.create_label();
+        g.lea(r10, ptr(behind))?;
+        g.mov(ss, word_ptr(rbx))?;
+        g.mov(ecx, 1)?;
+        g.place(&mut behind)?;
+        g.expect(r8, 1)?;
+        g.expect(r9, DR6_FIXED | 1)?;
+        g.expect(r11, 0)?;
+        // A fault of the next instruction is all that is told of.
+        g.handler(UD, |g| {
+            g.add(qword_ptr(rsp), 2)?;
+            g.iretq()
+        })?;
+        g.mov(ss, word_ptr(rbx))?;
+        g.ud2()?;
+        g.nop()?;
+        g.expect(r8, 1)
+    });
+}
+
+#[test]
+fn a_breakpoint_that_a_load_of_ss_meets_is_told_of_in_the_handler_of_the_next_instruction() {
+    long(|g| {
+        count_hits(g)?;
+        g.mov(rbx, frame(0))?;
+        g.mov(word_ptr(rbx), i32::from(DATA_SELECTOR))?;
+        let mut entry = g.create_label();
+        g.handler(0x40, |g| {
+            g.place(&mut entry)?;
+            g.mov(r12, r8)?;
+            g.iretq()
+        })?;
+        g.lea(r10, ptr(entry))?;
+        set_breakpoint(g, frame(0), ACCESS_2)?;
+        g.mov(ss, word_ptr(rbx))?;
+        g.int(0x40)?;
+        g.expect(r12, 1)?;
+        g.expect(r8, 1)?;
+        g.expect(r11, 0)?;
+        g.expect(r9, DR6_FIXED | 1)
+    });
+}
+
+#[test]
+fn breakpoints_on_the_instruction_behind_a_load_of_ss_are_not_met() {
+    long(|g| {
+        count_hits(g)?;
+        g.mov(ebx, u32::from(DATA_SELECTOR))?;
+        let (mut behind, mut next) = (g.create_label(), g.create_label());
+        set_breakpoint_at(g, behind)?;
+        g.mov(ss, ebx)?;
+        g.place(&mut behind)?;
+        g.mov(ecx, 1)?;
+        g.expect(r8, 0)?;
+        set_breakpoint_at(g, next)?;
+        g.mov(ss, ebx)?;
+        g.mov(ecx, 1)?;
+        g.place(&mut next)?;
+        g.mov(ecx, 1)?;
+        g.expect(r8, 1)
     });
 }

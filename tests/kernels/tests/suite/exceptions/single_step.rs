@@ -149,3 +149,30 @@ fn a_software_interrupt_is_not_stepped_into() {
         g.expect(r8, 1 + CLEARING)
     });
 }
+
+#[test]
+fn a_load_of_ss_is_one_step_with_the_instruction_behind_it() {
+    long(|g| {
+        count_steps(g)?;
+        g.mov(ebx, u32::from(DATA_SELECTOR))?;
+        let mut behind = g.create_label();
+        g.lea(r10, ptr(behind))?;
+        set_trap_flag(g)?;
+        g.mov(ss, ebx)?;
+        g.mov(ecx, 1)?;
+        g.place(&mut behind)?;
+        g.mov(r12, r11)?;
+        clear_trap_flag(g)?;
+        g.expect(r12, 0)?;
+        g.expect(r8, 2 + CLEARING)?;
+        // LSS brings a stack pointer along, and holds nothing off.
+        g.mov(dword_ptr(frame(0) + 4), i32::from(DATA_SELECTOR))?;
+        g.mov(rbx, frame(0))?;
+        g.xor(r8d, r8d)?;
+        set_trap_flag(g)?;
+        g.lss(ecx, fword_ptr(rbx))?;
+        g.nop()?;
+        clear_trap_flag(g)?;
+        g.expect(r8, 2 + CLEARING)
+    });
+}

@@ -157,6 +157,7 @@ fn deliver<E: Environment>(p: &mut Processor<E>, event: Event) -> Result<(), Sto
         real::deliver(p, event)?;
     }
     p.cpu.pending.interrupt_shadow = false;
+    p.cpu.pending.debug_shadow = None;
     p.cpu.activity = Activity::Running;
     Ok(())
 }
