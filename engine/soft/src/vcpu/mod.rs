@@ -179,21 +179,21 @@ impl SoftVcpu {
         }
         p.cpu.pending.interrupt_shadow = false;
         p.cpu.pending.debug_shadow = None;
+        // INT n pushes flags without it, and what IRET sets is for the instruction that it returns to.
+        p.cpu.system_flags.remove(Rflags::RF);
         match Self::interpret_one(p) {
             Ok(flags) => {
                 traps &=
                     !flags.contains(OpFlags::CLEARS_TF_AT_ONCE) || p.cpu.system_flags.contains(Rflags::TF);
                 p.env.statistics.instructions += 1;
                 p.env.forget_answers();
-                if resume {
-                    p.cpu.system_flags.remove(Rflags::RF);
-                }
             }
-            // One iteration of a repeated instruction counts as an instruction for the debugger.
-            Err(Stop::Restart) => {}
+            // One iteration of a repeated instruction counts as an instruction for the debugger, but for its own breakpoint.
+            Err(Stop::Restart) => p.cpu.system_flags.set(Rflags::RF, resume),
             Err(stop) => {
                 if stop == Stop::Exit {
                     p.cpu.pending = before;
+                    p.cpu.system_flags.set(Rflags::RF, resume);
                 }
                 return self.stopped(stop);
             }

@@ -22,6 +22,8 @@ const PORT_1: u32 = 2 << 16;
 const ACCESS_2: u32 = 7 << 16;
 /// DR7: accesses to debug registers.
 const GD: u32 = 1 << 13;
+/// RFLAGS: breakpoints on the next instruction are not met.
+const RF: u64 = 1 << 16;
 
 /// The handler counts in R8, notes DR6 in R9 and the distance of RIP from R10 in R11, and lets execution resume.
 fn count_hits(g: &mut Long) -> Emit {
@@ -34,7 +36,7 @@ fn count_hits(g: &mut Long) -> Emit {
         g.pop(rax)?;
         g.mov(r11, qword_ptr(rsp))?;
         g.sub(r11, r10)?;
-        g.or(dword_ptr(rsp + 16), 1 << 16)?;
+        g.or(dword_ptr(rsp + 16), RF as i32)?;
         g.iretq()
     })?;
     g.xor(r8d, r8d)
@@ -317,5 +319,72 @@ fn breakpoints_on_the_instruction_behind_a_load_of_ss_are_not_met() {
         g.place(&mut next)?;
         g.mov(ecx, 1)?;
         g.expect(r8, 1)
+    });
+}
+
+/// Returns to `label` on the same stack with these flags beyond those that are always set. RAX is lost.
+fn return_to(g: &mut Long, label: CodeLabel, flags: u64) -> Emit {
+    g.mov(rax, rsp)?;
+    g.push(i32::from(DATA_SELECTOR))?;
+    g.push(rax)?;
+    g.push((flags | 2) as i32)?;
+    g.push(i32::from(CODE_SELECTOR))?;
+    g.lea(rax, ptr(label))?;
+    g.push(rax)?;
+    g.iretq()
+}
+
+#[test]
+fn a_repeated_instruction_that_is_resumed_does_not_meet_its_breakpoint_again() {
+    long(|g| {
+        count_hits(g)?;
+        let mut repeated = g.create_label();
+        set_breakpoint_at(g, repeated)?;
+        g.mov(rdi, frame(0))?;
+        g.mov(ecx, 4)?;
+        g.place(&mut repeated)?;
+        g.rep().stosb()?;
+        g.expect(r8, 1)
+    });
+}
+
+#[test]
+fn the_resume_flag_is_over_when_a_software_interrupt_saves_the_flags() {
+    long(|g| {
+        g.handler(0x40, |g| {
+            g.mov(r12, qword_ptr(rsp + 16))?;
+            g.iretq()
+        })?;
+        let mut interrupt = g.create_label();
+        set_breakpoint_at(g, interrupt)?;
+        return_to(g, interrupt, RF)?;
+        g.place(&mut interrupt)?;
+        g.int(0x40)?;
+        g.and(r12d, RF as i32)?;
+        g.expect(r12, 0)
+    });
+}
+
+#[test]
+fn the_resume_flag_that_iret_sets_stays_also_where_iret_itself_was_resumed() {
+    long(|g| {
+        count_hits(g)?;
+        let (mut again, mut end) = (g.create_label(), g.create_label());
+        set_breakpoint_at(g, end)?;
+        // What the second return pops.
+        g.mov(rbp, rsp)?;
+        g.push(i32::from(DATA_SELECTOR))?;
+        g.push(rbp)?;
+        g.push((RF | 2) as i32)?;
+        g.push(i32::from(CODE_SELECTOR))?;
+        g.lea(rax, ptr(end))?;
+        g.push(rax)?;
+        return_to(g, again, RF)?;
+        g.place(&mut again)?;
+        g.iretq()?;
+        g.ud2()?;
+        g.place(&mut end)?;
+        g.nop()?;
+        g.expect(r8, 0)
     });
 }
