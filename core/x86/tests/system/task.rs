@@ -2,8 +2,8 @@
 
 use tern_x86::cpu::word::{RAX, RCX, RSP};
 use tern_x86::exception::{Exception, Vector};
-use tern_x86::exec::transfer::{Interrupt, deliver_interrupt};
-use tern_x86::state::{Cr0, Dr6, Rflags, SegmentRegister};
+use tern_x86::exec::transfer::{Interrupt, deliver_exception, deliver_interrupt};
+use tern_x86::state::{Activity, Cr0, Dr6, Rflags, SegmentRegister};
 
 use crate::machine::*;
 
@@ -131,4 +131,63 @@ fn a_16_bit_task_loads_words_and_four_segments() {
     assert_eq!((machine.p.cpu.rip, machine.p.cpu.gpr[RCX]), (0x1000, 0x1234_0ccc));
     assert_eq!(machine.p.cpu.segment(SegmentRegister::Ds).selector, 0);
     assert_eq!(machine.p.cpu.segment(SegmentRegister::Fs).selector, 0);
+}
+
+/// Two tasks, of which the second has no data segment and is entered by this vector.
+fn bad_task_by(vector: u64) -> Machine {
+    let mut machine = two_tasks();
+    machine.write32(TSS_2 + 0x54, TASK.into());
+    machine.write64(IDT + 8 * vector, gate(FREE, 0, 0x85, 0));
+    machine
+}
+
+#[test]
+fn faults_of_a_task_that_is_entered_from_outside_the_program_carry_ext() {
+    let mut machine = bad_task_by(0x21);
+    deliver_interrupt(&mut machine.p, 0x21, Interrupt::External).expect("delivered");
+    let fault = |code: u32| Some(Exception::with_code(Vector::Ts, u32::from(TASK) | code));
+    assert_eq!(machine.p.cpu.deferred, fault(1));
+
+    let mut machine = bad_task_by(0x21);
+    deliver_interrupt(&mut machine.p, 0x21, Interrupt::Software).expect("delivered");
+    assert_eq!(machine.p.cpu.deferred, fault(0));
+}
+
+#[test]
+fn a_fault_of_a_task_that_a_fault_enters_doubles_as_in_any_delivery() {
+    let mut machine = bad_task_by(Vector::Gp as u64);
+    deliver_exception(&mut machine.p, Exception::general_protection(0)).expect("delivered");
+    assert_eq!((machine.p.cpu.tr.selector, machine.p.cpu.rip), (FREE, HANDLERS + 16 * Vector::Df as u64));
+    assert_eq!(machine.read32(machine.p.cpu.gpr[RSP]), 0, "the error code of #DF");
+
+    let mut machine = bad_task_by(Vector::Ud as u64);
+    deliver_exception(&mut machine.p, Exception::UNDEFINED_OPCODE).expect("delivered");
+    assert_eq!(machine.p.cpu.rip, HANDLERS + 16 * Vector::Ts as u64);
+    assert_eq!(machine.read32(machine.p.cpu.gpr[RSP]), u32::from(TASK) | 1);
+
+    let mut machine = bad_task_by(Vector::Df as u64);
+    deliver_exception(&mut machine.p, Exception::with_code(Vector::Df, 0)).expect("ends in a shutdown");
+    assert_eq!(machine.p.cpu.activity, Activity::Shutdown);
+
+    // What the task asks for is no fault.
+    let mut machine = two_tasks();
+    machine.write16(TSS_2 + 0x64, 1);
+    machine.write64(IDT + 8 * Vector::Df as u64, gate(FREE, 0, 0x85, 0));
+    deliver_exception(&mut machine.p, Exception::with_code(Vector::Df, 0)).expect("delivered");
+    assert_eq!(machine.p.cpu.activity, Activity::Running);
+    assert_eq!(machine.p.cpu.deferred, Some(Exception::debug(Dr6::BT.bits())));
+}
+
+#[test]
+fn a_task_that_a_fault_leaves_will_resume() {
+    let flags = |machine: &Machine| Rflags::from_bits_retain(machine.read32(TSS + 0x24).into());
+    let mut machine = two_tasks();
+    machine.write64(IDT + 8 * Vector::Ud as u64, gate(FREE, 0, 0x85, 0));
+    deliver_exception(&mut machine.p, Exception::UNDEFINED_OPCODE).expect("delivered");
+    assert_eq!(flags(&machine), Rflags::FIXED | Rflags::RF);
+
+    let mut machine = two_tasks();
+    machine.write64(IDT + 8 * 0x21, gate(FREE, 0, 0x85, 0));
+    deliver_interrupt(&mut machine.p, 0x21, Interrupt::Software).expect("delivered");
+    assert_eq!(flags(&machine), Rflags::FIXED);
 }

@@ -40,34 +40,35 @@ pub fn load_segment<E: Environment>(
     register: SegmentRegister,
     selector: u16,
 ) -> Result<(), Stop> {
-    let segment = resolve(p, register, selector, Vector::Gp)?;
+    let segment = resolve(p, register, selector, Vector::Gp, 0)?;
     p.cpu.segments[register as usize] = segment;
     p.cpu.derive_mode();
     Ok(())
 }
 
 /// What a segment register other than CS is to hold for a selector. `invalid` is the exception for one that breaks a
-/// rule: #GP, or #TS during a task switch.
+/// rule: #GP, or #TS during a task switch. `ext` is for the error codes of what it raises.
 pub(super) fn resolve<E: Environment>(
     p: &mut Processor<E>,
     register: SegmentRegister,
     selector: u16,
     invalid: Vector,
+    ext: u32,
 ) -> Result<Segment, Stop> {
     if !p.cpu.protected() {
         Ok(p.cpu.real_mode_segment(register, selector))
     } else if register == SegmentRegister::Ss {
-        resolve_stack(p, selector, invalid)
+        resolve_stack(p, selector, invalid, ext)
     } else if is_null(selector) {
         Ok(Segment { selector, ..Segment::default() })
     } else {
-        let descriptor = Descriptor::load(p, selector, invalid, 0)?;
+        let descriptor = Descriptor::load(p, selector, invalid, ext)?;
         let level = p.cpu.cpl.max(rpl(selector));
         if !descriptor.is_readable() || !descriptor.is_conforming_code() && descriptor.dpl() < level {
-            return Err(p.cpu.raise(selector_fault(invalid, selector, 0)));
+            return Err(p.cpu.raise(selector_fault(invalid, selector, ext)));
         }
         if !descriptor.present() {
-            return Err(p.cpu.raise(selector_fault(Vector::Np, selector, 0)));
+            return Err(p.cpu.raise(selector_fault(Vector::Np, selector, ext)));
         }
         descriptor.mark_accessed(p)?;
         Ok(descriptor.segment(selector))
@@ -78,6 +79,7 @@ fn resolve_stack<E: Environment>(
     p: &mut Processor<E>,
     selector: u16,
     invalid: Vector,
+    ext: u32,
 ) -> Result<Segment, Stop> {
     let cpl = p.cpu.cpl;
     if is_null(selector) {
@@ -85,15 +87,15 @@ fn resolve_stack<E: Environment>(
         return if p.cpu.code64() && cpl < 3 && rpl(selector) == cpl {
             Ok(null_stack(cpl))
         } else {
-            Err(p.cpu.raise(selector_fault(invalid, selector, 0)))
+            Err(p.cpu.raise(selector_fault(invalid, selector, ext)))
         };
     }
-    let descriptor = Descriptor::load(p, selector, invalid, 0)?;
+    let descriptor = Descriptor::load(p, selector, invalid, ext)?;
     if rpl(selector) != cpl || descriptor.dpl() != cpl || !descriptor.is_writable_data() {
-        return Err(p.cpu.raise(selector_fault(invalid, selector, 0)));
+        return Err(p.cpu.raise(selector_fault(invalid, selector, ext)));
     }
     if !descriptor.present() {
-        return Err(p.cpu.raise(selector_fault(Vector::Ss, selector, 0)));
+        return Err(p.cpu.raise(selector_fault(Vector::Ss, selector, ext)));
     }
     descriptor.mark_accessed(p)?;
     Ok(descriptor.segment(selector))

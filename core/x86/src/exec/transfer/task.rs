@@ -60,6 +60,14 @@ struct Image {
     gpr: [u64; 8],
     selectors: [u16; 6],
     ldt: u16,
+    /// The T bit: the task raises #DB before its first instruction.
+    traps: bool,
+}
+
+/// Where the old task goes on when it is entered again, and with which flags.
+struct Left {
+    rip: u64,
+    flags: u64,
 }
 
 fn field<E: Environment>(p: &mut Processor<E>, tss: Segment, offset: u64, size: u8) -> Result<u64, Stop> {
@@ -96,6 +104,7 @@ fn read_image<E: Environment>(p: &mut Processor<E>, tss: Segment) -> Result<Imag
         gpr: [0; 8],
         selectors: [0; 6],
         ldt: field(p, tss, layout.ldt, 2)? as u16,
+        traps: wide && field(p, tss, 0x64, 2)? & 1 != 0,
     };
     for (offset, register) in (layout.rip + 2 * step..).step_by(step as usize).zip(&mut image.gpr) {
         *register = field(p, tss, offset, layout.size)?;
@@ -107,12 +116,12 @@ fn read_image<E: Environment>(p: &mut Processor<E>, tss: Segment) -> Result<Imag
     Ok(image)
 }
 
-fn save<E: Environment>(p: &mut Processor<E>, rip: u64, flags: u64) -> Result<(), Stop> {
+fn save<E: Environment>(p: &mut Processor<E>, left: &Left) -> Result<(), Stop> {
     let tss = p.cpu.tr;
     let layout = layout_of(tss.attributes);
     let step = u64::from(layout.size);
-    set_field(p, tss, layout.rip, layout.size, rip)?;
-    set_field(p, tss, layout.rip + step, layout.size, flags)?;
+    set_field(p, tss, layout.rip, layout.size, left.rip)?;
+    set_field(p, tss, layout.rip + step, layout.size, left.flags)?;
     for (number, offset) in (layout.rip + 2 * step..).step_by(step as usize).take(8).enumerate() {
         set_field(p, tss, offset, layout.size, p.cpu.gpr[number])?;
     }
@@ -158,20 +167,21 @@ pub(super) fn enter<E: Environment>(
     return_rip: u64,
 ) -> Result<(), Stop> {
     let descriptor = find(p, selector, Vector::Gp, false, 0)?;
-    switch(p, descriptor, selector, entry, return_rip)?;
-    trap_if_asked(p)
+    let left = Left { rip: return_rip, flags: p.cpu.rflags().bits() };
+    switch(p, descriptor, selector, entry, &left, 0).map(drop)
 }
 
-/// Enters a task through a task gate in the IDT.
+/// Enters a task through a task gate in the IDT. `flags` are those that another gate would push.
 pub(super) fn enter_by_interrupt<E: Environment>(
     p: &mut Processor<E>,
     selector: u16,
     error_code: Option<u32>,
+    flags: u64,
     ext: u32,
 ) -> Result<(), Stop> {
     let descriptor = find(p, selector, Vector::Gp, false, ext)?;
-    let rip = p.cpu.rip;
-    let arrived = switch(p, descriptor, selector, Entry::Interrupt, rip)?;
+    let left = Left { rip: p.cpu.rip, flags };
+    let arrived = switch(p, descriptor, selector, Entry::Interrupt, &left, ext)?;
     if let (true, Some(code)) = (arrived, error_code) {
         let mut stack = Stack::current(&p.cpu).with_fault(Exception::stack(ext));
         match stack.push(p, layout_of(p.cpu.tr.attributes).size, u64::from(code)) {
@@ -183,25 +193,16 @@ pub(super) fn enter_by_interrupt<E: Environment>(
             Err(stop) => return Err(stop),
         }
     }
-    trap_if_asked(p)
+    Ok(())
 }
 
 /// IRET with NT set: goes back to the task in the link field.
 pub(super) fn leave<E: Environment>(p: &mut Processor<E>, return_rip: u64) -> Result<(), Stop> {
     let selector = field(p, p.cpu.tr, 0, 2)? as u16;
     let descriptor = find(p, selector, Vector::Ts, true, 0)?;
-    switch(p, descriptor, selector, Entry::Return, return_rip)?;
-    trap_if_asked(p)
-}
-
-/// The T bit of the task now running raises #DB before its first instruction.
-fn trap_if_asked<E: Environment>(p: &mut Processor<E>) -> Result<(), Stop> {
-    let tss = p.cpu.tr;
-    let faulted = p.cpu.deferred.is_some();
-    if !faulted && tss.attributes.kind() & 8 != 0 && field(p, tss, 0x64, 2)? & 1 != 0 {
-        p.cpu.deferred = Some(Exception::debug(Dr6::BT.bits()));
-    }
-    Ok(())
+    let flags = p.cpu.rflags() - Rflags::NT;
+    let left = Left { rip: return_rip, flags: flags.bits() };
+    switch(p, descriptor, selector, Entry::Return, &left, 0).map(drop)
 }
 
 /// Switches tasks. Returns whether the new task runs, rather than an exception in its context waiting to be delivered.
@@ -210,29 +211,31 @@ fn switch<E: Environment>(
     descriptor: Descriptor,
     selector: u16,
     entry: Entry,
-    return_rip: u64,
+    left: &Left,
+    ext: u32,
 ) -> Result<bool, Stop> {
     let old = p.cpu.tr;
     let new = descriptor.segment(selector);
     let image = read_image(p, new)?;
 
-    let mut flags = p.cpu.rflags();
-    if entry == Entry::Return {
-        flags -= Rflags::NT;
-    }
-    save(p, return_rip, flags.bits())?;
+    save(p, left)?;
     if entry.nests() {
         set_field(p, new, 0, 2, u64::from(old.selector))?;
     } else {
-        Descriptor::load(p, old.selector, Vector::Ts, 0)?.set_busy(p, false)?;
+        Descriptor::load(p, old.selector, Vector::Ts, ext)?.set_busy(p, false)?;
     }
     if entry != Entry::Return {
         descriptor.set_busy(p, true)?;
     }
 
     commit(p, new, &image, entry);
-    match load_segments(p, &image) {
-        Ok(()) => Ok(true),
+    match load_segments(p, &image, ext) {
+        Ok(()) => {
+            if image.traps {
+                p.cpu.deferred = Some(Exception::debug(Dr6::BT.bits()));
+            }
+            Ok(true)
+        }
         Err(Stop::Exception) => {
             p.cpu.deferred = Some(p.cpu.exception);
             Ok(false)
@@ -272,33 +275,33 @@ fn commit<E: Environment>(p: &mut Processor<E>, new: Segment, image: &Image, ent
     p.cpu.derive_mode();
 }
 
-fn load_segments<E: Environment>(p: &mut Processor<E>, image: &Image) -> Result<(), Stop> {
+fn load_segments<E: Environment>(p: &mut Processor<E>, image: &Image, ext: u32) -> Result<(), Stop> {
     use SegmentRegister::{Cs, Ds, Es, Fs, Gs, Ss};
-    load_ldt(p, image.ldt)?;
+    load_ldt(p, image.ldt, ext)?;
     for register in [Cs, Ss, Ds, Es, Fs, Gs] {
         let selector = image.selectors[register as usize];
         p.cpu.segments[register as usize] = if register == Cs && p.cpu.protected() {
-            resolve_code(p, selector)?
+            resolve_code(p, selector, ext)?
         } else {
-            resolve(p, register, selector, Vector::Ts)?
+            resolve(p, register, selector, Vector::Ts, ext)?
         };
         p.cpu.derive_mode();
     }
     if image.rip > u64::from(p.cpu.segment(Cs).limit) {
-        return Err(p.cpu.general_protection());
+        return Err(p.cpu.raise(Exception::general_protection(ext)));
     }
     Ok(())
 }
 
-fn load_ldt<E: Environment>(p: &mut Processor<E>, selector: u16) -> Result<(), Stop> {
+fn load_ldt<E: Environment>(p: &mut Processor<E>, selector: u16, ext: u32) -> Result<(), Stop> {
     if is_null(selector) {
         return Ok(());
     }
-    let fault = selector_fault(Vector::Ts, selector, 0);
+    let fault = selector_fault(Vector::Ts, selector, ext);
     if selector & 4 != 0 {
         return Err(p.cpu.raise(fault));
     }
-    let descriptor = Descriptor::load(p, selector, Vector::Ts, 0)?;
+    let descriptor = Descriptor::load(p, selector, Vector::Ts, ext)?;
     if descriptor.system_kind() != Some(kind::LDT) || !descriptor.present() {
         return Err(p.cpu.raise(fault));
     }
@@ -306,19 +309,19 @@ fn load_ldt<E: Environment>(p: &mut Processor<E>, selector: u16) -> Result<(), S
     Ok(())
 }
 
-fn resolve_code<E: Environment>(p: &mut Processor<E>, selector: u16) -> Result<Segment, Stop> {
-    let fault = selector_fault(Vector::Ts, selector, 0);
+fn resolve_code<E: Environment>(p: &mut Processor<E>, selector: u16, ext: u32) -> Result<Segment, Stop> {
+    let fault = selector_fault(Vector::Ts, selector, ext);
     if is_null(selector) {
         return Err(p.cpu.raise(fault));
     }
-    let code = Descriptor::load(p, selector, Vector::Ts, 0)?;
+    let code = Descriptor::load(p, selector, Vector::Ts, ext)?;
     let level = rpl(selector);
     let wrong_level = if code.is_conforming_code() { code.dpl() > level } else { code.dpl() != level };
     if !code.is_code() || wrong_level {
         return Err(p.cpu.raise(fault));
     }
     if !code.present() {
-        return Err(p.cpu.raise(selector_fault(Vector::Np, selector, 0)));
+        return Err(p.cpu.raise(selector_fault(Vector::Np, selector, ext)));
     }
     code.mark_accessed(p)?;
     Ok(code.segment(selector))

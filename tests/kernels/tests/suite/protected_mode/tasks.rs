@@ -2,7 +2,7 @@
 
 use iced_x86::code_asm::*;
 use tern_test_kernels::expect::fault;
-use tern_test_kernels::expect::vector::{GP, NP, PF, TS};
+use tern_test_kernels::expect::vector::{DF, GP, NP, PF, TS, UD};
 use tern_test_kernels::protected::{
     CODE_SELECTOR, DATA, DATA_SELECTOR, GDT, Protected, TSS, TSS_SELECTOR, descriptor, gate, protected,
 };
@@ -17,12 +17,16 @@ const AVAILABLE_TSS: u8 = 0x89;
 const TASK_GATE: u8 = 0x85;
 /// EFLAGS: nested task.
 const NT: u32 = 1 << 14;
+/// EFLAGS: breakpoints on the next instruction are not met.
+const RF: u32 = 1 << 16;
 /// CR0: task switched.
 const TS_BIT: u32 = 1 << 3;
 /// Offsets in a TSS.
 const LINK: u32 = 0;
 const EIP: u32 = 0x20;
+const EFLAGS: u32 = 0x24;
 const ESP: u32 = 0x38;
+const DS: u32 = 0x54;
 
 /// Describes another task behind [`free`]`(0)` that starts at `entry` with EBX = 0x77.
 fn put_task(g: &mut Protected, entry: u32) {
@@ -119,6 +123,51 @@ fn a_task_gate_takes_an_exception_with_its_error_code_to_another_task() {
         g.mov(fs, eax)?;
         g.expect_memory(DATA, 0x100)?;
         g.expect_memory(OTHER + ESP, OTHER_STACK)
+    });
+}
+
+#[test]
+fn a_task_that_a_fault_leaves_has_the_resume_flag_and_one_that_an_interrupt_leaves_has_not() {
+    const VECTOR: u8 = 0x40;
+    protected(|g| {
+        let mut start = g.create_label();
+        let entry = g.out_of_line(|g| {
+            g.set_label(&mut start)?;
+            // The faulting instruction is skipped.
+            g.add(dword_ptr(TSS + EIP), 2)?;
+            g.iretd()?;
+            g.jmp(start)
+        })?;
+        let address = g.address(entry);
+        put_task(g, address);
+        for vector in [UD, VECTOR] {
+            g.put_gate(vector, gate(free(0), 0, TASK_GATE, 0));
+        }
+        g.ud2()?;
+        g.mov(eax, dword_ptr(TSS + EFLAGS))?;
+        g.and(eax, RF)?;
+        g.expect(eax, RF)?;
+        g.int(i32::from(VECTOR))?;
+        // It is skipped.
+        g.ud2()?;
+        g.mov(eax, dword_ptr(TSS + EFLAGS))?;
+        g.and(eax, RF)?;
+        g.expect(eax, 0)
+    });
+}
+
+#[test]
+fn a_fault_of_a_task_that_a_fault_enters_is_a_double_fault() {
+    protected(|g| {
+        put_task(g, DATA);
+        g.put(OTHER + DS, u32::from(CODE_SELECTOR | 3).to_le_bytes());
+        g.put_gate(GP, gate(free(0), 0, TASK_GATE, 0));
+        g.mov(eax, 0x100)?;
+        g.expect_fault(fault(DF).elsewhere(), |g| g.mov(fs, eax))?;
+        // In that task.
+        g.str(ax)?;
+        g.movzx(eax, ax)?;
+        g.expect(eax, free(0).into())
     });
 }
 

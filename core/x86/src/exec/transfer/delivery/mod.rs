@@ -79,12 +79,15 @@ pub fn deliver_exception<E: Environment>(p: &mut Processor<E>, exception: Except
     let mut exception = exception;
     for _ in 0..ROUNDS {
         record(p, exception);
-        match deliver(p, Event::exception(exception)) {
-            Ok(()) => return Ok(()),
-            Err(Stop::Exception) => {}
+        let second = match deliver(p, Event::exception(exception)) {
+            // A fault of a task that was entered is still one of the delivery, but for the trap that the task asks for.
+            Ok(()) => match p.cpu.deferred.take_if(|second| second.vector != Vector::Db) {
+                Some(second) => second,
+                None => return Ok(()),
+            },
+            Err(Stop::Exception) => p.cpu.exception,
             Err(stop) => return Err(stop),
-        }
-        let second = p.cpu.exception;
+        };
         exception = match second.during(exception) {
             Combined::Serial => second,
             Combined::DoubleFault => {

@@ -13,7 +13,8 @@ pub(super) fn deliver<E: Environment>(p: &mut Processor<E>, event: Event) -> Res
     let gate = load_gate(p, event)?;
     let (selector, ext) = (gate.gate_selector(), event.ext);
     if gate.system_kind() == Some(kind::TASK_GATE) {
-        return task::enter_by_interrupt(p, selector, event.error_code, ext);
+        let flags = event.flags(p);
+        return task::enter_by_interrupt(p, selector, event.error_code, flags, ext);
     }
     let code = check_code(p, selector, ext)?;
     let cpl = if code.is_conforming_code() { p.cpu.cpl } else { code.dpl() };
