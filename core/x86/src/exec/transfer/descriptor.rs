@@ -50,6 +50,9 @@ pub(crate) const fn selector_fault(vector: Vector, selector: u16, ext: u32) -> E
     Exception::with_code(vector, (selector & 0xfffc) as u32 | ext)
 }
 
+/// In the second half of a 16-byte descriptor: where descriptors of 8 bytes have their type.
+const EXTENDED_TYPE: u64 = 0x1f << 40;
+
 /// A descriptor as read from memory.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Descriptor {
@@ -66,7 +69,8 @@ impl Descriptor {
     }
 
     /// Reads the descriptor that a selector names; `None` if it lies outside its table. In long mode system descriptors
-    /// are read in full; one whose second half lies outside the table is outside.
+    /// are read in full; one whose second half lies outside the table is outside, and so is one whose second half has a type and
+    /// could be taken for a descriptor itself (APM volume 2, section 4.8.3).
     ///
     /// # Errors
     /// #PF.
@@ -79,6 +83,9 @@ impl Descriptor {
                 return Ok(None);
             }
             descriptor.high = p.env.load_system::<u64>(&mut p.cpu, address.wrapping_add(8))?;
+            if descriptor.high & EXTENDED_TYPE != 0 {
+                return Ok(None);
+            }
         }
         Ok(Some(descriptor))
     }

@@ -158,6 +158,45 @@ fn a_task_register_takes_an_available_tss_only() {
 }
 
 #[test]
+fn system_descriptors_whose_second_half_has_a_type_are_none() {
+    const LDT: u64 = 0x82;
+    const AVAILABLE_TSS: u64 = 0x89;
+    const CALL_GATE: u64 = 0x8c;
+    long(|g| {
+        let kinds = [LDT, AVAILABLE_TSS, CALL_GATE];
+        let selectors = [FREE_SELECTOR, FREE_SELECTOR + 16, FREE_SELECTOR + 32];
+        for (selector, kind) in selectors.into_iter().zip(kinds) {
+            g.put(GDT + u64::from(selector), &[kind << 40 | u64::from(CODE_SELECTOR) << 16 | 0x67]);
+        }
+        let [ldt, tss, gate] = selectors;
+        for bit in 40..45 {
+            g.case(&format!("bit {bit}"));
+            g.mov(rax, 1_u64 << bit)?;
+            for selector in selectors {
+                g.mov(qword_ptr(GDT + u64::from(selector) + 8), rax)?;
+            }
+            g.mov(eax, u32::from(ldt))?;
+            g.expect_fault(fault(GP).code(ldt.into()), |g| g.lldt(ax))?;
+            g.mov(eax, u32::from(tss))?;
+            g.expect_fault(fault(GP).code(tss.into()), |g| g.ltr(ax))?;
+            g.mov(word_ptr(DATA + 4), i32::from(gate))?;
+            g.expect_fault(fault(GP).code(gate.into()), |g| g.call(fword_ptr(DATA)))?;
+            g.mov(ebx, u32::from(tss))?;
+            g.lar(ecx, ebx)?;
+            g.setz(al)?;
+            g.movzx(eax, al)?;
+            g.expect(rax, 0)?;
+        }
+        g.xor(eax, eax)?;
+        g.mov(qword_ptr(GDT + u64::from(tss) + 8), rax)?;
+        g.lar(ecx, ebx)?;
+        g.setz(al)?;
+        g.movzx(eax, al)?;
+        g.expect(rax, 1)
+    });
+}
+
+#[test]
 fn misaligned_accesses_of_user_code_fault_with_am_and_ac() {
     const AM: u32 = 1 << 18;
     long(|g| {
