@@ -244,6 +244,12 @@ impl Cpu {
         self.dr7.intersects(Dr7::ENABLES)
     }
 
+    /// RFLAGS.TF traps behind branches that are taken, and not behind every instruction.
+    #[must_use]
+    pub const fn steps_by_branches(&self) -> bool {
+        self.msrs.debug_ctl & Msrs::BTF != 0
+    }
+
     /// The operating system has enabled AVX: CR4.OSXSAVE is set, and XCR0 has SSE and AVX.
     #[must_use]
     pub const fn avx_enabled(&self) -> bool {

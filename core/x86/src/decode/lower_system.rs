@@ -161,6 +161,7 @@ fn far<E: Environment>(instruction: &Instruction, op: &mut Op<E>) -> Chosen<E> {
     );
     let returns = matches!(instruction.code(), Code::Sysretd | Code::Sysretq);
     op.flags.set(OpFlags::CLEARS_TF_AT_ONCE, enters || returns);
+    op.flags.set(OpFlags::CONDITIONAL, instruction.code() == Code::Into);
     Some((run, TRANSFER | OpFlags::CHECK_INTERRUPTS))
 }
 

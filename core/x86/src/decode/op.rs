@@ -32,6 +32,8 @@ bitflags! {
         const CHECK_INTERRUPTS = 1 << 8;
         /// If the operation clears TF, no single-step trap follows: it enters a handler, or is SYSRET.
         const CLEARS_TF_AT_ONCE = 1 << 9;
+        /// The operation, which sets `Cpu::rip`, may also go on behind itself: a branch under a condition.
+        const CONDITIONAL = 1 << 10;
     }
 }
 
@@ -105,6 +107,12 @@ impl<E: Environment> Op<E> {
     #[inline(always)]
     pub const fn next_rip(&self, cpu: &Cpu) -> u64 {
         cpu.gpr[BLOCK].wrapping_add(self.offset as u64 + self.length as u64)
+    }
+
+    /// Whether this instruction, which was executed just now and alone, was a branch that was taken.
+    pub fn has_branched(&self, cpu: &Cpu) -> bool {
+        let elsewhere = cpu.rip != self.next_rip(cpu) & cpu.rip_mask();
+        self.flags.contains(OpFlags::SETS_RIP) && (elsewhere || !self.flags.contains(OpFlags::CONDITIONAL))
     }
 
     /// The offset of the memory operand in its segment.

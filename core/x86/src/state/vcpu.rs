@@ -89,6 +89,8 @@ pub struct Msrs {
     pub pat: u64,
     /// IA32_MISC_ENABLE.
     pub misc_enable: u64,
+    /// DebugCtl.
+    pub debug_ctl: u64,
     /// MTRRdefType.
     pub mtrr_def_type: u64,
     /// The eleven fixed-range MTRRs, by ascending MSR number.
@@ -109,6 +111,11 @@ pub struct Msrs {
     pub kvm_pv_eoi: u64,
 }
 
+impl Msrs {
+    /// [`Msrs::debug_ctl`]: RFLAGS.TF steps from branch to branch.
+    pub const BTF: u64 = 1 << 1;
+}
+
 impl Default for Msrs {
     fn default() -> Self {
         Self {
@@ -125,6 +132,7 @@ impl Default for Msrs {
             tsc_adjust: 0,
             pat: 0x0007_0406_0007_0406,
             misc_enable: 1,
+            debug_ctl: 0,
             mtrr_def_type: 0,
             mtrr_fixed: [0; 11],
             mtrr_variable: [0; 16],

@@ -14,6 +14,7 @@ const TSC: u32 = 0x10;
 const TSC_ADJUST: u32 = 0x3b;
 const SPEC_CTRL: u32 = 0x48;
 const MISC_ENABLE: u32 = 0x1a0;
+const DEBUG_CTL: u32 = 0x1d9;
 const TSC_AUX: u32 = 0xc000_0103;
 const ARCH_CAPABILITIES: u32 = 0x10a;
 const TSX_CTRL: u32 = 0x122;
@@ -35,6 +36,7 @@ pub struct Optional {
     spec_ctrl: bool,
     virt_spec_ctrl: bool,
     misc_enable: bool,
+    debug_ctl: bool,
     tsc_aux: bool,
     arch_capabilities: bool,
     tsx_ctrl: bool,
@@ -49,6 +51,7 @@ impl Optional {
         spec_ctrl: true,
         virt_spec_ctrl: true,
         misc_enable: true,
+        debug_ctl: true,
         tsc_aux: true,
         arch_capabilities: true,
         tsx_ctrl: true,
@@ -69,6 +72,7 @@ impl Optional {
             spec_ctrl: spec_ctrl && keeps(SPEC_CTRL),
             virt_spec_ctrl: eighth & VIRT_SSBD != 0 && keeps(VIRT_SPEC_CTRL),
             misc_enable: keeps(MISC_ENABLE),
+            debug_ctl: keeps(DEBUG_CTL),
             tsc_aux: keeps(TSC_AUX),
             arch_capabilities: arch_capabilities && keeps(ARCH_CAPABILITIES),
             tsx_ctrl: arch_capabilities && keeps(TSX_CTRL),
@@ -97,6 +101,7 @@ fn places(msrs: &mut Msrs, optional: Optional) -> Vec<(u32, &mut u64)> {
     let some = [
         (optional.tsc_aux, TSC_AUX, &mut msrs.tsc_aux),
         (optional.misc_enable, MISC_ENABLE, &mut msrs.misc_enable),
+        (optional.debug_ctl, DEBUG_CTL, &mut msrs.debug_ctl),
         (optional.tsc_adjust, TSC_ADJUST, &mut msrs.tsc_adjust),
         (optional.spec_ctrl, SPEC_CTRL, &mut msrs.spec_ctrl),
         (optional.virt_spec_ctrl, VIRT_SPEC_CTRL, &mut msrs.virt_spec_ctrl),

@@ -13,7 +13,7 @@ use tern_x86::environment::Processor;
 use tern_x86::exception::Stop;
 
 use super::{POLL_INTERVAL, SoftVcpu};
-use crate::blocks::Block;
+use crate::blocks::{Block, SoftOp};
 use crate::environment::{HOT_PREDECESSOR, SoftEnvironment, execute, finish};
 use crate::ram::PAGE;
 use crate::translator::{self, Exit, Translated};
@@ -120,12 +120,12 @@ impl SoftVcpu {
     }
 
     /// Interprets the instruction at the instruction pointer.
-    pub(super) fn interpret_one(p: &mut Processor<SoftEnvironment>) -> Result<OpFlags, Stop> {
+    pub(super) fn interpret_one(p: &mut Processor<SoftEnvironment>) -> Result<SoftOp, Stop> {
         let op = p.env.single_op(&mut p.cpu)?;
         p.env.block_end = std::ptr::null();
         p.cpu.gpr[BLOCK] = p.cpu.rip;
         (op.run)(p, &op).map(|()| finish(&mut p.cpu, &op))?;
-        Ok(op.flags)
+        Ok(op)
     }
 
     /// The block to execute after `block`, which began at `start`.

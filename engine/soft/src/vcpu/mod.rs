@@ -182,14 +182,18 @@ impl SoftVcpu {
         // INT n pushes flags without it, and what IRET sets is for the instruction that it returns to.
         p.cpu.system_flags.remove(Rflags::RF);
         match Self::interpret_one(p) {
-            Ok(flags) => {
-                traps &=
-                    !flags.contains(OpFlags::CLEARS_TF_AT_ONCE) || p.cpu.system_flags.contains(Rflags::TF);
+            Ok(op) => {
+                let clears = op.flags.contains(OpFlags::CLEARS_TF_AT_ONCE);
+                traps &= !clears || p.cpu.system_flags.contains(Rflags::TF);
+                traps &= !p.cpu.steps_by_branches() || op.has_branched(&p.cpu);
                 p.env.statistics.instructions += 1;
                 p.env.forget_answers();
             }
             // One iteration of a repeated instruction counts as an instruction for the debugger, but for its own breakpoint.
-            Err(Stop::Restart) => p.cpu.system_flags.set(Rflags::RF, resume),
+            Err(Stop::Restart) => {
+                traps &= !p.cpu.steps_by_branches();
+                p.cpu.system_flags.set(Rflags::RF, resume);
+            }
             Err(stop) => {
                 if stop == Stop::Exit {
                     p.cpu.pending = before;

@@ -1,6 +1,6 @@
 //! Near branches and the stack.
 
-use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
+use iced_x86::{Code, FlowControl, Instruction, Mnemonic, OpKind, Register};
 
 use super::{by_condition, condition, operand_size, sized, slot};
 use crate::cpu::Mode;
@@ -62,6 +62,7 @@ fn branches<E: Environment>(instruction: &Instruction, mode: Mode, op: &mut Op<E
     };
     op.run = run;
     op.flags |= BRANCH;
+    op.flags.set(OpFlags::CONDITIONAL, instruction.flow_control() == FlowControl::ConditionalBranch);
     if kind == OpKind::Register {
         op.reg = slot(instruction.op0_register());
     }

@@ -6,6 +6,8 @@ use tern_test_kernels::guest::Emit;
 use tern_test_kernels::long::*;
 
 const TF: i32 = 1 << 8;
+/// A model-specific register.
+const DEBUG_CTL: u32 = 0x1d9;
 /// DR6: a single step.
 const BS: u64 = 1 << 14;
 /// DR6: the bits that are always one.
@@ -21,6 +23,15 @@ fn count_steps(g: &mut Long) -> Emit {
         g.iretq()
     })?;
     g.xor(r8d, r8d)
+}
+
+/// Writes DebugCtl: single steps are from branch to branch. RAX, RCX and RDX are lost.
+fn step_by_branches(g: &mut Long) -> Emit {
+    const BTF: u32 = 1 << 1;
+    g.mov(ecx, DEBUG_CTL)?;
+    g.mov(eax, BTF)?;
+    g.xor(edx, edx)?;
+    g.wrmsr()
 }
 
 fn set_trap_flag(g: &mut Long) -> Emit {
@@ -174,5 +185,57 @@ fn a_load_of_ss_is_one_step_with_the_instruction_behind_it() {
         g.nop()?;
         clear_trap_flag(g)?;
         g.expect(r8, 2 + CLEARING)
+    });
+}
+
+#[test]
+fn steps_by_branches_are_over_with_the_first_branch_that_is_taken() {
+    long(|g| {
+        count_steps(g)?;
+        let (mut never, mut target) = (g.create_label(), g.create_label());
+        g.lea(r10, ptr(target))?;
+        step_by_branches(g)?;
+        g.rdmsr()?;
+        g.expect(rax, 2)?;
+        g.mov(edi, frame(0) as u32)?;
+        g.mov(ecx, 4)?;
+        set_trap_flag(g)?;
+        g.rep().stosb()?;
+        g.inc(ecx)?;
+        g.jz(never)?;
+        g.jmp(target)?;
+        g.place(&mut never)?;
+        g.ud2()?;
+        g.place(&mut target)?;
+        // Each instruction is a step again.
+        g.mov(r12, r11)?;
+        g.mov(r13, r8)?;
+        clear_trap_flag(g)?;
+        g.expect(r12, 0)?;
+        g.expect(r13, 2)?;
+        g.expect(r8, 3 + CLEARING)?;
+        g.expect(r9, BS | DR6_FIXED)?;
+        g.mov(ecx, DEBUG_CTL)?;
+        g.rdmsr()?;
+        g.expect(rax, 0)
+    });
+}
+
+#[test]
+fn a_call_of_what_is_behind_it_is_a_step_by_branches() {
+    long(|g| {
+        count_steps(g)?;
+        let mut target = g.create_label();
+        g.lea(r10, ptr(target))?;
+        step_by_branches(g)?;
+        set_trap_flag(g)?;
+        g.nop()?;
+        g.call(target)?;
+        g.place(&mut target)?;
+        g.mov(r12, r11)?;
+        g.pop(rax)?;
+        clear_trap_flag(g)?;
+        g.expect(r12, 0)?;
+        g.expect(r8, 3 + CLEARING)
     });
 }

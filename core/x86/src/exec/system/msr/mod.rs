@@ -15,7 +15,7 @@ use crate::decode::Op;
 use crate::environment::{Environment, MsrAnswer, Processor, Stale};
 use crate::exception::Stop;
 use crate::paravirtual::msr as paravirtual;
-use crate::state::{Cr0, Efer, SegmentRegister};
+use crate::state::{Cr0, Efer, Msrs, SegmentRegister};
 
 const TSC: u32 = 0x10;
 const TSC_ADJUST: u32 = 0x3b;
@@ -41,8 +41,8 @@ const KERNEL_GS_BASE: u32 = 0xc000_0102;
 const TSC_AUX: u32 = 0xc000_0103;
 const VIRT_SPEC_CTRL: u32 = 0xc001_011f;
 
-/// DebugCtl: last-branch recording and stepping by branches, which are accepted and do nothing.
-const DEBUG_CTL_IGNORED: u64 = 3;
+/// DebugCtl: last-branch recording, which is accepted and does nothing.
+const LBR: u64 = 1;
 
 /// CPUID function 0x8000_0008, EBX: bits that say that no control is needed.
 const NO_CONTROLS: u32 = feature::SSB_NO.mask() | feature::BTC_NO.mask();
@@ -76,7 +76,7 @@ fn read<E: Environment>(p: &mut Processor<E>, number: u32) -> Option<u64> {
         SYSENTER_ESP => msrs.sysenter_esp,
         SYSENTER_EIP => msrs.sysenter_eip,
         MISC_ENABLE => msrs.misc_enable,
-        DEBUG_CTL => 0,
+        DEBUG_CTL => msrs.debug_ctl,
         PAT => msrs.pat,
         EFER => p.cpu.efer.bits(),
         STAR => msrs.star,
@@ -119,7 +119,8 @@ fn write<E: Environment>(p: &mut Processor<E>, number: u32, value: u64) -> Optio
         SYSENTER_ESP => msrs.sysenter_esp = only_canonical(value)?,
         SYSENTER_EIP => msrs.sysenter_eip = only_canonical(value)?,
         MISC_ENABLE => msrs.misc_enable = value,
-        DEBUG_CTL => return (value & !DEBUG_CTL_IGNORED == 0).then_some(()),
+        DEBUG_CTL if value & !(LBR | Msrs::BTF) != 0 => return None,
+        DEBUG_CTL => msrs.debug_ctl = value & Msrs::BTF,
         PAT => msrs.pat = mtrr::valid_pat(value)?,
         EFER => return write_efer(p, value),
         STAR => msrs.star = value,

@@ -9,7 +9,7 @@ pub(super) use protected::inner_stack;
 
 use crate::environment::{Environment, Processor};
 use crate::exception::{Combined, Exception, Stop, Vector};
-use crate::state::{Activity, Dr7, Rflags};
+use crate::state::{Activity, Dr7, Msrs, Rflags};
 
 /// Where an interrupt comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,8 +131,7 @@ pub fn deliver_interrupt<E: Environment>(
     }
     match source {
         Interrupt::Nmi => p.cpu.pending.nmi_blocked = true,
-        // Its handler, too, may use the debug registers.
-        Interrupt::Debug => p.cpu.dr7 -= Dr7::GD,
+        Interrupt::Debug => enter_debugger(p),
         _ => {}
     }
     Ok(())
@@ -144,10 +143,16 @@ fn record<E>(p: &mut Processor<E>, exception: Exception) {
         Vector::Pf => p.cpu.cr2 = exception.payload,
         Vector::Db => {
             p.cpu.dr6.note(exception.payload);
-            p.cpu.dr7 -= Dr7::GD;
+            enter_debugger(p);
         }
         _ => {}
     }
+}
+
+/// The handler of #DB may use the debug registers, and asks anew for steps by branches.
+fn enter_debugger<E>(p: &mut Processor<E>) {
+    p.cpu.dr7 -= Dr7::GD;
+    p.cpu.msrs.debug_ctl &= !Msrs::BTF;
 }
 
 /// One attempt at a delivery.
