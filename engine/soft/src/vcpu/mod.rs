@@ -248,6 +248,11 @@ impl SoftVcpu {
             Delivery::Exception(_) => ExitKind::Exception,
             Delivery::Interrupt(..) => ExitKind::Interrupt,
         });
+        // An interrupt may come right behind the instruction that enabled them.
+        if p.cpu.breakpoints_enabled() {
+            p.env.update_watching(&p.cpu);
+        }
+        p.env.watch_hits = 0;
         let delivered = match delivery {
             Delivery::Exception(exception) => deliver_exception(p, exception),
             Delivery::Interrupt(vector, kind) => match deliver_interrupt(p, vector, kind) {
@@ -265,6 +270,11 @@ impl SoftVcpu {
             }
             _ => {
                 p.env.forget_answers();
+                let hits = std::mem::take(&mut p.env.watch_hits);
+                if hits != 0 {
+                    // What was pushed is told of before the handler's first instruction.
+                    p.cpu.deferred.get_or_insert(Exception::debug(hits));
+                }
                 Ok(())
             }
         }

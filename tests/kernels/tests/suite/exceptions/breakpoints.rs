@@ -388,3 +388,29 @@ fn the_resume_flag_that_iret_sets_stays_also_where_iret_itself_was_resumed() {
         g.expect(r8, 0)
     });
 }
+
+#[test]
+fn a_breakpoint_that_a_delivery_meets_is_told_of_before_the_handlers_first_instruction() {
+    long(|g| {
+        count_hits(g)?;
+        g.handler(UD, |g| {
+            g.mov(r12, r8)?;
+            g.add(qword_ptr(rsp), 2)?;
+            g.iretq()
+        })?;
+        // Where SS is pushed.
+        g.mov(rax, rsp)?;
+        g.and(rax, !0xf)?;
+        g.sub(rax, 8)?;
+        g.mov(dr0, rax)?;
+        g.mov(eax, ENABLE_0 | WRITE_4)?;
+        g.mov(dr7, rax)?;
+        g.ud2()?;
+        // What reports pushes there, too.
+        g.xor(eax, eax)?;
+        g.mov(dr7, rax)?;
+        g.expect(r12, 1)?;
+        g.expect(r8, 1)?;
+        g.expect(r9, DR6_FIXED | 1)
+    });
+}
