@@ -136,6 +136,11 @@ impl Block {
         }
     }
 
+    /// How many bytes of code it was made from.
+    pub fn bytes(&self) -> u64 {
+        self.ops.last().map_or(0, |op| u64::from(op.offset) + u64::from(op.length))
+    }
+
     /// Where all of it was decoded from.
     pub fn origins(&self) -> Origins {
         Origins([self.origin, self.second.map_or(self.origin, |(_, second)| second)])

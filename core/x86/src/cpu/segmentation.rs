@@ -108,6 +108,14 @@ impl Cpu {
         }
     }
 
+    /// Whether `size` bytes from the instruction pointer on lie within CS. 64-bit code and flat segments have no limit.
+    #[must_use]
+    #[inline(always)]
+    pub fn code_is_within_limit(&self, size: u64) -> bool {
+        let limit = self.segments[SegmentRegister::Cs as usize].limit;
+        self.mode.intersects(Mode::LONG.union(Mode::FLAT)) || self.rip + size <= u64::from(limit) + 1
+    }
+
     /// The linear address of the next instruction.
     #[must_use]
     #[inline(always)]

@@ -181,9 +181,13 @@ impl SoftEnvironment {
     /// The operation at the present instruction pointer alone, decoded for this one time.
     pub fn single_op(&mut self, cpu: &mut Cpu) -> Result<SoftOp, Stop> {
         self.make_room();
+        if !cpu.code_is_within_limit(1) {
+            return Err(cpu.general_protection());
+        }
         let rip = cpu.linear_rip();
         let physical = self.fetch_address(cpu, rip)?;
-        Ok(self.decode(cpu, rip, physical, 1)?.ops[0])
+        let op = self.decode(cpu, rip, physical, 1)?.ops[0];
+        if cpu.code_is_within_limit(op.length.into()) { Ok(op) } else { Err(cpu.general_protection()) }
     }
 
     /// The physical address of code at a linear address.

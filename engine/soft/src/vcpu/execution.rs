@@ -60,6 +60,13 @@ impl SoftVcpu {
                 }
             }
             heat = 1;
+            // SAFETY: the environment gave the block, and nothing was asked of it since.
+            if !self.p.cpu.code_is_within_limit(unsafe { (*block).bytes() }) {
+                // Which of its instructions is not, each is asked.
+                Self::interpret_one(&mut self.p)?;
+                self.p.env.statistics.instructions += 1;
+                return Ok(());
+            }
             let start = self.p.cpu.rip;
             // SAFETY: the environment gave the block and drops blocks only when asked for another one or
             // for a single operation, which is not while this one runs.

@@ -220,3 +220,26 @@ fn a_small_stack_segment_uses_the_low_half_of_the_pointer() {
         g.expect_memory(DATA + 0xfffc, 0x1122_3344)
     });
 }
+
+#[test]
+fn an_instruction_across_the_end_of_its_code_segment_is_a_fault() {
+    protected(|g| {
+        // Three INC EBX; MOV EAX, 0 behind the second of which, or of whose bytes, the segment ends.
+        g.put(DATA + 0x10, [0x43, 0x43, 0x43, 0xb8, 0, 0, 0, 0, 0x43]);
+        for (n, limit, fault_at, incremented) in [(0, 0x16, 0x13, 3), (1, 0x12, 0x13, 3), (2, 0x11, 0x12, 2)]
+        {
+            let selector = free(n);
+            g.put_descriptor(selector, descriptor(DATA, limit, CODE, BIG));
+            for _ in 0..3 {
+                g.xor(ebx, ebx)?;
+                let start = g.mark();
+                g.place(start)?;
+                g.expect_fault_elsewhere(fault(GP).elsewhere(), start, |g| g.jmp_far(selector, 0x10))?;
+                g.expect(ebx, incremented)?;
+                g.expect_frame(0, fault_at)?;
+                g.expect_frame(1, selector.into())?;
+            }
+        }
+        Ok(())
+    });
+}
