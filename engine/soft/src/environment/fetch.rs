@@ -143,6 +143,7 @@ impl SoftEnvironment {
 
     /// Drops all decoded and translated code. No block may be running.
     fn drop_code(&mut self) {
+        self.hot_after = self.hot_after_drop;
         self.blocks.clear();
         self.jumps.clear();
         self.units.clear();

@@ -81,8 +81,9 @@ pub struct Abilities {
 pub struct SoftEnvironment {
     ram: Arc<Ram>,
     instruction_sets: InstructionSets,
-    /// How often a block is executed before it is translated.
+    /// How often a block is executed before it is translated, and how often once code has been dropped.
     hot_after: u32,
+    hot_after_drop: u32,
     pub(crate) tlb: Seat<Tlb>,
     view: View,
     /// Accesses must be compared with the debug registers: nothing is looked up in the TLB.
@@ -162,6 +163,7 @@ impl SoftEnvironment {
             ram,
             instruction_sets: abilities.instruction_sets,
             hot_after: hot_code.after,
+            hot_after_drop: hot_code.after_drop,
             tlb,
             view: View::Supervisor,
             watching: false,
