@@ -5,8 +5,8 @@
 //! ```
 //!
 //! What often runs is kept together: the host's caches of instructions are small beside what a large program becomes. So is its TLB,
-//! so whenever it begins to fill what can be another large page of the host, the host is asked for one there: to move it later costs
-//! ten times as much. If it gives none, nothing is lost. The first page is moved once it is full: small guests fill none.
+//! so whenever it begins to fill what can be another large page of the host, the host is asked for one there, which costs less than to
+//! move what lies there later. If it gives none, nothing is lost. The first page is moved once it is full: small guests fill none.
 
 use std::io;
 
