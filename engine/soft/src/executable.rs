@@ -23,7 +23,8 @@ pub struct ExecutableMemory {
 unsafe impl Send for ExecutableMemory {}
 
 impl ExecutableMemory {
-    /// Reserves `size` bytes, a multiple of the page size; pages take host memory only once they are used.
+    /// Reserves `size` bytes, a multiple of the page size; pages take host memory only once they are used, or asked for
+    /// ([`ExecutableMemory::collapse`]).
     ///
     /// # Errors
     /// The host gives no memory that may be executed.
@@ -71,7 +72,7 @@ impl ExecutableMemory {
         self.executable.as_ptr().wrapping_add(offset as usize)
     }
 
-    /// Asks the host to move the large page of this number into one of its own. If it does not, nothing is lost.
+    /// Asks the host to make the large page of this number, of which something is used, one of its own. If it does not, nothing is lost.
     pub fn collapse(&self, page: usize) {
         let start = self.executable.as_ptr().wrapping_add(page * LARGE_PAGE);
         // SAFETY: it is part of the mapping, whose bytes stay what they are.

@@ -113,7 +113,8 @@ impl Cpu {
     #[inline(always)]
     pub fn code_is_within_limit(&self, size: u64) -> bool {
         let limit = self.segments[SegmentRegister::Cs as usize].limit;
-        self.mode.intersects(Mode::LONG.union(Mode::FLAT)) || self.rip + size <= u64::from(limit) + 1
+        self.mode.intersects(Mode::LONG.union(Mode::FLAT))
+            || self.rip.saturating_add(size) <= u64::from(limit) + 1
     }
 
     /// The linear address of the next instruction.

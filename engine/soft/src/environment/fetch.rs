@@ -94,7 +94,7 @@ impl SoftEnvironment {
     #[cold]
     #[inline(never)]
     fn find_block(&mut self, cpu: &mut Cpu, rip: u64, context: u64) -> Result<*mut Block, Stop> {
-        let physical = self.fetch_address(cpu, rip)?;
+        let physical = self.instruction_address(cpu, rip)?;
         if let Some(block) = self.blocks.find(physical, cpu.mode) {
             // SAFETY: `self.blocks` owns it.
             let second = unsafe { (*block).second };
@@ -182,13 +182,19 @@ impl SoftEnvironment {
     /// The operation at the present instruction pointer alone, decoded for this one time.
     pub fn single_op(&mut self, cpu: &mut Cpu) -> Result<SoftOp, Stop> {
         self.make_room();
+        let rip = cpu.linear_rip();
+        let physical = self.instruction_address(cpu, rip)?;
+        let op = self.decode(cpu, rip, physical, 1)?.ops[0];
+        if cpu.code_is_within_limit(op.length.into()) { Ok(op) } else { Err(cpu.general_protection()) }
+    }
+
+    /// The physical address of the instruction at the instruction pointer, which is `rip` as a linear address. CS's limit comes before
+    /// paging.
+    fn instruction_address(&mut self, cpu: &mut Cpu, rip: u64) -> Result<u64, Stop> {
         if !cpu.code_is_within_limit(1) {
             return Err(cpu.general_protection());
         }
-        let rip = cpu.linear_rip();
-        let physical = self.fetch_address(cpu, rip)?;
-        let op = self.decode(cpu, rip, physical, 1)?.ops[0];
-        if cpu.code_is_within_limit(op.length.into()) { Ok(op) } else { Err(cpu.general_protection()) }
+        self.fetch_address(cpu, rip)
     }
 
     /// The physical address of code at a linear address.
@@ -239,6 +245,9 @@ impl SoftEnvironment {
             return Ok(block);
         }
         // The page ends inside the first instruction.
+        if !cpu.code_is_within_limit(inside as u64 + 1) {
+            return Err(cpu.general_protection());
+        }
         let next = self.fetch_address(cpu, next_page(cpu, rip))?;
         let second = ram.page(next).map(|page| Source { page, offset: 0 });
         if let Some(second) = &second {

@@ -179,6 +179,7 @@ impl SoftEnvironment {
             jumps: JumpCache::new(),
             units: UnitCache::new(),
             fetch: fetch::FetchCache::new(),
+            // No context is zero: `JumpCache` relies on it.
             epochs: [1; 2],
             unchained: false,
             block_end: std::ptr::null(),

@@ -38,7 +38,8 @@ pub struct CodeCache {
 }
 
 impl CodeCache {
-    /// Reserves `size` bytes, a multiple of the page size; pages take host memory only once they are used.
+    /// Reserves `size` bytes, a multiple of the page size. They take host memory only once they are used, and then, but for the first
+    /// two mebibytes, as many at a time.
     ///
     /// # Errors
     /// The host gives no memory that may be executed.

@@ -394,7 +394,16 @@ pub const CPL: i32 = at(offset_of!(P, cpu) + offset_of!(Cpu, cpl));
 pub const SYSTEM_FLAGS: i32 = at(offset_of!(P, cpu) + offset_of!(Cpu, system_flags));
 /// A segment register.
 pub const fn segment(register: SegmentRegister) -> i32 {
-    at(offset_of!(P, cpu) + offset_of!(Cpu, segments) + register as usize * size_of::<Segment>())
+    segment_by_number(register as usize)
+}
+
+const fn segment_by_number(number: usize) -> i32 {
+    at(offset_of!(P, cpu) + offset_of!(Cpu, segments) + number * size_of::<Segment>())
+}
+
+/// The selector in a segment register, by its number in encodings.
+pub const fn selector(number: usize) -> i32 {
+    segment_by_number(number) + at(offset_of!(Segment, selector))
 }
 
 /// The base of GS in the segment register.
@@ -427,12 +436,6 @@ pub const fn xmm(number: usize) -> i32 {
 /// The upper half of a YMM register in the guest's state.
 pub const fn ymm(number: usize) -> i32 {
     at(FPU + FpuState::YMM_OFFSET + 16 * number)
-}
-
-/// The selector in a segment register, by its number in encodings.
-pub const fn selector(number: usize) -> i32 {
-    let segments = offset_of!(P, cpu) + offset_of!(Cpu, segments);
-    at(segments + number * size_of::<Segment>() + offset_of!(Segment, selector))
 }
 
 /// The base of a segment, by its number in `Cpu::address_base`.

@@ -174,6 +174,8 @@ impl SoftVcpu {
         if p.cpu.breakpoints_enabled() && !resume && before.debug_shadow.is_none() {
             let hits = instruction_breakpoints_hit(&p.cpu, p.cpu.linear_rip());
             if hits != 0 {
+                // The handler's first instruction may meet one, too.
+                self.next_poll = self.next_poll.saturating_sub(STOP_WEIGHT);
                 return self.deliver(Delivery::Exception(Exception::debug(hits)));
             }
         }
@@ -195,9 +197,13 @@ impl SoftVcpu {
                 p.cpu.system_flags.set(Rflags::RF, resume);
             }
             Err(stop) => {
+                // General detect does not set RF, as other faults do, and leaves it as it was.
+                let detected = stop == Stop::Exception && p.cpu.exception.vector == Vector::Db;
+                if stop == Stop::Exit || detected {
+                    p.cpu.system_flags.set(Rflags::RF, resume);
+                }
                 if stop == Stop::Exit {
                     p.cpu.pending = before;
-                    p.cpu.system_flags.set(Rflags::RF, resume);
                 }
                 return self.stopped(stop);
             }
@@ -273,7 +279,10 @@ impl SoftVcpu {
                 let hits = std::mem::take(&mut p.env.watch_hits);
                 if hits != 0 {
                     // What was pushed is told of before the handler's first instruction.
-                    p.cpu.deferred.get_or_insert(Exception::debug(hits));
+                    let debug = p.cpu.deferred.get_or_insert(Exception::debug(hits));
+                    if debug.vector == Vector::Db {
+                        debug.payload |= hits;
+                    }
                 }
                 Ok(())
             }

@@ -193,6 +193,37 @@ fn general_detect_guards_the_debug_registers_once() {
 }
 
 #[test]
+fn general_detect_leaves_the_resume_flag_as_it_is() {
+    long(|g| {
+        g.xor(r8d, r8d)?;
+        g.xor(r12d, r12d)?;
+        g.handler(DB, |g| {
+            g.inc(r8d)?;
+            g.or(r12, qword_ptr(rsp + 16))?;
+            // A second one is too many; it must not be met for ever.
+            let mut first = g.create_label();
+            g.cmp(r8d, 2)?;
+            g.jb(first)?;
+            g.or(dword_ptr(rsp + 16), RF as i32)?;
+            g.place(&mut first)?;
+            g.iretq()
+        })?;
+        // A breakpoint on an instruction that general detect stops, too, and that is gone on with behind the breakpoint.
+        let mut at = g.create_label();
+        g.lea(rax, ptr(at))?;
+        g.mov(dr0, rax)?;
+        g.mov(ebx, ENABLE_0 | EXECUTE | GD)?;
+        g.mov(dr7, rbx)?;
+        return_to(g, at, RF)?;
+        g.place(&mut at)?;
+        g.mov(rcx, dr6)?;
+        g.and(r12d, RF as i32)?;
+        g.expect(r12, RF)?;
+        g.expect(r8, 1)
+    });
+}
+
+#[test]
 fn the_handler_of_int1_may_use_the_debug_registers() {
     long(|g| {
         g.mov(eax, GD)?;

@@ -5,6 +5,7 @@ use tern_test_kernels::expect::fault;
 use tern_test_kernels::expect::vector::{GP, NP, SS};
 use tern_test_kernels::protected::{DATA, DATA_SELECTOR, Protected, descriptor, protected};
 
+use super::paging::{P, PS, PSE, RW, enable};
 use super::{BIG, CODE, DATA_RO, DATA_RW, EXECUTE_ONLY, EXPAND_DOWN, PRESENT, flat, free};
 
 type Emit = tern_test_kernels::guest::Emit;
@@ -242,4 +243,38 @@ fn an_instruction_across_the_end_of_its_code_segment_is_a_fault() {
         }
         Ok(())
     });
+}
+
+#[test]
+fn the_end_of_a_code_segment_comes_before_the_page_behind_it() {
+    const ROOT: u32 = DATA + 0x6000;
+    const LARGE: u32 = P | RW | PS;
+    const END: u32 = 4 << 20;
+    /// Where the segment begins, and its last page ends at `END`.
+    const WINDOW: u32 = 0x4000_0000;
+    // Two INC EBX, and the beginning of MOV EAX.
+    for (code, fault_at) in [([0x43, 0x43], END), ([0x00, 0xb8], END - 1)] {
+        for stepped in [false, true] {
+            protected(|g| {
+                for entry in [0, WINDOW >> 22] {
+                    g.put(ROOT + 4 * entry, LARGE.to_le_bytes());
+                }
+                g.put_descriptor(free(0), descriptor(WINDOW, (END >> 12) - 1, CODE, BIG | 8));
+                g.mov(word_ptr(END - 2), i32::from(u16::from_le_bytes(code)))?;
+                enable(g, ROOT, PSE)?;
+                if stepped {
+                    // A breakpoint that nothing meets: each instruction is looked at.
+                    g.xor(eax, eax)?;
+                    g.mov(dr0, eax)?;
+                    g.mov(eax, 2)?;
+                    g.mov(dr7, eax)?;
+                }
+                let start = g.mark();
+                g.place(start)?;
+                let from = END - if code[0] == 0 { 1 } else { 2 };
+                g.expect_fault_elsewhere(fault(GP).elsewhere(), start, |g| g.jmp_far(free(0), from))?;
+                g.expect_frame(0, fault_at)
+            });
+        }
+    }
 }

@@ -76,7 +76,7 @@ fn read<E: Environment>(p: &mut Processor<E>, number: u32) -> Option<u64> {
         SYSENTER_ESP => msrs.sysenter_esp,
         SYSENTER_EIP => msrs.sysenter_eip,
         MISC_ENABLE => msrs.misc_enable,
-        DEBUG_CTL => msrs.debug_ctl,
+        DEBUG_CTL => msrs.debug_ctl & Msrs::BTF,
         PAT => msrs.pat,
         EFER => p.cpu.efer.bits(),
         STAR => msrs.star,

@@ -68,9 +68,9 @@ impl Event {
 /// faults with the exception it handles would keep a processor here for ever.
 const ROUNDS: usize = 4;
 
-/// Delivers an exception, with whatever other exceptions that leads to; after some of them the next is left in
-/// `cpu.deferred`. `cpu.rip` is the pointer to push: for faults the
-/// instruction's own. If even a double fault cannot be delivered, the processor shuts down.
+/// Delivers an exception, with whatever other exceptions that leads to; after some of them, or once a task was entered, the next is
+/// left in `cpu.deferred`. `cpu.rip` is the pointer to push: for faults the instruction's own. If even a double fault cannot be
+/// delivered, the processor shuts down.
 ///
 /// # Errors
 /// Only [`Stop::Exit`]: a table or the stack lies in a device that must answer first. The same delivery is to be asked
@@ -79,29 +79,39 @@ pub fn deliver_exception<E: Environment>(p: &mut Processor<E>, exception: Except
     let mut exception = exception;
     for _ in 0..ROUNDS {
         record(p, exception);
-        let second = match deliver(p, Event::exception(exception)) {
-            // A fault of a task that was entered is still one of the delivery, but for the trap that the task asks for.
-            Ok(()) => match p.cpu.deferred.take_if(|second| second.vector != Vector::Db) {
-                Some(second) => second,
-                None => return Ok(()),
-            },
-            Err(Stop::Exception) => p.cpu.exception,
-            Err(stop) => return Err(stop),
-        };
-        exception = match second.during(exception) {
-            Combined::Serial => second,
-            Combined::DoubleFault => {
-                record(p, second);
-                Exception::with_code(Vector::Df, 0)
-            }
-            Combined::Shutdown => {
-                p.cpu.activity = Activity::Shutdown;
+        match deliver(p, Event::exception(exception)) {
+            Ok(()) => {
+                // A fault of a task that was entered is still one of the delivery, but for the trap that the task asks for. The task
+                // stays entered, so what comes of the fault is another delivery.
+                if let Some(second) = p.cpu.deferred.take_if(|second| second.vector != Vector::Db) {
+                    p.cpu.deferred = combine(p, exception, second);
+                }
                 return Ok(());
             }
-        };
+            Err(Stop::Exception) => match combine(p, exception, p.cpu.exception) {
+                Some(combined) => exception = combined,
+                None => return Ok(()),
+            },
+            Err(stop) => return Err(stop),
+        }
     }
     p.cpu.deferred = Some(exception);
     Ok(())
+}
+
+/// What is to be delivered after the delivery of `first` has raised `second`; nothing if the processor shuts down.
+fn combine<E>(p: &mut Processor<E>, first: Exception, second: Exception) -> Option<Exception> {
+    match second.during(first) {
+        Combined::Serial => Some(second),
+        Combined::DoubleFault => {
+            record(p, second);
+            Some(Exception::with_code(Vector::Df, 0))
+        }
+        Combined::Shutdown => {
+            p.cpu.activity = Activity::Shutdown;
+            None
+        }
+    }
 }
 
 /// Delivers an interrupt. `cpu.rip` points to the next instruction. An external interrupt whose delivery faults is lost to
