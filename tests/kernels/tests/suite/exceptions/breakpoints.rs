@@ -353,15 +353,20 @@ fn breakpoints_on_the_instruction_behind_a_load_of_ss_are_not_met() {
     });
 }
 
-/// Returns to `label` on the same stack with these flags beyond those that are always set. RAX is lost.
-fn return_to(g: &mut Long, label: CodeLabel, flags: u64) -> Emit {
+/// Pushes what IRETQ pops to go on at `label` on the same stack, with these flags beyond those that are always set. RAX is lost.
+fn push_return(g: &mut Long, label: CodeLabel, flags: u64) -> Emit {
     g.mov(rax, rsp)?;
     g.push(i32::from(DATA_SELECTOR))?;
     g.push(rax)?;
     g.push((flags | 2) as i32)?;
     g.push(i32::from(CODE_SELECTOR))?;
     g.lea(rax, ptr(label))?;
-    g.push(rax)?;
+    g.push(rax)
+}
+
+/// Goes on at `label` by IRETQ. RAX is lost.
+fn return_to(g: &mut Long, label: CodeLabel, flags: u64) -> Emit {
+    push_return(g, label, flags)?;
     g.iretq()
 }
 
@@ -403,13 +408,7 @@ fn the_resume_flag_that_iret_sets_stays_also_where_iret_itself_was_resumed() {
         let (mut again, mut end) = (g.create_label(), g.create_label());
         set_breakpoint_at(g, end)?;
         // What the second return pops.
-        g.mov(rbp, rsp)?;
-        g.push(i32::from(DATA_SELECTOR))?;
-        g.push(rbp)?;
-        g.push((RF | 2) as i32)?;
-        g.push(i32::from(CODE_SELECTOR))?;
-        g.lea(rax, ptr(end))?;
-        g.push(rax)?;
+        push_return(g, end, RF)?;
         return_to(g, again, RF)?;
         g.place(&mut again)?;
         g.iretq()?;

@@ -60,7 +60,12 @@ fn the_power_management_timer_and_the_interval_timer_run_at_their_frequencies() 
     const PIT_TICKS: u64 = 11932; // 10 ms
     long(|g| {
         // Channel 2 of the interval timer, whose output port 0x61 shows, measures the other. It begins with its last
-        // byte, so the other is read before that: what a busy host takes in between may only make the time longer.
+        // byte, so the other is read before that: what a busy host takes in between may only make the time longer. The
+        // shortest of three times counts.
+        g.mov(r12, -1_i64)?;
+        g.mov(r13d, 3)?;
+        let mut again = g.create_label();
+        g.place(&mut again)?;
         read_pm_timer(g)?;
         g.mov(ebx, eax)?;
         for (number, value) in
@@ -75,8 +80,12 @@ fn the_power_management_timer_and_the_interval_timer_run_at_their_frequencies() 
         g.jz(wait)?;
         read_pm_timer(g)?;
         g.sub(eax, ebx)?;
+        g.cmp(rax, r12)?;
+        g.cmovb(r12, rax)?;
+        g.dec(r13d)?;
+        g.jnz(again)?;
         let ticks = PIT_TICKS * PM_FREQUENCY / PIT_FREQUENCY;
-        g.expect_such(rax, move |measured| (ticks - ticks / 50..ticks * 100).contains(&measured))
+        g.expect_such(r12, move |measured| (ticks - ticks / 50..ticks * 20).contains(&measured))
     });
 }
 

@@ -253,7 +253,7 @@ fn the_end_of_a_code_segment_comes_before_the_page_behind_it() {
     /// Where the segment begins, and its last page ends at `END`.
     const WINDOW: u32 = 0x4000_0000;
     // Two INC EBX, and the beginning of MOV EAX.
-    for (code, fault_at) in [([0x43, 0x43], END), ([0x00, 0xb8], END - 1)] {
+    for (code, from, fault_at) in [([0x43, 0x43], END - 2, END), ([0x00, 0xb8], END - 1, END - 1)] {
         for stepped in [false, true] {
             protected(|g| {
                 for entry in [0, WINDOW >> 22] {
@@ -271,7 +271,6 @@ fn the_end_of_a_code_segment_comes_before_the_page_behind_it() {
                 }
                 let start = g.mark();
                 g.place(start)?;
-                let from = END - if code[0] == 0 { 1 } else { 2 };
                 g.expect_fault_elsewhere(fault(GP).elsewhere(), start, |g| g.jmp_far(free(0), from))?;
                 g.expect_frame(0, fault_at)
             });
